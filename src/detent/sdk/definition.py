@@ -1,0 +1,260 @@
+"""What a task is, as the worker sees it: its function, its rules, and how its values become JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NoReturn, TypedDict
+
+from detent.duration import Duration, seconds
+from detent.errors import DefinitionError, SerializationError, TaskPayloadParsedError
+from detent.protocol.models import Isolation, TaskRegistration
+from detent.protocol.retry import Retry
+from detent.sdk import schema, signature, source, spelling
+from detent.sdk.registry import registry
+from detent.sdk.signature import UNTYPED, Annotation, Filled
+
+if TYPE_CHECKING:
+    from detent.sdk.context import CancelSignal, Context
+
+LONGEST_ID = 128
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of `@task`, all optional.
+
+    - `id`: the task's name in the database; default the function's name. At most 128 characters.
+    - `description`: a sentence for people.
+    - `retry`: a `Retry`, or a number of attempts. Default: the config's, else `Retry()`.
+    - `queue`: the name of the queue its runs go to; default one of its own.
+    - `max_duration`: wall time that one attempt may take, its waits not counted; then the run is `TIMED_OUT`.
+    - `schema`: a pydantic model, a `TypeAdapter`, or a callable that parses; default the payload's annotation.
+    - `isolation`: `"process"` runs each attempt in a process of its own.
+    """
+
+    id: str
+    description: str
+    retry: Retry | int
+    queue: str
+    max_duration: Duration
+    schema: object
+    isolation: str
+
+
+_LATER = frozenset({
+    "catch_error", "concurrency", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_lost",
+    "on_resume", "on_start_attempt", "on_success", "on_wait", "ttl",
+})  # fmt: skip
+
+
+class AnyTask:
+    """A task without its types: what the registry holds and the worker executes."""
+
+    def __init__(self, fn: Callable[..., object], options: Mapping[str, object]) -> None:
+        self._fn = fn
+        self.origin = source.of_function(fn)
+        self.id = self._checked_id(options.get("id", getattr(fn, "__name__", "")))
+        self._refuse_unknown(options)
+        self.description = str(options.get("description") or inspect.cleandoc(fn.__doc__ or "").partition("\n")[0])
+        self.retry = self._checked_retry(options.get("retry"))
+        self.max_duration = self._checked_duration(options.get("max_duration"))
+        self.queue_name = self._checked_queue(options.get("queue"))
+        self.isolation = self._checked_isolation(options.get("isolation"))
+        self._signature = self._read_signature()
+        self._payload = self._payload_schema(options.get("schema"))
+        self._output = self._schema_of(self._signature.output, "the return annotation")
+        self._has_default = self._signature.default is not inspect.Parameter.empty
+        self._check_default()
+        registry.add(self)
+        self.__name__, self.__qualname__ = getattr(fn, "__name__", self.id), self.origin.qualname
+        self.__doc__, self.__module__, self.__wrapped__ = fn.__doc__, fn.__module__, fn
+
+    def __repr__(self) -> str:
+        return f'<task "{self.id}" of {self.place}>'
+
+    # ---- for the worker ----
+
+    @property
+    def place(self) -> str:
+        """Where the task is defined: `file:line`."""
+        return self.origin.place
+
+    @property
+    def file_path(self) -> str:
+        return source.relative(self.origin.file)
+
+    @property
+    def takes_payload(self) -> bool:
+        return self._payload is not None
+
+    @property
+    def takes_signal(self) -> bool:
+        """Whether the function declares a `CancelSignal`: then it has 30 s after a cancel to end by itself."""
+        return self._signature.takes_signal
+
+    def registration(self, default_retry: Retry, default_max_duration: float | None = None) -> TaskRegistration:
+        """Return what the engine must know of this task. Raises `DefinitionError` for a type that is no schema."""
+        return TaskRegistration(
+            task_id=self.id,
+            isolation=self.isolation,
+            file_path=self.file_path,
+            queue=self.queue_name,
+            retry=_retry_json(self.retry or default_retry),
+            description=self.description,
+            max_duration=default_max_duration if self.max_duration is None else self.max_duration,
+            payload_schema=None if self._payload is None or self._has_default else self._payload.json_schema(),
+            output_schema=self._output.json_schema() if self._output is not None else None,
+        )
+
+    def decode_payload(self, text: str | None) -> object:
+        """Return the payload that the function is given; raises `TaskPayloadParsedError`."""
+        if self._payload is None:
+            return None
+        if text is None and self._has_default:
+            return self._signature.default
+        try:
+            return self._payload.decode("null" if text is None else text)
+        except (schema.MismatchError, SerializationError) as error:
+            raise TaskPayloadParsedError(self.id, str(error)) from error
+
+    def invoke(self, payload: object, context: Context, signal: CancelSignal) -> object:
+        """Call the function: a coroutine for `async def`, the result itself for `def`."""
+        given = {Filled.PAYLOAD: payload, Filled.CONTEXT: context, Filled.SIGNAL: signal}
+        positional = [given[filled] for filled in self._signature.positional]
+        if not self._signature.keywords:
+            return self._fn(*positional)
+        return self._fn(*positional, **{name: given[filled] for name, filled in self._signature.keywords})
+
+    def encode_output(self, value: object) -> str | None:
+        """Return the output as JSON text, None for None. Raises `SerializationError`, `PayloadTooLargeError`."""
+        if value is None:
+            return None
+        what = f'the output of task "{self.id}"'
+        try:
+            return (self._output or schema.PLAIN).encode(value, what=what)
+        except schema.MismatchError as error:
+            raise SerializationError(what, f"it does not fit the return annotation: {error}") from error
+
+    # ---- for callers that hold the task ----
+
+    def encode_payload(self, value: object) -> str | None:
+        """Return *value* as JSON text, checked by the task's schema. Raises `TaskPayloadParsedError`, `PayloadError`."""
+        if self._payload is None:
+            if value is not None:
+                raise TypeError(f'task "{self.id}" takes no payload; call trigger() without one')
+            return None
+        if value is None and self._has_default:
+            return None
+        try:
+            return self._payload.encode(value, what=f'the payload of task "{self.id}"')
+        except schema.MismatchError as error:
+            raise TaskPayloadParsedError(self.id, str(error)) from error
+
+    def decode_output(self, text: str | None) -> object:
+        """Return a stored output as the declared return type."""
+        if text is None:
+            return None
+        try:
+            return (self._output or schema.PLAIN).decode(text)
+        except schema.MismatchError as error:
+            what = f'the stored output of task "{self.id}"'
+            raise SerializationError(what, f"it does not fit the return annotation: {error}") from error
+
+    # ---- definition ----
+
+    def _refuse(self, why: str) -> NoReturn:
+        name = getattr(self, "id", None) or getattr(self._fn, "__name__", "?")
+        raise DefinitionError(f'task "{name}" in {self.place}: {why}')
+
+    def _refuse_unknown(self, options: Mapping[str, object]) -> None:
+        for name in options:
+            if name in _LATER:
+                self._refuse(f"the option {name}= is not available yet in this version of detent; leave it out")
+            if name not in TaskOptions.__annotations__:
+                self._refuse(f"unknown option {name!r}{spelling.hint(name, TaskOptions.__annotations__)}")
+
+    def _checked_id(self, task_id: object) -> str:
+        if not isinstance(task_id, str) or not task_id.strip() or not task_id.isprintable() or len(task_id) > LONGEST_ID:
+            self._refuse(f"id={task_id!r} must be printable text of 1 to {LONGEST_ID} characters")
+        return task_id
+
+    def _checked_retry(self, retry: object) -> Retry | None:
+        if retry is None or isinstance(retry, Retry):
+            return retry
+        if isinstance(retry, int) and not isinstance(retry, bool):
+            try:
+                return Retry(max_attempts=retry)
+            except DefinitionError as error:
+                self._refuse(str(error))
+        self._refuse(f"retry={retry!r} must be a Retry or a number of attempts")
+
+    def _checked_duration(self, duration: object) -> float | None:
+        if duration is None:
+            return None
+        try:
+            allowed = seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
+        except ValueError as error:
+            self._refuse(f"max_duration={duration!r}: {error}")
+        return allowed or self._refuse("max_duration must be longer than 0 s")
+
+    def _checked_queue(self, queue: object) -> str:
+        if queue is None:
+            return f"task/{self.id}"
+        if not isinstance(queue, str) or not queue.strip() or not queue.isprintable() or len(queue) > LONGEST_ID:
+            self._refuse(f"queue={queue!r} must be the name of a queue: printable text of 1 to {LONGEST_ID} characters")
+        return queue
+
+    def _checked_isolation(self, isolation: object) -> Isolation:
+        if isolation is None:
+            return Isolation.ASYNC if inspect.iscoroutinefunction(self._fn) else Isolation.THREAD
+        if isolation != Isolation.PROCESS:
+            self._refuse(f'isolation={isolation!r}: only "process" can be asked for; `async def` runs on the event loop, `def` in a thread')
+        return Isolation.PROCESS
+
+    def _read_signature(self) -> signature.Signature:
+        if inspect.isasyncgenfunction(self._fn) or inspect.isgeneratorfunction(self._fn):
+            self._refuse("a generator cannot be a task; return a value")
+        names = source.caller().f_locals if "<locals>" in self.origin.qualname else {}
+        try:
+            return signature.read(self._fn, names)
+        except DefinitionError as error:
+            self._refuse(str(error))
+
+    def _payload_schema(self, given: object) -> schema.Schema | None:
+        annotation = self._signature.payload
+        if annotation is None:
+            return None if given is None else self._refuse("it has a schema but its function takes no payload")
+        if given is not None:
+            return schema.of(given, what=f'the schema of task "{self.id}" in {self.place}')
+        return self._schema_of(annotation, "the annotation of the payload")
+
+    def _schema_of(self, annotation: Annotation, what: str) -> schema.Schema:
+        """Return the schema of an annotation: resolved now, or when first used if it names what is defined later."""
+        try:
+            resolved = annotation.resolve()
+        except NameError:
+            return schema.Typed(annotation.resolve, what=f'{what} of task "{self.id}" in {self.place}')
+        except (TypeError, SyntaxError, AttributeError) as error:
+            self._refuse(f"{what} is no type: {error}")
+        if resolved is UNTYPED:
+            return schema.PLAIN
+        return schema.Typed(lambda: resolved, what=f'{what} of task "{self.id}" in {self.place}')
+
+    def _check_default(self) -> None:
+        if not self._has_default:
+            return
+        try:
+            schema.PLAIN.encode(self._signature.default, what="the default of the payload")
+        except ValueError as error:
+            self._refuse(str(error))
+
+
+def _retry_json(retry: Retry) -> str:
+    return json.dumps({
+        "max_attempts": retry.max_attempts,
+        "factor": retry.factor,
+        "min_timeout": seconds(retry.min_timeout),
+        "max_timeout": seconds(retry.max_timeout),
+        "randomize": retry.randomize,
+    })  # fmt: skip

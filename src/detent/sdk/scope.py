@@ -1,0 +1,87 @@
+"""The run that the present code belongs to, as durable calls see it.
+
+The worker makes one `RunScope` for each attempt and sets it in the context of the task's code; the namespaces (`wait`,
+`batch`, task methods, `logger`) ask `current()` and go through it, so that what they do is journalled under the run's fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+from detent.errors import OutsideRunError
+from detent.protocol.backend import CallerBackend
+from detent.protocol.ids import BatchId
+from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, When
+
+if TYPE_CHECKING:
+    from detent.sdk.context import CancelSignal, Context
+
+
+class RunScope(Protocol):
+    """One attempt, from inside. Every method may be called from the run's own asyncio tasks only, on the runner's loop.
+
+    For a task written as plain `def`, the blocking twins carry the call from its thread to `loop`.
+    """
+
+    @property
+    def context(self) -> Context: ...
+
+    @property
+    def signal(self) -> CancelSignal: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def backend(self) -> CallerBackend: ...
+
+    async def trigger(self, request: TriggerRequest) -> Triggered:
+        """Trigger, recorded in the journal. Raises the `ApiError` of a refusal."""
+        ...
+
+    async def trigger_and_wait(self, request: TriggerRequest) -> RunOutcome:
+        """Trigger a child and suspend until it is final."""
+        ...
+
+    async def trigger_batch(
+        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
+    ) -> tuple[BatchId, Sequence[Triggered]]:
+        """Trigger many, recorded as one operation."""
+        ...
+
+    async def trigger_batch_and_wait(
+        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
+    ) -> tuple[BatchId, Sequence[RunOutcome]]:
+        """Trigger many and suspend until all are final; the outcomes are in the order given."""
+        ...
+
+    async def wait_until(self, until: When) -> None:
+        """Suspend until a moment; up to 5 s of it is slept in the process, with the slot kept."""
+        ...
+
+    def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+        """Keep a log line with the run. May be called from any thread."""
+        ...
+
+
+_current: ContextVar[RunScope | None] = ContextVar("detent_run", default=None)
+
+
+def current() -> RunScope | None:
+    return _current.get()
+
+
+def require(call: str) -> RunScope:
+    """Return the present run; raises `OutsideRunError` naming *call* when there is none."""
+    scope = _current.get()
+    if scope is None:
+        raise OutsideRunError(call)
+    return scope
+
+
+def enter(scope: RunScope) -> None:
+    """Make *scope* the run of the present context (the worker calls it inside the context it made for the attempt)."""
+    _current.set(scope)
