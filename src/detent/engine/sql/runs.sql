@@ -1,0 +1,103 @@
+-- name: trigger_runs
+-- Inserts only; locks idempotency keys in (task, key) order where there are any.
+select i, run_id, is_cached
+from detent.insert_runs(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat)s)
+
+-- name: make_lanes
+-- In a transaction of its own, before the first run of a lane: no trigger waits for another's open transaction.
+with request as (
+  select * from json_to_recordset(%(lanes)s) as r (lane uuid, line uuid, queue text, ckey text, task text)
+), line as (
+  insert into detent.lines (id, environment_id, queue, concurrency_key)
+  select distinct line, %(environment)s::integer, queue, ckey from request order by 1
+  on conflict do nothing
+)
+insert into detent.lanes (id, line_id, environment_id, task_id)
+select distinct lane, line, %(environment)s::integer, task from request order by 1
+on conflict do nothing
+
+-- name: trigger_children
+-- Locks the parents by id, then what `insert_runs` and `suspend_runs` lock.
+select i, run_id, is_cached, is_suspended, run_status, task_id, output, error
+from detent.trigger_children(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat)s)
+
+-- name: trigger_batch
+-- Locks the parent, then the batch.
+select outcome, i, run_id, is_cached
+from detent.trigger_batch(
+  %(environment)s, %(batch)s::uuid, %(requests)s, %(has_keys)s, %(is_repeat)s, %(total)s::integer,
+  %(parent)s::uuid, %(fence)s::bigint, %(operation)s::text, %(fingerprint)s::text, %(waits)s::boolean)
+
+-- name: abort_batch
+-- A sealed batch is left alone.
+update detent.batches set aborted = %(reason)s
+where id = %(batch)s and environment_id = %(environment)s and total is null and aborted is null
+
+-- name: find_schemas
+-- The payload schema that the newest version of each task registered.
+select distinct on (task_id) task_id, payload_schema
+from detent.version_tasks
+where environment_id = %(environment)s and task_id = any(%(tasks)s)
+order by task_id, version_id desc
+
+-- name: cancel_runs
+-- Locks runs by id, level by level.
+select what, run_id, status, session_id, is_watched
+from detent.cancel_runs(%(environment)s, %(ids)s::uuid[], %(error)s)
+
+-- name: find_statuses
+select id, status from detent.runs where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
+union all
+select id, status from detent.history where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
+
+-- name: watch_runs
+-- Marks live runs; whoever is over by then is read in the second statement.
+update detent.runs set is_watched = true
+where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s and not is_watched
+
+-- name: find_outcomes
+select id, task_id, status, output, error
+from detent.history
+where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
+
+-- name: reset_idempotency_key
+delete from detent.idempotency_keys
+where environment_id = %(environment)s and task_id = %(task)s and key = %(key)s
+
+-- name: find_runs
+select all_runs.*, versions.name as version,
+  exists (select from detent.version_tasks as t where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id)
+    as is_registered,
+  all_runs.finished_at is null and exists (
+    select from detent.sessions
+    join detent.version_tasks as t on t.version_id = sessions.version_id and t.task_id = all_runs.task_id
+    where sessions.environment_id = all_runs.environment_id and ended_at is null
+      and beat_at > clock_timestamp() - interval '15 seconds') as has_live_worker
+from detent.all_runs left join detent.versions on versions.id = all_runs.version_id
+where all_runs.id = any(%(ids)s::uuid[]) and all_runs.environment_id = %(environment)s
+
+-- name: find_waits
+-- What suspended runs wait for.
+select waits.run_id, waitpoints.kind, waitpoints.id, waitpoints.due_at, waitpoints.task_id, waits.is_done
+from detent.waits join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+where waits.run_id = any(%(ids)s::uuid[]) and not waits.is_done
+
+-- name: find_attempts
+select run_id, number, started_at, finished_at, error from detent.attempts where run_id = any(%(ids)s::uuid[]) order by run_id, number
+
+-- name: list_runs
+-- Newest first by id, which rises with the time of triggering.
+select id from detent.all_runs
+where environment_id = %(environment)s
+  and (%(before)s::uuid is null or id < %(before)s)
+  and (%(statuses)s::text[] is null or status::text = any(%(statuses)s)
+    and (%(registered_only)s is null or status <> 'QUEUED' or %(registered_only)s = exists (
+      select from detent.version_tasks as t where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id)))
+  and (%(tasks)s::text[] is null or task_id = any(%(tasks)s))
+  and (%(tags)s::text[] is null or tags @> %(tags)s)
+  and (%(after)s::timestamptz is null or created_at > %(after)s)
+  and (%(until)s::timestamptz is null or created_at < %(until)s)
+  and (%(parent)s::uuid is null or parent_id = %(parent)s)
+  and (%(batch)s::uuid is null or batch_id = %(batch)s)
+order by id desc
+limit %(limit)s

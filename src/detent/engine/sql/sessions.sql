@@ -1,0 +1,73 @@
+-- name: find_environment
+select id from detent.environments where slug = %(slug)s
+
+-- name: make_environment
+insert into detent.environments (slug) values (%(slug)s) on conflict do nothing
+
+-- name: find_version
+select id, name from detent.versions
+where environment_id = %(environment)s and fingerprint = %(fingerprint)s and (%(name)s::text is null or name = %(name)s)
+order by id desc limit 1
+
+-- name: make_version
+-- Names are YYYYMMDD.n; a lost race on the name is tried again by the caller.
+insert into detent.versions (environment_id, name, fingerprint)
+select %(environment)s, coalesce(%(name)s::text, to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.' || (
+    select count(*) + 1 from detent.versions
+    where environment_id = %(environment)s and name like to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.%%')),
+  %(fingerprint)s
+on conflict (environment_id, name) do nothing
+returning id, name
+
+-- name: make_version_tasks
+with task as (
+  select * from json_to_recordset(%(tasks)s) as t (
+    task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
+    max_duration double precision, payload_schema text, output_schema text)
+), queue as (
+  insert into detent.queues (environment_id, name) select distinct %(environment)s::integer, queue from task order by 2
+  on conflict do nothing
+)
+insert into detent.version_tasks (
+  version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration,
+  payload_schema, output_schema)
+select %(version)s, %(environment)s, task, isolation, file, queue, description, max_attempts, retry, max_duration,
+  payload_schema, output_schema
+from task
+on conflict (version_id, task_id) do update set
+  isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
+  max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration,
+  payload_schema = excluded.payload_schema, output_schema = excluded.output_schema
+
+-- name: open_session
+insert into detent.sessions (id, environment_id, version_id, worker)
+select %(session)s, %(environment)s, versions.id, %(worker)s
+from detent.versions where environment_id = %(environment)s and name = %(version)s
+on conflict do nothing
+
+-- name: renew_session
+-- Locks the session, then runs by id.
+select what, run_id from detent.renew_session(%(environment)s, %(session)s::uuid, %(held)s, %(in_flight)s::bigint[])
+
+-- name: count_solo
+select count(*) from (
+  select from detent.ready where environment_id = %(environment)s and is_solo limit 100
+) as solo
+
+-- name: end_session
+-- Locks the session, then runs by id.
+select what, run_id, status, session_id, is_watched
+from detent.end_session(%(session)s::uuid, %(suspects)s::uuid[], %(error)s, %(is_lost)s, %(beat)s::bigint)
+
+-- name: list_sessions
+select id, beat from detent.sessions where environment_id = %(environment)s and ended_at is null
+
+-- name: list_tasks
+select distinct on (t.task_id) t.task_id, t.isolation, t.file_path, t.queue, t.description, t.payload_schema, versions.name as version,
+  exists (
+    select from detent.sessions join detent.version_tasks as own on own.version_id = sessions.version_id and own.task_id = t.task_id
+    where sessions.environment_id = %(environment)s and ended_at is null
+      and beat_at > clock_timestamp() - interval '15 seconds') as has_live_worker
+from detent.version_tasks as t join detent.versions on versions.id = t.version_id
+where t.environment_id = %(environment)s
+order by t.task_id, t.version_id desc

@@ -1,0 +1,300 @@
+"""Every public exception of detent.
+
+    DetentError
+    ├── DefinitionError                 a task, option or config is wrong; raised at import
+    │   ├── DuplicateTaskIdError
+    │   └── ConfigError
+    ├── PayloadError                    a value cannot be stored (also a ValueError)
+    │   ├── SerializationError
+    │   └── PayloadTooLargeError
+    ├── AbortTaskRunError               raised by a task: fail now, do not retry
+    │   └── TaskPayloadParsedError      the payload does not fit the task's schema
+    ├── OutOfMemoryError                raised by a task that ran out of memory
+    ├── SubtaskUnwrapError              `unwrap()` of a child that failed
+    ├── WaitTimeoutError                a token was not completed in time
+    ├── MaxDurationExceededError        the attempt ran longer than its `max_duration`
+    ├── RunCancelledError               the run was cancelled
+    ├── OutsideRunError                 a call that needs a run was made outside one
+    ├── BlockingCallError               a blocking twin was called on a running event loop
+    ├── NonDeterminismError             a replay asked for something else than was recorded
+    ├── StaleRunError                   the run is no longer held by this worker
+    ├── TooManyTagsError                (also a ValueError)
+    ├── MetadataTooLargeError           (also a ValueError)
+    ├── ResultMisuseError               a `Result` was used as if it were the output (also an AttributeError and TypeError)
+    ├── BatchTriggerError               a batch could not be triggered: phase, batch_id, item_count …
+    ├── ApiError                        status, code
+    │   ├── BadRequestError             400
+    │   ├── AuthenticationError         401
+    │   ├── PermissionDeniedError       403
+    │   ├── NotFoundError               404
+    │   ├── ConflictError               409
+    │   ├── UnprocessableEntityError    422
+    │   ├── RateLimitError              429
+    │   ├── InternalServerError         500 and above
+    │   └── ApiConnectionError          no answer
+    └── DatabaseError                   what `detent` needs of PostgreSQL is not there
+        ├── DatabaseUnreachableError
+        ├── DatabaseVersionError
+        ├── DatabaseRightsError
+        ├── SchemaVersionError
+        ├── SchemaDriftError
+        └── EmbeddedServerError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class DetentError(Exception):
+    """The root of every error that detent raises on purpose."""
+
+
+class DefinitionError(DetentError):
+    """A task, an option or a config file is wrong. Raised at import, naming the place and the fix."""
+
+
+class DuplicateTaskIdError(DefinitionError):
+    def __init__(self, task_id: str, first: str, second: str) -> None:
+        super().__init__(f'task "{task_id}" in {second} is already defined in {first}; give one of the two another id=')
+        self.task_id, self.first, self.second = task_id, first, second
+
+
+class ConfigError(DefinitionError):
+    """The config file is missing, does not load, or holds an unknown key."""
+
+
+class PayloadError(DetentError, ValueError):
+    """A payload, output, metadata or other value cannot be stored."""
+
+
+class SerializationError(PayloadError):
+    """A value cannot become JSON: `what` names it, `why` the cause."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} cannot be turned into JSON: {why}")
+        self.what, self.why = what, why
+
+
+class PayloadTooLargeError(PayloadError):
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes of JSON, over the limit of {limit:,}; "
+            "store it elsewhere and pass a reference to it"
+        )
+        self.what, self.size, self.limit = what, size, limit
+
+
+class AbortTaskRunError(DetentError):
+    """Raise it in a task to fail the run at once, whatever attempts are left."""
+
+
+class TaskPayloadParsedError(AbortTaskRunError):
+    """The payload does not fit the task's schema. Never retried."""
+
+    def __init__(self, task_id: str, cause: str) -> None:
+        super().__init__(f'the payload of task "{task_id}" does not fit its schema: {cause}')
+        self.task_id, self.cause = task_id, cause
+
+
+class OutOfMemoryError(DetentError):
+    """Raise it in a task that ran out of memory."""
+
+    def __init__(self, message: str = "the task ran out of memory") -> None:
+        super().__init__(message)
+
+
+class SubtaskUnwrapError(DetentError):
+    """`unwrap()` of a child run that did not succeed; `cause` is its `RunError`."""
+
+    def __init__(self, run_id: str, task_id: str, cause: Exception | object) -> None:
+        super().__init__(f'run {run_id} of task "{task_id}" did not succeed: {cause}')
+        self.run_id, self.task_id, self.cause = run_id, task_id, cause
+
+
+class WaitTimeoutError(DetentError):
+    """A token was not completed before its timeout."""
+
+
+class MaxDurationExceededError(DetentError):
+    def __init__(self, run_id: str, seconds: float) -> None:
+        super().__init__(f"run {run_id} ran longer than its max_duration of {seconds:g} s")
+        self.run_id, self.seconds = run_id, seconds
+
+
+class RunCancelledError(DetentError):
+    def __init__(self, run_id: str, reason: str = "") -> None:
+        super().__init__(f"run {run_id} was cancelled" + (f": {reason}" if reason else ""))
+        self.run_id, self.reason = run_id, reason
+
+
+class OutsideRunError(DetentError):
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} needs a run: call it inside a task, in code that the run itself started")
+        self.call = call
+
+
+class BlockingCallError(DetentError):
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} is the blocking twin and would stop the running event loop; await the async call instead")
+        self.call = call
+
+
+class NonDeterminismError(DetentError):
+    """A replay asked for another operation than the journal holds at this place."""
+
+    def __init__(self, run_id: str, operation: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"run {run_id} recorded {recorded} as its operation {operation}, but the code now asks for {asked}; "
+            "code between waits must take the same path again: put what changes (time, randomness, reads) into a step, "
+            "or replay the run from its start"
+        )
+        self.run_id, self.operation, self.recorded, self.asked = run_id, operation, recorded, asked
+
+
+class StaleRunError(DetentError):
+    """The call came from a worker that no longer holds the run; nothing was written."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} is no longer held by this worker; its attempt goes on elsewhere or has ended")
+        self.run_id = run_id
+
+
+class TooManyTagsError(DetentError, ValueError):
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(f"{count} tags are over the limit of {limit} a run; none was added")
+        self.count, self.limit = count, limit
+
+
+class MetadataTooLargeError(DetentError, ValueError):
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the metadata would be {size:,} bytes of JSON, over the limit of {limit:,}; nothing was changed")
+        self.size, self.limit = size, limit
+
+
+class ResultMisuseError(DetentError, AttributeError, TypeError):
+    """A `Result` was used as if it were the output."""
+
+    def __init__(self, used: str) -> None:
+        super().__init__(f"{used} was asked of a Result, not of the output; check result.ok first, or call result.unwrap()")
+        self.used = used
+
+
+class BatchTriggerError(DetentError):
+    """A batch could not be triggered whole.
+
+    `phase` is `"create"` or `"items"`; `item_count` says how many runs were made before the failure.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        batch_id: str,
+        item_count: int,
+        cause: str,
+        *,
+        is_rate_limited: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"batch {batch_id} failed in phase {phase} after {item_count} items: {cause}")
+        self.phase, self.batch_id, self.item_count, self.cause = phase, batch_id, item_count, cause
+        self.is_rate_limited, self.retry_after = is_rate_limited, retry_after
+
+
+class ApiError(DetentError):
+    """A call was refused: `status` as in HTTP, `code` for programs."""
+
+    status: ClassVar[int] = 500
+    code: str
+
+    def __init__(self, message: str, *, code: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__("; ".join([message, *details]))
+        self.code, self.details = code, tuple(details)
+
+
+class BadRequestError(ApiError):
+    status = 400
+
+
+class AuthenticationError(ApiError):
+    status = 401
+
+
+class PermissionDeniedError(ApiError):
+    status = 403
+
+
+class NotFoundError(ApiError):
+    status = 404
+
+
+class ConflictError(ApiError):
+    status = 409
+
+
+class UnprocessableEntityError(ApiError):
+    status = 422
+
+
+class RateLimitError(ApiError):
+    status = 429
+
+
+class InternalServerError(ApiError):
+    status = 500
+
+
+class ApiConnectionError(ApiError):
+    """No answer came: the database or the server is out of reach."""
+
+    status = 503
+
+
+class DatabaseError(DetentError):
+    """What detent needs of PostgreSQL is not there."""
+
+
+class DatabaseUnreachableError(DatabaseError):
+    def __init__(self, target: str, cause: str) -> None:
+        super().__init__(f"cannot reach PostgreSQL at {target}: {cause}; check DETENT_DATABASE_URL and that the server runs")
+        self.target, self.cause = target, cause
+
+
+class DatabaseVersionError(DatabaseError):
+    def __init__(self, found: str, required: int) -> None:
+        super().__init__(f"the server is PostgreSQL {found}; detent needs {required} or newer: upgrade the server")
+        self.found, self.required = found, required
+
+
+class DatabaseRightsError(DatabaseError):
+    def __init__(self, user: str, cause: str) -> None:
+        super().__init__(
+            f'user "{user}" lacks rights in the database: {cause}; '
+            f'grant create on the database to "{user}", or migrate as its owner'
+        )
+        self.user, self.cause = user, cause
+
+
+class SchemaVersionError(DatabaseError):
+    def __init__(self, found: int, required: int) -> None:
+        remedy = "run `detent migrate`" if found < required else "upgrade the detent package"
+        super().__init__(f"the database schema is at version {found}, this detent needs {required}: {remedy}")
+        self.found, self.required = found, required
+
+
+class SchemaDriftError(DatabaseError):
+    def __init__(self, migration: str) -> None:
+        super().__init__(
+            f"migration {migration} was applied with another text than this detent ships; "
+            "install the release that applied it, or migrate an empty database"
+        )
+        self.migration = migration
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded PostgreSQL could not be started."""
+
+    def __init__(self, folder: str, cause: str, remedy: str) -> None:
+        super().__init__(f"the embedded PostgreSQL in {folder} did not start: {cause}; {remedy}")
+        self.folder, self.cause, self.remedy = folder, cause, remedy

@@ -1,0 +1,315 @@
+-- The tables of detent.
+-- Reason: first schema. Lock: none (everything is new). Pre: runs before the code that needs it.
+--
+-- A run lives in `runs` (narrow, changes) and `inputs` (wide, written once) until it is final; then both rows move to
+-- `history`, partitioned by the day it finished. `ready` has a row only while a run may start. Who executes a run is told by
+-- `runs.session_id` and `runs.fence`. What a run waits for are `waitpoints`, joined to it by `waits`; what it has done so
+-- far is its `journal`. Payloads, outputs and errors are JSON text, byte for byte as given.
+
+create schema if not exists detent;
+
+-- The clock of delays, waits, retries and schedules; replaced by a movable one in tests. Liveness uses clock_timestamp().
+create function detent.now() returns timestamptz language sql volatile parallel safe as $$ select clock_timestamp() $$;
+
+create type detent.run_status as enum (
+  'DELAYED', 'QUEUED', 'DEQUEUED', 'EXECUTING', 'WAITING',
+  'COMPLETED', 'FAILED', 'CANCELED', 'CRASHED', 'SYSTEM_FAILURE', 'EXPIRED', 'TIMED_OUT'
+);
+
+create table detent.environments (
+  id integer primary key generated always as identity,
+  slug text not null unique,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+-- ---- code: versions and their tasks ---------------------------------------------------------------------------------
+
+create table detent.versions (
+  id integer primary key generated always as identity,
+  environment_id integer not null references detent.environments,
+  name text not null,
+  fingerprint text not null,
+  created_at timestamptz not null default clock_timestamp(),
+  unique (environment_id, name)
+);
+create index versions_by_fingerprint on detent.versions (environment_id, fingerprint);
+
+create table detent.version_tasks (
+  version_id integer not null references detent.versions on delete cascade,
+  environment_id integer not null,
+  task_id text not null,
+  isolation text not null check (isolation in ('async', 'thread', 'process')),
+  file_path text not null,
+  queue text not null,
+  description text not null,
+  max_attempts smallint not null check (max_attempts between 1 and 250),
+  retry text not null,
+  max_duration double precision check (max_duration > 0),
+  payload_schema text,
+  output_schema text,
+  primary key (version_id, task_id)
+);
+create index version_tasks_by_task on detent.version_tasks (environment_id, task_id, version_id desc);
+
+-- ---- workers --------------------------------------------------------------------------------------------------------
+
+create table detent.sessions (
+  id uuid primary key,
+  environment_id integer not null,
+  version_id integer not null,
+  worker text not null,
+  beat bigint not null default 0,
+  opened_at timestamptz not null default clock_timestamp(),
+  beat_at timestamptz not null default clock_timestamp(),
+  ended_at timestamptz
+) with (fillfactor = 50);
+create index sessions_open on detent.sessions (environment_id) where ended_at is null;
+
+-- ---- order: queues, lines, lanes ------------------------------------------------------------------------------------
+
+create table detent.queues (
+  environment_id integer not null,
+  name text not null,
+  paused_at timestamptz,
+  primary key (environment_id, name)
+);
+
+-- A line is the unit of order and fairness: a queue, or one concurrency key of it.
+create table detent.lines (
+  id uuid primary key,
+  environment_id integer not null,
+  queue text not null,
+  concurrency_key text
+);
+
+-- A lane is a part of a line whose runs all have the same constraints. Its id, like its line's, is a hash of what it is.
+create table detent.lanes (
+  id uuid primary key,
+  line_id uuid not null,
+  environment_id integer not null,
+  task_id text not null,
+  parked_on text
+);
+create index lanes_open on detent.lanes (environment_id, task_id) where parked_on is null;
+
+-- ---- runs -----------------------------------------------------------------------------------------------------------
+
+create table detent.runs (
+  id uuid primary key,
+  environment_id integer not null,
+  task_id text not null,
+  lane_id uuid not null,
+  status detent.run_status not null check (status in ('DELAYED', 'QUEUED', 'DEQUEUED', 'EXECUTING', 'WAITING')),
+  attempt smallint not null default 1,             -- the one that runs, or runs next
+  max_attempts smallint,                           -- fixed at the first lease
+  version_id integer,                              -- of the latest lease
+  position timestamptz not null,                   -- in its line: time of queueing minus priority
+  due_at timestamptz,                              -- end of a delay, or of the pause before a retry
+  queued_at timestamptz,
+  started_at timestamptz,                          -- of the first lease
+  attempt_started_at timestamptz,
+  leased_at timestamptz,
+  session_id uuid,                                 -- who executes it, or has it in memory while it waits
+  fence bigint,
+  pending_waits integer not null default 0,
+  waits integer not null default 0,
+  losses integer not null default 0,
+  losses_in_row smallint not null default 0,       -- since the last new attempt or journal entry
+  parent_id uuid,
+  batch_id uuid,
+  batch_index integer,
+  is_awaited boolean not null default false,       -- a waitpoint or a waiting batch wants its outcome
+  is_watched boolean not null default false,       -- its end is announced to callers outside runs
+  is_solo boolean not null default false,          -- was on the CPU when its process died: starts alone
+  has_journal boolean not null default false,
+  constraint held_has_holder check (status not in ('DEQUEUED', 'EXECUTING') or (session_id is not null and fence is not null)),
+  constraint waiting_has_waits check (status <> 'WAITING' or pending_waits > 0),
+  constraint delayed_has_due_date check (status <> 'DELAYED' or due_at is not null)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
+create index runs_by_session on detent.runs (session_id) where session_id is not null;
+create index runs_due on detent.runs (due_at) where due_at is not null;
+create index runs_by_parent on detent.runs (parent_id) where parent_id is not null;
+
+create table detent.inputs (
+  run_id uuid primary key,
+  environment_id integer not null,
+  created_at timestamptz not null,
+  payload text,
+  metadata text,
+  tags text[] not null,
+  queue text not null,
+  concurrency_key text,
+  priority double precision not null,
+  max_duration double precision,
+  idempotency_key text,
+  idempotency_user_key text,
+  idempotency_scope text,
+  root_id uuid,
+  replay_of uuid,
+  is_test boolean not null
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
+
+create table detent.ready (
+  lane_id uuid not null,
+  position timestamptz not null,
+  run_id uuid not null,
+  environment_id integer not null,
+  resident_session uuid,                           -- has the run in memory, and a head start until the next column
+  resident_until timestamptz,
+  is_solo boolean not null default false,
+  primary key (lane_id, position, run_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index ready_resident on detent.ready (resident_session) where resident_session is not null;
+create index ready_solo on detent.ready (environment_id) where is_solo;
+
+-- Attempts that failed and were followed by another.
+create table detent.attempts (
+  run_id uuid not null,
+  environment_id integer not null,
+  number smallint not null,
+  started_at timestamptz,
+  finished_at timestamptz not null,
+  error text not null,
+  primary key (run_id, number)
+);
+
+create table detent.history (
+  id uuid not null,
+  environment_id integer not null,
+  task_id text not null,
+  status detent.run_status not null
+    check (status in ('COMPLETED', 'FAILED', 'CANCELED', 'CRASHED', 'SYSTEM_FAILURE', 'EXPIRED', 'TIMED_OUT')),
+  attempt smallint not null,
+  max_attempts smallint,
+  version_id integer,
+  queued_at timestamptz,
+  started_at timestamptz,
+  finished_at timestamptz not null,
+  waits integer not null,
+  losses integer not null,
+  parent_id uuid,
+  batch_id uuid,
+  batch_index integer,
+  created_at timestamptz not null,
+  payload text,
+  metadata text,
+  tags text[] not null,
+  queue text not null,
+  concurrency_key text,
+  priority double precision not null,
+  max_duration double precision,
+  idempotency_key text,
+  idempotency_user_key text,
+  idempotency_scope text,
+  root_id uuid,
+  replay_of uuid,
+  is_test boolean not null,
+  output text,
+  error text,
+  primary key (id, finished_at),
+  constraint failed_has_error check (status = 'COMPLETED' or error is not null)
+) partition by range (finished_at);
+create index history_by_task on detent.history (environment_id, task_id, id);
+create table detent.history_rest partition of detent.history default;
+
+-- Runs that are final while their code still runs (cancelled or timed out): the slot is theirs until it has truly ended.
+create table detent.endings (
+  run_id uuid not null,
+  fence bigint not null,
+  environment_id integer not null,
+  session_id uuid not null,
+  since timestamptz not null default clock_timestamp(),
+  primary key (run_id, fence)
+);
+create index endings_by_session on detent.endings (session_id);
+
+create table detent.idempotency_keys (
+  environment_id integer not null,
+  task_id text not null,
+  key text not null,
+  run_id uuid not null,
+  expires_at timestamptz not null,
+  primary key (environment_id, task_id, key)
+);
+create index idempotency_keys_expiring on detent.idempotency_keys (expires_at);
+
+-- ---- waits ----------------------------------------------------------------------------------------------------------
+
+-- What a run can wait for. The id is the run's for kind 'run', the batch's for kind 'batch'.
+create table detent.waitpoints (
+  id uuid primary key,
+  environment_id integer not null,
+  kind text not null check (kind in ('time', 'run', 'batch')),
+  due_at timestamptz,
+  completed_at timestamptz,
+  run_status detent.run_status,
+  task_id text,
+  output text,
+  error text,
+  is_shared boolean not null default false,        -- more than one run waited for it: kept when the first of them ends
+  constraint time_has_due_date check (kind <> 'time' or due_at is not null)
+);
+create index waitpoints_due on detent.waitpoints (due_at) where completed_at is null and due_at is not null;
+
+create table detent.waits (
+  run_id uuid not null,
+  operation text not null,
+  waitpoint_id uuid not null,
+  environment_id integer not null,
+  is_done boolean not null default false,
+  primary key (run_id, operation)
+);
+create index waits_by_waitpoint on detent.waits (waitpoint_id);
+
+create table detent.journal (
+  run_id uuid not null,
+  attempt smallint not null,
+  operation text not null,
+  number bigint generated always as identity,      -- the order of recording
+  environment_id integer not null,
+  kind text not null,
+  fingerprint text not null,
+  ref uuid not null,
+  is_cached boolean not null default false,
+  primary key (run_id, attempt, operation)
+);
+
+create table detent.batches (
+  id uuid primary key,
+  environment_id integer not null,
+  parent_id uuid,
+  total integer,                                   -- known when sealed
+  finished integer not null default 0,             -- counted only when somebody waits
+  is_awaited boolean not null,
+  aborted text,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+-- The outcomes of the items of an awaited batch; of an item that an idempotency key answered, also before it is final.
+create table detent.batch_items (
+  batch_id uuid not null,
+  index integer not null,
+  run_id uuid not null,
+  environment_id integer not null,
+  task_id text,
+  run_status detent.run_status,
+  output text,
+  error text,
+  primary key (batch_id, index)
+);
+create index batch_items_pending on detent.batch_items (run_id) where run_status is null;
+
+-- ---- logs -----------------------------------------------------------------------------------------------------------
+
+create table detent.logs (
+  run_id uuid not null,
+  environment_id integer not null,
+  attempt smallint not null,
+  number integer not null,
+  at timestamptz not null,
+  level text not null,
+  message text not null,
+  fields text,
+  primary key (run_id, attempt, number, at)
+) partition by range (at);
+create table detent.logs_rest partition of detent.logs default;

@@ -1,0 +1,145 @@
+"""Every operation that a caller may ask of detent: the seam between the SDK or a worker and the engine.
+
+A backend serves one environment. Operations take lists and answer one for one; one run is a list of one. Each may be
+repeated after a lost reply without doubling anything: callers make the ids, worker calls carry the fence, journal entries
+carry their place. What a caller got wrong comes back as `Refused`, what it no longer holds as `Stale`; a backend out of reach
+raises `ApiConnectionError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from detent.protocol.ids import BatchId, RunId
+from detent.protocol.models import (
+    AttemptOutcome,
+    BatchChunk,
+    ChildRequest,
+    ChildTriggered,
+    ChunkTaken,
+    Completed,
+    Holder,
+    JournalEntry,
+    Lease,
+    LeaseRequest,
+    LogLine,
+    Refused,
+    RegisteredTask,
+    Renewal,
+    Renewed,
+    ReplayRequest,
+    RunFilter,
+    RunOutcome,
+    RunRecord,
+    SessionBeat,
+    SessionEnd,
+    SessionOpening,
+    Stale,
+    StoredLog,
+    Suspended,
+    TimeWait,
+    Triggered,
+    TriggerRequest,
+    WaitResult,
+    Wake,
+    WorkerRegistration,
+)
+
+
+class CallerBackend(Protocol):
+    """What anybody may ask, from a web request or a script."""
+
+    async def trigger(self, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]: ...
+
+    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused: ...
+
+    async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
+        """End a batch that could not be given whole; runs already made go on, a waiter wakes with an error."""
+        ...
+
+    async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]: ...
+
+    async def list_runs(self, query: RunFilter) -> list[RunRecord]: ...
+
+    async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+        """Return the outcome of each run that is final; the end of the others will be announced by `listen`."""
+        ...
+
+    async def cancel_runs(self, run_ids: Sequence[RunId], reason: str) -> list[bool | None]:
+        """Cancel runs with all their children. True: cancelled now; False: was already final; None: no such run."""
+        ...
+
+    async def replay_runs(self, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]: ...
+
+    async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
+        """Forget a key; False when there was none."""
+        ...
+
+    async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
+        """Return log lines in order; `after` skips that many lines plus one."""
+        ...
+
+    async def list_tasks(self) -> list[RegisteredTask]: ...
+
+    def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:
+        """Yield wake-ups as they come, an empty one after each reconnection and each second without any."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class WorkerBackend(CallerBackend, Protocol):
+    """What a worker may ask besides, about the runs it holds."""
+
+    async def register_worker(self, registration: WorkerRegistration) -> str:
+        """Make the tasks of this code known; return the version's name. Releases runs that waited for them."""
+        ...
+
+    async def open_session(self, opening: SessionOpening) -> None: ...
+
+    async def renew_sessions(self, renewals: Sequence[Renewal]) -> list[Renewed]: ...
+
+    async def end_session(self, end: SessionEnd) -> int:
+        """End a session and hand back its runs; return how many. A second time does nothing."""
+        ...
+
+    async def list_sessions(self) -> list[SessionBeat]:
+        """The sessions that are not ended, with their heartbeat counters, for the reaper."""
+        ...
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]: ...
+
+    async def start_attempts(self, holders: Sequence[Holder]) -> None:
+        """Show leased runs as EXECUTING. Optional: a completion carries it."""
+        ...
+
+    async def complete_attempts(self, outcomes: Sequence[AttemptOutcome]) -> list[Completed | Stale]: ...
+
+    async def end_cancelled(self, holders: Sequence[Holder]) -> None:
+        """Say that the code of runs cancelled or timed out while executing has truly ended."""
+        ...
+
+    async def hand_back(self, holders: Sequence[Holder]) -> None:
+        """Give up runs that were not finished (drain); no attempt is used up. Also forgets runs that wait in memory."""
+        ...
+
+    async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]: ...
+
+    async def wait_for_time(self, waits: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]: ...
+
+    async def read_journal(self, holder: Holder, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | Stale:
+        """Return the present attempt's operations in the order they were recorded, skipping the first `after`."""
+        ...
+
+    async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:
+        """Return the outcomes of a finished batch in the order of its items, skipping up to index `after`."""
+        ...
+
+    async def append_logs(self, lines: Sequence[LogLine]) -> None:
+        """Store log lines; lines of stale runs are dropped."""
+        ...
+
+
+Backend = WorkerBackend

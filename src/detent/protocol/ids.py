@@ -1,0 +1,91 @@
+"""Typed, time-ordered ids: a prefix and a UUIDv7 in Crockford base 32, as in TypeID (github.com/jetify-com/typeid)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from typing import NewType
+from uuid import UUID
+
+RunId = NewType("RunId", str)
+BatchId = NewType("BatchId", str)
+WaitpointId = NewType("WaitpointId", str)
+SessionId = NewType("SessionId", str)
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_TO_PYTHON_DIGITS = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
+_PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
+_BODY_LENGTH = 26
+_LARGEST = 1 << 128
+
+_lock = threading.Lock()
+_last_tick = 0
+
+
+def new_uuid() -> UUID:
+    """Return a UUIDv7 (RFC 9562, method 3: the 12 bits after the milliseconds are a fraction of one), rising in a process."""
+    global _last_tick
+    now = time.time_ns()
+    tick = ((now // 1_000_000) << 12) | ((now % 1_000_000) << 12) // 1_000_000
+    with _lock:
+        _last_tick = tick = max(tick, _last_tick + 1)
+    random = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
+    return UUID(int=(tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0x2 << 62 | random)
+
+
+def new_run_id() -> RunId:
+    return RunId(encode("run", new_uuid()))
+
+
+def new_batch_id() -> BatchId:
+    return BatchId(encode("batch", new_uuid()))
+
+
+def new_waitpoint_id() -> WaitpointId:
+    return WaitpointId(encode("waitpoint", new_uuid()))
+
+
+def new_session_id() -> SessionId:
+    return SessionId(encode("session", new_uuid()))
+
+
+def item_run_id(batch_id: BatchId, index: int) -> RunId:
+    """Return the id of the run that item *index* of a batch makes: the same at every try, rising with the index."""
+    value = decode("batch", batch_id).int
+    tail = (value + index + 1) & 0x3FFF_FFFF_FFFF_FFFF
+    return RunId(encode("run", UUID(int=value & ~0x3FFF_FFFF_FFFF_FFFF | tail)))
+
+
+def encode(prefix: str, value: UUID) -> str:
+    """Return the public form of *value*.
+
+    >>> encode("run", UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
+    'run_01h455vb4pex5vsknk084sn02q'
+    """
+    rest, digits = value.int, []
+    for _ in range(13):
+        digits.append(_PAIRS[rest & 1023])
+        rest >>= 10
+    return f"{prefix}_{''.join(reversed(digits))}"
+
+
+def decode(prefix: str, text: str) -> UUID:
+    """Return the UUID behind a public id; raise `ValueError` when it is not one of this kind.
+
+    >>> decode("run", "run_01h455vb4pex5vsknk084sn02q")
+    UUID('01890a5d-ac96-774b-bcce-b302099a8057')
+    """
+    body = text[len(prefix) + 1 :]
+    if not text.startswith(f"{prefix}_") or len(body) != _BODY_LENGTH or not set(body) <= set(_CROCKFORD):
+        raise ValueError(f'{text!r} is no {prefix} id; one looks like "{prefix}_01h455vb4pex5vsknk084sn02q"')
+    value = int(body.translate(_TO_PYTHON_DIGITS), 32)
+    if value >= _LARGEST:
+        raise ValueError(f'{text!r} is no {prefix} id; one looks like "{prefix}_01h455vb4pex5vsknk084sn02q"')
+    return UUID(int=value)
+
+
+def created_at(value: UUID) -> datetime:
+    """Return the moment a UUIDv7 was made, to the millisecond."""
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)

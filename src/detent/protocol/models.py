@@ -1,0 +1,526 @@
+"""The values that cross between callers (SDK, worker, CLI) and a backend. Payloads, outputs and metadata are JSON text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+
+TAGS_LIMIT = 10
+TAG_LENGTH_LIMIT = 128
+METADATA_LIMIT = 262_144
+
+When: TypeAlias = timedelta | datetime
+"""A moment: so long from now by the database's clock, or an aware date."""
+
+
+class Isolation(StrEnum):
+    """Where a run executes: what a lease asks room for."""
+
+    ASYNC = "async"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+# ---- who calls -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A worker speaking about a run it holds. Refused (`Stale`) when the fence is not the run's present one."""
+
+    run_id: RunId
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """The answer to a call about a run that the caller no longer holds; nothing was written."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The answer to one request of many that was wrong. `status` and `code` as in `ApiError`."""
+
+    status: int
+    code: str
+    message: str
+    details: tuple[str, ...] = ()
+
+
+# ---- triggering ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """`key` is the stored hash (64 hex digits); `user_key` and `scope` are what the user gave, for display."""
+
+    key: str
+    user_key: str
+    scope: str
+    ttl: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The place in a run's code that a durable operation comes from.
+
+    `operation` is its path in the attempt's journal. With `wait`, the run suspends until what it asked for is done.
+    """
+
+    holder: Holder
+    operation: str
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRequest:
+    """One run to make. The caller makes `run_id`, so that a request repeated after a lost reply does not double."""
+
+    run_id: RunId
+    task_id: str
+    payload: str | None = None
+    """JSON text; None when the task takes no payload."""
+    is_validated: bool = False
+    """True when the caller held the task and has validated; else the engine checks against the registered JSON Schema."""
+    delay: When | None = None
+    queue: str | None = None
+    """None is the task's own queue."""
+    concurrency_key: str | None = None
+    priority: float = 0.0
+    max_attempts: int | None = None
+    max_duration: float | None = None
+    """Seconds."""
+    tags: tuple[str, ...] = ()
+    metadata: str | None = None
+    idempotency: Idempotency | None = None
+    replay_of: RunId | None = None
+    is_test: bool = False
+    is_watched: bool = False
+    """The caller will wait for the result from outside a run: its end is announced (`Backend.listen`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triggered:
+    """`run_id` is the run that stands for the request: a new one, or with `is_cached` the one its key already had."""
+
+    run_id: RunId
+    is_cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchChunk:
+    """Some items of a batch, by index. The first chunk to arrive makes the batch; `total` on the last one seals it.
+
+    With an origin that waits, sealing suspends the run until every item is final. Items are de-duplicated by index.
+    """
+
+    batch_id: BatchId
+    items: tuple[tuple[int, TriggerRequest], ...]
+    total: int | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTaken:
+    """One answer an item, in the order given. `completed`: the origin's wait is over already, the run was not suspended."""
+
+    items: tuple[Triggered | Refused, ...]
+    completed: bool = False
+
+
+# ---- waits -----------------------------------------------------------------------------------------------------------
+
+
+class OperationKind(StrEnum):
+    TRIGGER = "trigger"
+    CHILD = "child"
+    BATCH = "batch"
+    BATCH_WAIT = "batch_wait"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a run ended, for whoever waited for it."""
+
+    run_id: RunId
+    task_id: str
+    status: RunStatus
+    output: str | None = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitResult:
+    """What a wait came to. `child` is set for CHILD; a batch's results are read with `read_batch_results`.
+
+    `error` is set when the wait itself failed (the batch was aborted).
+    """
+
+    operation: str
+    child: RunOutcome | None = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """The run is WAITING and holds no slot; its result comes with the lease that resumes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildTriggered:
+    """Answer to a trigger from inside a run. `wait`: None when the origin does not wait."""
+
+    triggered: Triggered
+    wait: WaitResult | Suspended | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRequest:
+    request: TriggerRequest
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeWait:
+    """Suspend the run until a moment."""
+
+    origin: Origin
+    until: When
+    waitpoint_id: WaitpointId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """A recorded operation. `fingerprint` says what was asked for (task ids, kind of wait), to notice code that changed.
+
+    `ref` is the public id of what was made (run, batch, waitpoint). `result` is None while a wait is pending, and for
+    operations that do not wait.
+    """
+
+    operation: str
+    kind: OperationKind
+    fingerprint: str
+    ref: str
+    is_cached: bool = False
+    is_sealed: bool = True
+    """False for a batch whose items had not all been given: it goes on from its first index, without doubling."""
+    result: WaitResult | None = None
+
+
+# ---- leases ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to execute one attempt, or the rest of one, until the session ends.
+
+    With `is_resumed` the database believes that this session still has the run in memory: `payload` and `metadata` are then
+    left out, and `results` holds what it waited for. Otherwise the function starts from its top; with `has_journal` it
+    replays (`read_journal`).
+    """
+
+    run_id: RunId
+    fence: int
+    attempt: int
+    task_id: str
+    isolation: Isolation
+    payload: str | None
+    is_resumed: bool
+    has_journal: bool
+    results: tuple[WaitResult, ...]
+    created_at: datetime
+    started_at: datetime
+    queue: str
+    concurrency_key: str | None
+    priority: float
+    tags: tuple[str, ...]
+    metadata: str | None
+    max_attempts: int | None
+    max_duration: float | None
+    idempotency_key: str | None
+    version: str
+    parent_run_id: RunId | None
+    root_run_id: RunId | None
+    batch_id: BatchId | None
+    replay_of: RunId | None
+    is_test: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """`fence` is fresh and random for each call; every run leased by it carries it. `room` says how many of each kind fit.
+
+    A run that must start alone (it was on the CPU when its process died) is leased only into PROCESS room.
+    """
+
+    session_id: SessionId
+    fence: int
+    room: dict[Isolation, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    holder: Holder
+    output: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The attempt raised. `retry_in` is the worker's word: None is never again; the engine still refuses beyond the limit."""
+
+    holder: Holder
+    error: RunError
+    retry_in: When | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut:
+    holder: Holder
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """The attempt could not be made at all (its task is not in this worker): SYSTEM_FAILURE, no retry."""
+
+    holder: Holder
+    error: RunError
+
+
+AttemptOutcome: TypeAlias = Succeeded | Failed | TimedOut | Broken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """The outcome was recorded. `status` is final, or QUEUED when the run will be tried again."""
+
+    run_id: RunId
+    status: RunStatus
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRegistration:
+    task_id: str
+    isolation: Isolation
+    file_path: str
+    queue: str
+    retry: str
+    """JSON of the retry policy: max_attempts, factor, min_timeout and max_timeout in seconds, randomize."""
+    description: str = ""
+    max_duration: float | None = None
+    payload_schema: str | None = None
+    """JSON Schema of the payload, as JSON text."""
+    output_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRegistration:
+    """A version of the code: its tasks. With `version` None the engine names it (YYYYMMDD.n); equal tasks are one version."""
+
+    tasks: tuple[TaskRegistration, ...]
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpening:
+    session_id: SessionId
+    version: str
+    worker: str
+    """Names the worker for people: host and pid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """A sign of life of one runner, with what it really holds.
+
+    Runs that the database assigns to the session but that are neither in `held` nor leased under a fence in `in_flight` (a
+    lease call without an answer yet) came in a lost reply: they are handed back.
+    """
+
+    session_id: SessionId
+    held: tuple[Holder, ...]
+    in_flight: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """`is_alive` False: the session was ended by others, all its runs are gone. `lost`: runs of `held` that are not its own any
+    more (handed on, cancelled and over). `cancelled`: held runs that were asked to stop."""
+
+    session_id: SessionId
+    is_alive: bool
+    lost: tuple[RunId, ...] = ()
+    cancelled: tuple[RunId, ...] = ()
+    solo_waiting: int = 0
+    """Ready runs of this environment that must start alone in a process of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """A runner is gone. Its runs are handed back without using up an attempt, but for `suspects`: those on the CPU when it died.
+
+    A suspect next starts alone; one that was already alone has crashed, with `error`. `is_lost`: found dead by another
+    process (counts towards the five losses after which a run is given up), guarded by the heartbeat seen (`beat`).
+    """
+
+    session_id: SessionId
+    suspects: tuple[RunId, ...] = ()
+    error: RunError | None = None
+    is_lost: bool = False
+    beat: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionBeat:
+    session_id: SessionId
+    beat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    holder: Holder
+    attempt: int
+    number: int
+    """Counts the lines of an attempt from 0: a line sent twice is stored once."""
+    at: datetime
+    level: str
+    message: str
+    fields: str | None = None
+    """JSON text of an object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLog:
+    attempt: int
+    number: int
+    at: datetime
+    level: str
+    message: str
+    fields: str | None
+
+
+# ---- wake-ups --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """A hint, never the truth: it can be lost, and says only where to look.
+
+    `ready`: about so many runs became ready to start. `resumed`: sessions whose waiting runs became ready. `cancelled`: runs
+    held by a worker that were asked to stop. `finished`: watched runs that are over.
+    """
+
+    ready: int = 0
+    resumed: tuple[SessionId, ...] = ()
+    cancelled: tuple[RunId, ...] = ()
+    finished: tuple[RunId, ...] = ()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingReason:
+    """Why a run is not running: a code with its facts, and the same in words."""
+
+    code: str
+    text: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """An attempt that failed and was followed by another."""
+
+    number: int
+    started_at: datetime | None
+    finished_at: datetime
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as it is read. `payload`, `output`, `metadata` are JSON text."""
+
+    id: RunId
+    task_id: str
+    status: RunStatus
+    attempt: int
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    due_at: datetime | None
+    queue: str
+    concurrency_key: str | None
+    priority: float
+    tags: tuple[str, ...]
+    metadata: str | None
+    payload: str | None
+    output: str | None
+    error: RunError | None
+    idempotency_key: str | None
+    max_attempts: int | None
+    max_duration: float | None
+    version: str | None
+    parent_run_id: RunId | None
+    root_run_id: RunId | None
+    batch_id: BatchId | None
+    replay_of: RunId | None
+    is_test: bool
+    losses: int
+    """How often a worker died or was lost under this run."""
+    waits: int
+    """How often it suspended."""
+    waiting_reason: WaitingReason | None
+    attempts: tuple[AttemptRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Newest first, in pages. Empty tuples filter nothing; `tags` must all be there."""
+
+    statuses: tuple[RunStatus, ...] = ()
+    task_ids: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    parent_run_id: RunId | None = None
+    batch_id: BatchId | None = None
+    before: RunId | None = None
+    """Cursor: runs older than this one."""
+    limit: int = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredTask:
+    task_id: str
+    isolation: Isolation
+    file_path: str
+    queue: str
+    description: str
+    version: str
+    payload_schema: str | None
+    has_live_worker: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """A new run with the input of an old one; `payload` replaces it."""
+
+    run_id: RunId
+    replay_of: RunId
+    payload: str | None = None
+    is_watched: bool = False
