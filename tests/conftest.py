@@ -1,0 +1,82 @@
+"""Fixtures for databases. The suite runs on the embedded server, or on the one that DETENT_TEST_DATABASE_URL names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import AsyncConnection
+
+from detent.postgres import embedded
+from detent.postgres.embedded import EmbeddedServer
+from tests.database import Clock, Database, Server, open_database, server_at
+
+# Kept across runs, and shared by all processes that test this checkout.
+FOLDER = Path(__file__).parent.parent / ".detent-test"
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[EmbeddedServer]:
+    with embedded.start(FOLDER) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """A server to create databases on."""
+    url = os.environ.get("DETENT_TEST_DATABASE_URL")
+    return server_at(url or request.getfixturevalue("embedded_server").dsn)
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> str:
+    """The name of a migrated database to clone."""
+    return server.template()
+
+
+@pytest.fixture(scope="session")
+def worker_database(server: Server, template: str) -> Iterator[Database]:
+    with server.new_database(template) as dsn, open_database(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def database(worker_database: Database) -> Iterator[Database]:
+    """A migrated database without rows, emptied after the test."""
+    yield worker_database
+    worker_database.reset()
+
+
+@pytest.fixture
+def dsn(database: Database) -> str:
+    """The dsn of a migrated database without rows, emptied after the test."""
+    return database.dsn
+
+
+@pytest.fixture
+async def conn(dsn: str) -> AsyncIterator[AsyncConnection]:
+    """A connection to the test's database, in autocommit mode."""
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def clock(database: Database) -> Clock:
+    """Moves the time of the test's database: `clock.advance(timedelta(days=30))`."""
+    return Clock(connection=database.connection)
+
+
+@pytest.fixture
+def fresh_dsn(server: Server, template: str) -> Iterator[str]:
+    """A migrated database of the test's own, for tests that kill connections or need to be alone."""
+    with server.new_database(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_dsn(server: Server) -> Iterator[str]:
+    """A database of the test's own in which nothing was migrated."""
+    with server.new_database() as dsn:
+        yield dsn
