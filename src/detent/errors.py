@@ -38,6 +38,7 @@
         ├── DatabaseRightsError
         ├── SchemaVersionError
         ├── SchemaDriftError
+        ├── MigrationError
         └── EmbeddedServerError
 """
 
@@ -290,6 +291,12 @@ class SchemaDriftError(DatabaseError):
             "install the release that applied it, or migrate an empty database"
         )
         self.migration = migration
+
+
+class MigrationError(DatabaseError):
+    def __init__(self, migration: str, cause: str) -> None:
+        super().__init__(f"migration {migration} failed: {cause}; put that right and run `detent migrate` again")
+        self.migration, self.cause = migration, cause
 
 
 class EmbeddedServerError(DatabaseError):

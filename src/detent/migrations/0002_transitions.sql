@@ -219,11 +219,12 @@ returns table (i integer, run_id uuid, is_cached boolean, is_suspended boolean,
 declare
   fresh integer[];
   targets uuid[];
+  recorded integer;
 begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
 
-  with recorded as (
+  with entry as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
     select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id
     from json_to_recordset(requests)
@@ -232,9 +233,11 @@ begin
     order by r.i
     on conflict do nothing
     returning run_id
+  ), marked as (
+    update detent.runs set has_journal = true, losses_in_row = 0
+    where id in (select entry.run_id from entry) and not (has_journal and losses_in_row = 0)
   )
-  update detent.runs set has_journal = true, losses_in_row = 0
-  where id in (select recorded.run_id from recorded) and not has_journal;
+  select count(*) into recorded from entry;
 
   fresh := array(
     select r.i
@@ -244,7 +247,9 @@ begin
       and journal.operation = r.operation and journal.ref = r.id);
 
   with made as (
-    select * from detent.insert_runs(environment, requests, has_keys, is_repeat, fresh)
+    -- An operation that was recorded before may have made its child before, and the child may be over.
+    select * from detent.insert_runs(
+      environment, requests, has_keys, is_repeat or recorded < json_array_length(requests), fresh)
   )
   update detent.journal set ref = made.run_id, is_cached = true
   from made join json_to_recordset(requests) as r (i integer, id uuid, parent uuid, operation text) using (i)
@@ -326,7 +331,7 @@ begin
     where r.id in (select recorded.ref from recorded)
   )
   update detent.runs set has_journal = true, losses_in_row = 0
-  where id in (select recorded.run_id from recorded) and not has_journal;
+  where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
 
   perform detent.suspend_runs((
     select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
@@ -354,6 +359,7 @@ returns table (outcome text, i integer, run_id uuid, is_cached boolean) language
 #variable_conflict use_variable
 declare
   attempt smallint;
+  is_known boolean;
   state detent.batches;
 begin
   if parent is not null then
@@ -365,11 +371,14 @@ begin
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
     values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch)
     on conflict do nothing;
-    update detent.runs set has_journal = true, losses_in_row = 0 where runs.id = parent and not has_journal;
+    update detent.runs set has_journal = true, losses_in_row = 0
+    where runs.id = parent and not (has_journal and losses_in_row = 0);
   end if;
 
   insert into detent.batches (id, environment_id, parent_id, is_awaited)
   values (batch, environment, parent, coalesce(waits, false)) on conflict do nothing;
+  -- A batch that exists may be given again by a process that took over: its runs are looked for among those that are over.
+  is_known := not found;
   select * into state from detent.batches where batches.id = batch for update;
   if state.aborted is not null then
     return query select 'aborted', null::integer, null::uuid, null::boolean;
@@ -377,7 +386,7 @@ begin
   end if;
 
   return query select 'taken', made.i, made.run_id, made.is_cached
-  from detent.insert_runs(environment, requests, has_keys, is_repeat) as made;
+  from detent.insert_runs(environment, requests, has_keys, is_repeat or is_known) as made;
 
   if has_keys and state.is_awaited then
     perform detent.await_cached_items(environment, batch, requests);
@@ -421,7 +430,7 @@ begin
 end $$;
 
 -- Copies the outcomes of finished runs into the awaited batches that hold them; returns the batches that are complete.
-create function detent.count_items(finished uuid[]) returns uuid[] language plpgsql as $$
+create function detent.count_items(ended uuid[]) returns uuid[] language plpgsql as $$
 declare
   complete uuid[];
 begin
@@ -429,15 +438,15 @@ begin
     insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output, error)
     select batches.id, history.batch_index, history.id, history.environment_id, history.task_id, history.status, history.output, history.error
     from detent.history join detent.batches on batches.id = history.batch_id and batches.is_awaited
-    where history.id = any(finished) and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    where history.id = any(ended) and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
     on conflict do nothing
     returning batch_id
   ), cached as (
     update detent.batch_items as item
     set task_id = history.task_id, run_status = history.status, output = history.output, error = history.error
     from detent.history
-    where item.run_id = any(finished) and item.run_status is null and history.id = item.run_id
-      and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    where item.run_id = any(ended) and item.run_status is null and history.id = item.run_id
+      and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
     returning item.batch_id
   ), counted as (
     select batch_id, count(*)::integer as n
@@ -465,7 +474,7 @@ returns table (what text, run_id uuid, status text, session_id uuid, is_watched 
 declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
-  awaited uuid[]; journalled uuid[]; batches uuid[];
+  awaited uuid[]; journalled uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
@@ -481,15 +490,15 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, is_solo = false
+        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, is_solo = false, attempt_started_at = null
     from outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
-    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.attempt_started_at, outcome.error, runs.waits
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.waits
   ), attempt as (
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
-    select id, environment_id, number, attempt_started_at, moment, error from retried
+    select id, environment_id, number, leased_at, moment, error from retried
     on conflict do nothing
   ), input as (
     delete from detent.inputs using gone where inputs.run_id = gone.id returning inputs.*
@@ -533,29 +542,29 @@ begin
 end $$;
 
 -- Completes what waits for runs that are over: their waitpoints, the batches they belong to, and the runs behind both.
-create function detent.release_waiters(finished uuid[])
+create function detent.release_waiters(ended uuid[])
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 declare
-  complete uuid[] := detent.count_items(finished);
+  complete uuid[] := detent.count_items(ended);
 begin
-  perform from detent.waitpoints where id = any(finished || complete) order by id for update;
+  perform from detent.waitpoints where id = any(ended || complete) order by id for update;
   update detent.waitpoints
   set completed_at = history.finished_at, run_status = history.status, output = history.output, error = history.error
   from detent.history
-  where waitpoints.id = any(finished) and waitpoints.completed_at is null and history.id = waitpoints.id
-    and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f);
+  where waitpoints.id = any(ended) and waitpoints.completed_at is null and history.id = waitpoints.id
+    and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f);
   if complete <> '{}' then
     update detent.waitpoints set completed_at = detent.now() where id = any(complete) and completed_at is null;
   end if;
   return query select 'woken', woken.run_id, 'QUEUED', woken.session_id, false
-  from detent.wake_waiters(finished || complete) as woken;
+  from detent.wake_waiters(ended || complete) as woken;
 end $$;
 
 -- What only the run itself could read: its journal, the waitpoints it made, the results of its batches.
-create function detent.forget_journals(finished uuid[]) returns void language plpgsql as $$
+create function detent.forget_journals(ended uuid[]) returns void language plpgsql as $$
 begin
   with entry as (
-    delete from detent.journal where run_id = any(finished) returning ref, kind
+    delete from detent.journal where run_id = any(ended) returning ref, kind
   ), item as (
     delete from detent.batch_items where batch_id in (select ref from entry where kind = 'batch_wait')
   ), batch as (
@@ -563,7 +572,7 @@ begin
   )
   delete from detent.waitpoints
   where id in (select ref from entry where kind in ('time', 'child', 'batch_wait')) and not is_shared;
-  delete from detent.waits where run_id = any(finished);
+  delete from detent.waits where run_id = any(ended);
 end $$;
 
 -- Cancels runs with all their live descendants, level by level: a child triggered meanwhile holds a lock on its parent.

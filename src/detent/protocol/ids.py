@@ -89,3 +89,8 @@ def decode(prefix: str, text: str) -> UUID:
 def created_at(value: UUID) -> datetime:
     """Return the moment a UUIDv7 was made, to the millisecond."""
     return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+
+
+def to_hex(prefix: str, text: str) -> str:
+    """Return the 32 hex digits behind a public id, as PostgreSQL reads them; raise `ValueError` like `decode`."""
+    return decode(prefix, text).hex

@@ -41,8 +41,7 @@ with session as (
   update detent.runs
   set status = 'DEQUEUED', session_id = %(session)s::uuid, fence = %(fence)s,
       leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
-      attempt_started_at = case when runs.attempt_started_at is null or runs.due_at is not null or not runs.has_journal
-        then detent.now() else runs.attempt_started_at end,
+      attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
       version_id = session.version_id,
       max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
   from chosen, session

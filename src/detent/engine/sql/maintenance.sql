@@ -14,3 +14,6 @@ with key as (
 )
 delete from detent.waitpoints
 where is_shared and completed_at < detent.now() - interval '60 days'
+
+-- name: notify
+select pg_notify(%(channel)s, %(notice)s)

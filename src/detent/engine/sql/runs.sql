@@ -63,9 +63,13 @@ where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
 -- name: reset_idempotency_key
 delete from detent.idempotency_keys
 where environment_id = %(environment)s and task_id = %(task)s and key = %(key)s
+returning run_id
 
 -- name: find_runs
-select all_runs.*, versions.name as version,
+select
+  all_runs.id, all_runs.task_id, all_runs.status, all_runs.attempt, all_runs.max_attempts, queued_at, started_at, finished_at, due_at,
+  waits, losses, parent_id, batch_id, all_runs.created_at, payload, metadata, tags, queue, concurrency_key, priority,
+  max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, is_solo, versions.name as version,
   exists (select from detent.version_tasks as t where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id)
     as is_registered,
   all_runs.finished_at is null and exists (
@@ -90,13 +94,13 @@ select run_id, number, started_at, finished_at, error from detent.attempts where
 select id from detent.all_runs
 where environment_id = %(environment)s
   and (%(before)s::uuid is null or id < %(before)s)
-  and (%(statuses)s::text[] is null or status::text = any(%(statuses)s)
-    and (%(registered_only)s is null or status <> 'QUEUED' or %(registered_only)s = exists (
+  and (%(statuses)s::text[] is null or status::text = any(%(statuses)s::text[])
+    and (%(registered_only)s::boolean is null or status <> 'QUEUED' or %(registered_only)s = exists (
       select from detent.version_tasks as t where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id)))
-  and (%(tasks)s::text[] is null or task_id = any(%(tasks)s))
-  and (%(tags)s::text[] is null or tags @> %(tags)s)
-  and (%(after)s::timestamptz is null or created_at > %(after)s)
-  and (%(until)s::timestamptz is null or created_at < %(until)s)
+  and (%(tasks)s::text[] is null or task_id = any(%(tasks)s::text[]))
+  and (%(tags)s::text[] is null or tags @> %(tags)s::text[])
+  and (%(after)s::timestamptz is null or created_at > %(after)s::timestamptz)
+  and (%(until)s::timestamptz is null or created_at < %(until)s::timestamptz)
   and (%(parent)s::uuid is null or parent_id = %(parent)s)
   and (%(batch)s::uuid is null or batch_id = %(batch)s)
 order by id desc

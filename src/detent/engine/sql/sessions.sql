@@ -71,3 +71,9 @@ select distinct on (t.task_id) t.task_id, t.isolation, t.file_path, t.queue, t.d
 from detent.version_tasks as t join detent.versions on versions.id = t.version_id
 where t.environment_id = %(environment)s
 order by t.task_id, t.version_id desc
+
+-- name: find_named_version
+-- The same name with other tasks: the newer registration is what the name means from here on.
+update detent.versions set fingerprint = %(fingerprint)s
+where environment_id = %(environment)s and name = %(name)s
+returning id, name

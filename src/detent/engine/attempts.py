@@ -1,0 +1,190 @@
+"""Attempts: leased, started, completed, handed back; and what settling a run tells others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from detent.engine import lifecycle
+from detent.engine.db import Row
+from detent.engine.outcomes import wait_result
+from detent.engine.place import Place
+from detent.protocol import ids
+from detent.protocol.ids import BatchId, RunId
+from detent.protocol.models import (
+    AttemptOutcome,
+    Completed,
+    Holder,
+    Isolation,
+    Lease,
+    LeaseRequest,
+    LogLine,
+    Stale,
+    StoredLog,
+    WaitResult,
+)
+from detent.protocol.status import RunStatus
+
+MOST_LANES = 200
+
+
+async def lease(place: Place, request: LeaseRequest) -> list[Lease]:
+    rows = await place.db.call(
+        "lease_runs",
+        {
+            "session": ids.decode("session", request.session_id),
+            "fence": request.fence,
+            "room": json.dumps({isolation.value: request.room.get(isolation, 0) for isolation in Isolation}),
+            "most_lanes": MOST_LANES,
+        },
+    )
+    return [_lease(request.fence, row) for row in rows]
+
+
+async def start_attempts(place: Place, holders: Sequence[Holder]) -> None:
+    await place.db.call("start_attempts", {"holders": holders_json(holders)})
+
+
+async def complete_attempts(place: Place, outcomes: Sequence[AttemptOutcome]) -> list[Completed | Stale]:
+    transitions = [lifecycle.after_attempt(outcome) for outcome in outcomes]
+    rows = await place.db.call("settle_runs", {"outcomes": json.dumps([_outcome_fields(t) for t in transitions])})
+    settled = announce(place, rows)
+    return [
+        Completed(run_id=t.holder.run_id, status=status) if status else Stale(run_id=t.holder.run_id)
+        for t in transitions
+        for status in (settled.get(ids.to_hex("run", t.holder.run_id)),)
+    ]
+
+
+async def end_cancelled(place: Place, holders: Sequence[Holder]) -> None:
+    await place.db.call("end_cancelled", {"holders": holders_json(holders)})
+
+
+async def hand_back(place: Place, holders: Sequence[Holder]) -> None:
+    rows = await place.db.call("hand_back", {"holders": holders_json(holders)})
+    place.notifier.notify(place.environment, ready=len(rows))
+
+
+async def append_logs(place: Place, lines: Sequence[LogLine]) -> None:
+    await place.db.call(
+        "append_logs",
+        {"environment": place.environment, "lines": json.dumps([_line_fields(line) for line in lines])},
+    )
+
+
+async def read_logs(place: Place, run_id: RunId, after: int, limit: int) -> list[StoredLog]:
+    rows = await place.db.call("read_logs", {"run": ids.decode("run", run_id), "after": after + 1, "limit": limit})
+    return [
+        StoredLog(
+            attempt=cast(int, attempt),
+            number=cast(int, number),
+            at=cast(datetime, at),
+            level=str(level),
+            message=str(message),
+            fields=cast("str | None", fields),
+        )
+        for attempt, number, at, level, message, fields in rows
+    ]
+
+
+def announce(place: Place, rows: Sequence[Row]) -> dict[str, RunStatus]:
+    """Tell others what settling runs did to them; return the new status of each settled run by its hex id."""
+    settled: dict[str, RunStatus] = {}
+    ready, notify, environment = 0, place.notifier.notify, place.environment
+    for what, run_id, status, session_id, is_watched in rows:
+        run, session = cast(UUID, run_id), cast("UUID | None", session_id)
+        match what:
+            case "settled":
+                settled[run.hex] = RunStatus(str(status))
+                if is_watched:
+                    notify(environment, finished=run)
+                if status == "CANCELED" and session:
+                    notify(environment, cancelled=run)
+            case "woken" if session:
+                notify(environment, resumed=session)
+            case _:
+                ready += 1
+    if ready:
+        notify(environment, ready=ready)
+    return settled
+
+
+def holders_json(holders: Sequence[Holder]) -> str:
+    return json.dumps([{"id": ids.to_hex("run", holder.run_id), "fence": holder.fence} for holder in holders])
+
+
+def _outcome_fields(transition: lifecycle.Transition) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "id": ids.to_hex("run", transition.holder.run_id),
+        "fence": transition.holder.fence,
+        "status": transition.status.value,
+    }
+    if transition.output is not None:
+        fields["output"] = transition.output
+    if transition.error is not None:
+        fields["error"] = transition.error
+    if transition.retry is not None:
+        fields["retry_in"], fields["retry_at"] = lifecycle.seconds(transition.retry), lifecycle.date(transition.retry)
+    if transition.lingers:
+        fields["lingers"] = True
+    return fields
+
+
+def _line_fields(line: LogLine) -> dict[str, object]:
+    return {
+        "id": ids.to_hex("run", line.holder.run_id),
+        "fence": line.holder.fence,
+        "attempt": line.attempt,
+        "number": line.number,
+        "at": line.at.isoformat(),
+        "level": line.level,
+        "message": line.message,
+        "fields": line.fields,
+    }
+
+
+def _lease(fence: int, row: Row) -> Lease:
+    (run_id, attempt, task_id, isolation, is_resumed, has_journal, results, created_at, started_at, queue, concurrency_key,
+     priority, tags, payload, metadata, max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id,
+     replay_of, is_test) = row  # fmt: skip
+    return Lease(
+        run_id=RunId(ids.encode("run", cast(UUID, run_id))),
+        fence=fence,
+        attempt=cast(int, attempt),
+        task_id=str(task_id),
+        isolation=Isolation(str(isolation)),
+        payload=cast("str | None", payload),
+        is_resumed=bool(is_resumed),
+        has_journal=bool(has_journal),
+        results=_results(cast("list[list[object]] | None", results)),
+        created_at=cast(datetime, created_at),
+        started_at=cast(datetime, started_at),
+        queue=str(queue),
+        concurrency_key=cast("str | None", concurrency_key),
+        priority=cast(float, priority),
+        tags=tuple(cast("list[str]", tags)),
+        metadata=cast("str | None", metadata),
+        max_attempts=cast("int | None", max_attempts),
+        max_duration=cast("float | None", max_duration),
+        idempotency_key=cast("str | None", idempotency_key),
+        version=str(version),
+        parent_run_id=RunId(public("run", parent_id)) if parent_id else None,
+        root_run_id=RunId(public("run", root_id)) if root_id else None,
+        batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
+        replay_of=RunId(public("run", replay_of)) if replay_of else None,
+        is_test=bool(is_test),
+    )
+
+
+def public(prefix: str, value: object) -> str:
+    return ids.encode(prefix, cast(UUID, value))
+
+
+def _results(found: list[list[object]] | None) -> tuple[WaitResult, ...]:
+    return tuple(
+        wait_result(str(operation), str(kind), UUID(str(waitpoint)), task_id, status, output, error)
+        for operation, kind, waitpoint, task_id, status, output, error in found or ()
+    )

@@ -1,0 +1,188 @@
+"""The engine behind `detent.protocol.backend.Backend`: PostgreSQL, directly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from detent.engine import attempts, events, runs, sessions, trigger, waits
+from detent.engine.db import Db
+from detent.engine.events import Notifier
+from detent.engine.lanes import KnownLanes
+from detent.engine.maintenance import Maintenance
+from detent.engine.place import Place
+from detent.engine.schemas import Schemas
+from detent.protocol.ids import BatchId, RunId
+from detent.protocol.models import (
+    AttemptOutcome,
+    BatchChunk,
+    ChildRequest,
+    ChildTriggered,
+    ChunkTaken,
+    Completed,
+    Holder,
+    JournalEntry,
+    Lease,
+    LeaseRequest,
+    LogLine,
+    Refused,
+    RegisteredTask,
+    Renewal,
+    Renewed,
+    ReplayRequest,
+    RunFilter,
+    RunOutcome,
+    RunRecord,
+    SessionBeat,
+    SessionEnd,
+    SessionOpening,
+    Stale,
+    StoredLog,
+    Suspended,
+    TimeWait,
+    Triggered,
+    TriggerRequest,
+    WaitResult,
+    Wake,
+    WorkerRegistration,
+)
+
+
+def connect(
+    database_url: str,
+    *,
+    environment: str = "dev",
+    size: int = 2,
+    patience: float | None = 15.0,
+    listen_url: str | None = None,
+) -> EngineBackend:
+    """Return a backend on a database. Connections open at the first call, on the loop that makes it.
+
+    `size`: connections at most, besides one for `listen`. `patience`: seconds a call outlasts a database that is away; None
+    is for ever. `listen_url`: a direct connection for LISTEN when `database_url` goes through a pooler.
+    """
+    return EngineBackend(Db(database_url, size=size, patience=patience), environment, listen_url or database_url)
+
+
+class EngineBackend:
+    """One environment of one database, for one event loop. Satisfies `Backend`."""
+
+    def __init__(self, db: Db, slug: str, listen_url: str) -> None:
+        self._db, self._slug, self._listen_url = db, slug, listen_url
+        self._notifier = Notifier(db)
+        self._place: Place | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The ticker of this database, to run beside a worker or a server."""
+        return Maintenance(self._db)
+
+    async def close(self) -> None:
+        await self._notifier.close()
+        await self._db.close()
+
+    # ---- callers
+
+    async def trigger(self, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]:
+        return await trigger.trigger(await self._at(), requests)
+
+    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
+        return await trigger.trigger_batch(await self._at(), chunk)
+
+    async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
+        await trigger.abort_batch(await self._at(), batch_id, reason)
+
+    async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]:
+        return await runs.retrieve_runs(await self._at(), run_ids)
+
+    async def list_runs(self, query: RunFilter) -> list[RunRecord]:
+        return await runs.list_runs(await self._at(), query)
+
+    async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+        return await runs.watch_runs(await self._at(), run_ids)
+
+    async def cancel_runs(self, run_ids: Sequence[RunId], reason: str) -> list[bool | None]:
+        return await runs.cancel_runs(await self._at(), run_ids, reason)
+
+    async def replay_runs(self, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]:
+        return await runs.replay_runs(await self._at(), requests)
+
+    async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
+        return await runs.reset_idempotency_key(await self._at(), task_id, key)
+
+    async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
+        return await attempts.read_logs(await self._at(), run_id, after, limit)
+
+    async def list_tasks(self) -> list[RegisteredTask]:
+        return await sessions.list_tasks(await self._at())
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[AsyncIterator[Wake]]:
+        place = await self._at()
+        async with events.listening(self._listen_url, place.environment) as wakes:
+            yield wakes
+
+    # ---- workers
+
+    async def register_worker(self, registration: WorkerRegistration) -> str:
+        return await sessions.register_worker(await self._at(), registration)
+
+    async def open_session(self, opening: SessionOpening) -> None:
+        await sessions.open_session(await self._at(), opening)
+
+    async def renew_sessions(self, renewals: Sequence[Renewal]) -> list[Renewed]:
+        return await sessions.renew_sessions(await self._at(), renewals)
+
+    async def end_session(self, end: SessionEnd) -> int:
+        return await sessions.end_session(await self._at(), end)
+
+    async def list_sessions(self) -> list[SessionBeat]:
+        return await sessions.list_sessions(await self._at())
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]:
+        return await attempts.lease(await self._at(), request)
+
+    async def start_attempts(self, holders: Sequence[Holder]) -> None:
+        await attempts.start_attempts(await self._at(), holders)
+
+    async def complete_attempts(self, outcomes: Sequence[AttemptOutcome]) -> list[Completed | Stale]:
+        return await attempts.complete_attempts(await self._at(), outcomes)
+
+    async def end_cancelled(self, holders: Sequence[Holder]) -> None:
+        await attempts.end_cancelled(await self._at(), holders)
+
+    async def hand_back(self, holders: Sequence[Holder]) -> None:
+        await attempts.hand_back(await self._at(), holders)
+
+    async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
+        return await trigger.trigger_children(await self._at(), requests)
+
+    async def wait_for_time(self, requests: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]:
+        return await waits.wait_for_time(await self._at(), requests)
+
+    async def read_journal(self, holder: Holder, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | Stale:
+        return await waits.read_journal(await self._at(), holder, after, limit)
+
+    async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:
+        return await waits.read_batch_results(await self._at(), batch_id, after, limit)
+
+    async def append_logs(self, lines: Sequence[LogLine]) -> None:
+        await attempts.append_logs(await self._at(), lines)
+
+    async def _at(self) -> Place:
+        if self._place is not None:
+            return self._place
+        async with self._opening:
+            if self._place is None:
+                environment = await sessions.find_environment(self._db, self._slug)
+                self._place = Place(
+                    db=self._db,
+                    environment=environment,
+                    slug=self._slug,
+                    notifier=self._notifier,
+                    lanes=KnownLanes(self._db),
+                    schemas=Schemas(self._db, environment),
+                )
+        return self._place

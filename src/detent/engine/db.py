@@ -1,0 +1,123 @@
+"""Connections to PostgreSQL, and calls that outlive a lost one.
+
+Every engine operation is one statement in autocommit: one round trip, no session state. A call that a lost connection
+interrupted is repeated, told so by `is_repeat`; each operation is written so that a repeat doubles nothing.
+
+Lock order, everywhere: session, batch, runs by id, waitpoints by id, waits, runs that wake by id, ready. What still meets
+crosswise is undone by PostgreSQL as a deadlock and repeated here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import tuple_row
+
+from detent.engine.sql import STATEMENTS
+from detent.errors import ApiConnectionError, BadRequestError, DetentError, InternalServerError
+
+Value: TypeAlias = "str | int | float | bool | None | object"
+Row: TypeAlias = tuple[object, ...]
+
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_REPEATED_ERRORS = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
+_PREPARED_ERRORS = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
+
+
+class Db:
+    """A few connections to one database, for one event loop. `patience`: seconds a call goes on repeating; None: for ever."""
+
+    def __init__(self, conninfo: str, *, size: int = 2, patience: float | None = 15.0) -> None:
+        self.conninfo, self.patience = conninfo, patience
+        self._idle: list[psycopg.AsyncConnection[Row]] = []
+        self._room = asyncio.Semaphore(size)
+        self._prepare_threshold: int | None = 0
+        self._is_closed = False
+
+    async def call(self, name: str, params: Mapping[str, Value], *, patience: float | None = None) -> list[Row]:
+        """Execute a named statement and return its rows.
+
+        Raises `ApiConnectionError` when the database stays out of reach, `BadRequestError` for a value it refuses.
+        """
+        given, started, tries = dict(params), time.monotonic(), 0
+        while True:
+            try:
+                return await self._execute(STATEMENTS[name], given)
+            except _PREPARED_ERRORS:
+                # A pooler that hands out other servers: live without prepared statements from here on.
+                self._prepare_threshold = None
+            except _REPEATED_ERRORS:
+                pass
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if "is_repeat" in given:
+                    given["is_repeat"] = True
+                await self._pause(tries, started, patience or self.patience, error)
+            except psycopg.DataError as error:
+                raise BadRequestError(f"{name} was refused by the database: {error}", code="invalid_value") from error
+            except psycopg.Error as error:
+                raise InternalServerError(f"{name} failed in the database: {error}", code="database") from error
+            tries += 1
+
+    async def close(self) -> None:
+        self._is_closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+    async def _execute(self, statement: bytes, params: Mapping[str, Value]) -> list[Row]:
+        async with self._room:
+            connection = await self._checkout()
+            try:
+                cursor = await connection.execute(statement, params)
+                rows = await cursor.fetchall() if cursor.description else []
+            except psycopg.Error:
+                await self._return(connection)
+                raise
+            except BaseException:
+                # Cancelled in the midst of a call: what the connection would answer next is unknown.
+                await connection.close()
+                raise
+            await self._return(connection)
+            return rows
+
+    async def _checkout(self) -> psycopg.AsyncConnection[Row]:
+        if self._is_closed:
+            raise ApiConnectionError("this client is closed; open another")
+        if self._idle:
+            return self._idle.pop()
+        return await open_connection(self.conninfo, prepare_threshold=self._prepare_threshold)
+
+    async def _return(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        connection.prepare_threshold = self._prepare_threshold
+        if connection.closed or connection.broken or self._is_closed:
+            await connection.close()
+        else:
+            self._idle.append(connection)
+
+    async def _pause(self, tries: int, started: float, patience: float | None, error: psycopg.Error) -> None:
+        for connection in self._idle:
+            await connection.close()
+        self._idle.clear()
+        if self._is_closed:
+            raise ApiConnectionError("this client was closed during the call") from error
+        if patience is not None and time.monotonic() - started > patience:
+            raise ApiConnectionError(f"the database is out of reach: {str(error).strip()}", code="database_unreachable") from error
+        await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+
+
+async def open_connection(conninfo: str, *, prepare_threshold: int | None = None) -> psycopg.AsyncConnection[Row]:
+    connection = await psycopg.AsyncConnection.connect(
+        conninfo, autocommit=True, prepare_threshold=prepare_threshold, row_factory=tuple_row, application_name="detent"
+    )
+    return connection
+
+
+def one(rows: Sequence[Row]) -> Row:
+    if len(rows) != 1:
+        raise DetentError(f"a statement that answers with one row gave {len(rows)}")
+    return rows[0]

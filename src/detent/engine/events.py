@@ -1,0 +1,146 @@
+"""Wake-ups over LISTEN and NOTIFY: hints that save a poll, never the truth.
+
+A NOTIFY inside a commit serialises committers, so it is sent afterwards in a transaction of its own: the first at once, those
+after it gathered for 5 ms. One that is lost is made good by polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import psycopg
+
+from detent.engine.db import PAUSES, Db, open_connection
+from detent.errors import DetentError
+from detent.protocol import ids
+from detent.protocol.ids import RunId, SessionId
+from detent.protocol.models import Wake
+
+GATHER_SECONDS = 0.005
+QUIET_SECONDS = 1.0
+_IDS_A_NOTICE = 150
+"""Of 36 characters each: the payload of a NOTIFY must stay under 8,000 bytes."""
+
+
+class Notifier:
+    """Sends what happened to whoever listens to the environment."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._ready = 0
+        self._resumed: set[UUID] = set()
+        self._cancelled: list[UUID] = []
+        self._finished: list[UUID] = []
+        self._environment = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def notify(
+        self,
+        environment: int,
+        *,
+        ready: int = 0,
+        resumed: UUID | None = None,
+        cancelled: UUID | None = None,
+        finished: UUID | None = None,
+    ) -> None:
+        self._environment = environment
+        self._ready += ready
+        if resumed:
+            self._resumed.add(resumed)
+        if cancelled:
+            self._cancelled.append(cancelled)
+        if finished:
+            self._finished.append(finished)
+        if self._task is None and (self._ready or self._resumed or self._cancelled or self._finished):
+            self._task = asyncio.get_running_loop().create_task(self._send())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await self._task
+
+    async def _send(self) -> None:
+        try:
+            while notices := self._take():
+                for notice in notices:
+                    await self._db.call("notify", {"channel": channel(self._environment), "notice": notice}, patience=1.0)
+                await asyncio.sleep(GATHER_SECONDS)
+        except DetentError:
+            pass  # the database is away: whoever waits for this hint polls
+        finally:
+            self._task = None
+
+    def _take(self) -> list[str]:
+        ready, self._ready = self._ready, 0
+        resumed, self._resumed = list(self._resumed), set()
+        cancelled, self._cancelled = self._cancelled, []
+        finished, self._finished = self._finished, []
+        notices = [json.dumps({"r": ready})] if ready else []
+        for key, found in (("s", resumed), ("c", cancelled), ("f", finished)):
+            for start in range(0, len(found), _IDS_A_NOTICE):
+                notices.append(json.dumps({key: [value.hex for value in found[start : start + _IDS_A_NOTICE]]}))
+        return notices
+
+
+def channel(environment: int) -> str:
+    return f"detent_{environment}"
+
+
+@asynccontextmanager
+async def listening(conninfo: str, environment: int) -> AsyncIterator[AsyncIterator[Wake]]:
+    """Give the wake-ups of an environment, from before the block is entered."""
+    connection = await _open(conninfo, environment)
+    wakes = _wakes(conninfo, environment, connection)
+    try:
+        yield wakes
+    finally:
+        await wakes.aclose()
+
+
+async def _open(conninfo: str, environment: int) -> psycopg.AsyncConnection[tuple[object, ...]] | None:
+    try:
+        connection = await open_connection(conninfo)
+        await connection.execute(f"listen {channel(environment)}".encode())
+    except psycopg.Error:
+        return None
+    return connection
+
+
+async def _wakes(
+    conninfo: str, environment: int, connection: psycopg.AsyncConnection[tuple[object, ...]] | None
+) -> AsyncIterator[Wake]:
+    tries = 0
+    try:
+        while True:
+            if connection is None:
+                await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+                connection = await _open(conninfo, environment)
+                tries = 0 if connection else tries + 1
+                yield Wake()
+                continue
+            try:
+                is_quiet = True
+                async for notice in connection.notifies(timeout=QUIET_SECONDS, stop_after=1):
+                    is_quiet = False
+                    yield _decode(notice.payload)
+                if is_quiet:
+                    yield Wake()
+            except psycopg.Error:
+                await connection.close()
+                connection = None
+    finally:
+        if connection is not None:
+            await connection.close()
+
+
+def _decode(notice: str) -> Wake:
+    found = json.loads(notice)
+    return Wake(
+        ready=found.get("r", 0),
+        resumed=tuple(SessionId(ids.encode("session", UUID(h))) for h in found.get("s", ())),
+        cancelled=tuple(RunId(ids.encode("run", UUID(h))) for h in found.get("c", ())),
+        finished=tuple(RunId(ids.encode("run", UUID(h))) for h in found.get("f", ())),
+    )

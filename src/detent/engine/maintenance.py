@@ -1,0 +1,77 @@
+"""What nobody asked for but time: delays, retries and waits that fall due, partitions, what has expired.
+
+Any number of processes may run it; each due row is taken once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
+
+from detent.engine.db import Db
+from detent.engine.events import Notifier
+from detent.errors import DetentError
+
+LONGEST_SLEEP = 1.0
+SHORTEST_SLEEP = 0.005
+HOUSEKEEPING_SECONDS = 3600.0
+PARTITION_DAYS = 7
+_MOST_DUE = 1000
+
+log = logging.getLogger("detent.maintenance")
+
+
+class Maintenance:
+    """The ticker: sleeps until the next due row, at most a second."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._notifiers: dict[int, Notifier] = {}
+
+    async def run(self) -> None:
+        """Tick until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""
+        housekeeping_due = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if loop.time() >= housekeeping_due:
+                    await self.keep_house()
+                    housekeeping_due = loop.time() + HOUSEKEEPING_SECONDS
+                pause = await self.tick()
+            except DetentError as error:
+                log.warning("tick failed, trying again: %s", error)
+                pause = LONGEST_SLEEP
+            await asyncio.sleep(pause)
+
+    async def tick(self) -> float:
+        """Do what is due; return the seconds until something may be due again."""
+        rows = await self._db.call("tick", {"most": _MOST_DUE})
+        pause = LONGEST_SLEEP
+        for what, _, session_id, environment, next_due in rows:
+            if what == "next":
+                pause = _pause_until(cast("datetime | None", next_due))
+            elif session_id is not None:
+                self._notifier(cast(int, environment)).notify(cast(int, environment), resumed=cast(UUID, session_id))
+            else:
+                self._notifier(cast(int, environment)).notify(cast(int, environment), ready=1)
+        return pause
+
+    async def keep_house(self) -> None:
+        await self._db.call("make_partitions", {"days": PARTITION_DAYS})
+        await self._db.call("forget_expired", {})
+
+    async def close(self) -> None:
+        for notifier in self._notifiers.values():
+            await notifier.close()
+
+    def _notifier(self, environment: int) -> Notifier:
+        return self._notifiers.setdefault(environment, Notifier(self._db))
+
+
+def _pause_until(due: datetime | None) -> float:
+    if due is None:
+        return LONGEST_SLEEP
+    return min(LONGEST_SLEEP, max(SHORTEST_SLEEP, (due - datetime.now(UTC)).total_seconds()))

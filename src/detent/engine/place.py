@@ -1,0 +1,20 @@
+"""What every operation of one backend works with: the database, the environment, and what is remembered about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detent.engine.db import Db
+from detent.engine.events import Notifier
+from detent.engine.lanes import KnownLanes
+from detent.engine.schemas import Schemas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    db: Db
+    environment: int
+    slug: str
+    notifier: Notifier
+    lanes: KnownLanes
+    schemas: Schemas

@@ -1,0 +1,195 @@
+"""Runs as they are read, cancelled and replayed by anybody."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from detent.engine import trigger
+from detent.engine.attempts import announce, public
+from detent.engine.db import Row
+from detent.engine.outcomes import child_result
+from detent.engine.place import Place
+from detent.engine.reasons import Facts, Wait, why_waiting
+from detent.protocol import ids, run_error
+from detent.protocol.ids import BatchId, RunId
+from detent.protocol.models import (
+    AttemptRecord,
+    Refused,
+    ReplayRequest,
+    RunFilter,
+    RunOutcome,
+    RunRecord,
+    Triggered,
+    TriggerRequest,
+)
+from detent.protocol.run_error import ErrorCode
+from detent.protocol.status import RunStatus
+
+
+async def retrieve_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunRecord | None]:
+    uuids = [ids.decode("run", run_id) for run_id in run_ids]
+    found = await _find(place, uuids)
+    return [found.get(value) for value in uuids]
+
+
+async def list_runs(place: Place, query: RunFilter) -> list[RunRecord]:
+    stored = {RunStatus.QUEUED if s is RunStatus.PENDING_VERSION else s for s in query.statuses}
+    registered_only = None
+    if RunStatus.QUEUED in stored and len({RunStatus.QUEUED, RunStatus.PENDING_VERSION} & set(query.statuses)) == 1:
+        registered_only = RunStatus.QUEUED in query.statuses
+    rows = await place.db.call(
+        "list_runs",
+        {
+            "environment": place.environment,
+            "before": _uuid("run", query.before),
+            "statuses": [status.value for status in stored] or None,
+            "registered_only": registered_only,
+            "tasks": list(query.task_ids) or None,
+            "tags": list(query.tags) or None,
+            "after": query.created_after,
+            "until": query.created_before,
+            "parent": _uuid("run", query.parent_run_id),
+            "batch": _uuid("batch", query.batch_id),
+            "limit": query.limit,
+        },
+    )
+    listed = [cast(UUID, row[0]) for row in rows]
+    found = await _find(place, listed)
+    return [found[value] for value in listed if value in found]
+
+
+async def watch_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+    """Mark runs as watched; return the outcomes of those that are over, read after the mark so that none slips through."""
+    uuids = [ids.decode("run", run_id) for run_id in run_ids]
+    params = {"environment": place.environment, "ids": uuids}
+    await place.db.call("watch_runs", params)
+    rows = await place.db.call("find_outcomes", params)
+    found = {cast(UUID, row[0]): child_result(cast(UUID, row[0]), *row[1:]) for row in rows}
+    return [found.get(value) for value in uuids]
+
+
+async def cancel_runs(place: Place, run_ids: Sequence[RunId], reason: str) -> list[bool | None]:
+    uuids = [ids.decode("run", run_id) for run_id in run_ids]
+    error = run_error.to_json(run_error.internal(ErrorCode.CANCELLED, reason))
+    rows = await place.db.call("cancel_runs", {"environment": place.environment, "ids": uuids, "error": error})
+    cancelled = announce(place, rows)
+    statuses = await place.db.call("find_statuses", {"environment": place.environment, "ids": uuids})
+    known = {cast(UUID, row[0]) for row in statuses}
+    return [None if value not in known else value.hex in cancelled for value in uuids]
+
+
+async def replay_runs(place: Place, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]:
+    """Trigger again with the input of older runs: payload, tags, metadata as given, queue, key and test flag."""
+    originals = await retrieve_runs(place, [request.replay_of for request in requests])
+    answers: list[Triggered | Refused] = []
+    for request, original in zip(requests, originals, strict=True):
+        if original is None:
+            message = f"there is no run {request.replay_of} in environment {place.slug}"
+            answers.append(Refused(status=404, code="run_not_found", message=message))
+        else:
+            answers += await trigger.trigger(place, [_replay(request, original)])
+    return answers
+
+
+async def reset_idempotency_key(place: Place, task_id: str, key: str) -> bool:
+    rows = await place.db.call("reset_idempotency_key", {"environment": place.environment, "task": task_id, "key": key})
+    return bool(rows)
+
+
+async def _find(place: Place, uuids: Sequence[UUID]) -> dict[UUID, RunRecord]:
+    if not uuids:
+        return {}
+    rows = await place.db.call("find_runs", {"environment": place.environment, "ids": list(uuids)})
+    waits = defaultdict(list)
+    if waiting := [row[0] for row in rows if row[2] == "WAITING"]:
+        for run_id, kind, wait_id, due_at, task_id, _ in await place.db.call("find_waits", {"ids": waiting}):
+            waits[run_id].append(Wait(str(kind), cast(UUID, wait_id), cast("datetime | None", due_at), cast("str | None", task_id)))
+    attempts = defaultdict(list)
+    if retried := [row[0] for row in rows if cast(int, row[3]) > 1]:
+        for run_id, number, started_at, finished_at, error in await place.db.call("find_attempts", {"ids": retried}):
+            attempts[run_id].append(
+                AttemptRecord(
+                    number=cast(int, number),
+                    started_at=cast("datetime | None", started_at),
+                    finished_at=cast(datetime, finished_at),
+                    error=run_error.from_json(str(error)),
+                )
+            )
+    return {
+        cast(UUID, row[0]): replace(_record(row, tuple(waits[row[0]])), attempts=tuple(attempts[row[0]])) for row in rows
+    }
+
+
+def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
+    (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
+     parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+     idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, is_registered, has_live_worker) = row  # fmt: skip
+    status = RunStatus(str(stored_status))
+    if status is RunStatus.QUEUED and not is_registered:
+        status = RunStatus.PENDING_VERSION
+    due = cast("datetime | None", due_at)
+    facts = Facts(
+        status=status,
+        task_id=str(task_id),
+        queue=str(queue),
+        due_at=due,
+        has_live_worker=bool(has_live_worker),
+        is_solo=bool(is_solo),
+        waits=waits,
+    )
+    return RunRecord(
+        id=RunId(public("run", run_id)),
+        task_id=str(task_id),
+        status=status,
+        attempt=cast(int, attempt) if started_at else 0,
+        created_at=cast(datetime, created_at),
+        queued_at=cast("datetime | None", queued_at),
+        started_at=cast("datetime | None", started_at),
+        finished_at=cast("datetime | None", finished_at),
+        due_at=due,
+        queue=str(queue),
+        concurrency_key=cast("str | None", concurrency_key),
+        priority=cast(float, priority),
+        tags=tuple(cast("list[str]", tags)),
+        metadata=cast("str | None", metadata),
+        payload=cast("str | None", payload),
+        output=cast("str | None", output),
+        error=run_error.from_json(str(error)) if error is not None else None,
+        idempotency_key=cast("str | None", idempotency_key),
+        max_attempts=cast("int | None", max_attempts),
+        max_duration=cast("float | None", max_duration),
+        version=cast("str | None", version),
+        parent_run_id=RunId(public("run", parent_id)) if parent_id else None,
+        root_run_id=RunId(public("run", root_id)) if root_id else None,
+        batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
+        replay_of=RunId(public("run", replay_of)) if replay_of else None,
+        is_test=bool(is_test),
+        losses=cast(int, losses),
+        waits=cast(int, wait_count),
+        waiting_reason=why_waiting(facts),
+    )
+
+
+def _replay(request: ReplayRequest, original: RunRecord) -> TriggerRequest:
+    return TriggerRequest(
+        run_id=request.run_id,
+        task_id=original.task_id,
+        payload=request.payload if request.payload is not None else original.payload,
+        is_validated=request.payload is None,
+        queue=original.queue,
+        concurrency_key=original.concurrency_key,
+        tags=original.tags,
+        metadata=original.metadata,
+        replay_of=original.id,
+        is_test=original.is_test,
+        is_watched=request.is_watched,
+    )
+
+
+def _uuid(prefix: str, text: str | None) -> UUID | None:
+    return ids.decode(prefix, text) if text is not None else None

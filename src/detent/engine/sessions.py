@@ -1,0 +1,149 @@
+"""Workers: the versions of code they register, and the sessions under which their runners hold runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import cast
+
+from detent.engine.attempts import announce, holders_json, public
+from detent.engine.db import Db
+from detent.engine.lanes import lane_of
+from detent.engine.place import Place
+from detent.protocol import ids, run_error
+from detent.protocol.ids import RunId, SessionId
+from detent.protocol.models import (
+    Isolation,
+    RegisteredTask,
+    Renewal,
+    Renewed,
+    SessionBeat,
+    SessionEnd,
+    SessionOpening,
+    TaskRegistration,
+    WorkerRegistration,
+)
+
+
+async def register_worker(place: Place, registration: WorkerRegistration) -> str:
+    """Make the tasks known and return the version's name. Runs queued for them can be leased from here on."""
+    tasks = [_task_fields(task) for task in sorted(registration.tasks, key=lambda task: task.task_id)]
+    text = json.dumps(tasks)
+    wanted = {
+        "environment": place.environment,
+        "name": registration.version,
+        "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    rows = await place.db.call("find_version", wanted)
+    while not rows:
+        rows = await place.db.call("make_version", wanted) or await place.db.call("find_version", wanted)
+        if not rows and registration.version is not None:
+            # The name is taken by other tasks: the same version with new code, as in a deploy that names no new one.
+            rows = await place.db.call("find_named_version", wanted)
+    version, name = rows[0]
+    await place.db.call("make_version_tasks", {"environment": place.environment, "version": version, "tasks": text})
+    lanes = [lane_of(place.environment, task.queue, None, task.task_id) for task in registration.tasks]
+    await place.lanes.ensure(place.environment, lanes)
+    return str(name)
+
+
+async def open_session(place: Place, opening: SessionOpening) -> None:
+    await place.db.call(
+        "open_session",
+        {
+            "session": ids.decode("session", opening.session_id),
+            "environment": place.environment,
+            "version": opening.version,
+            "worker": opening.worker,
+        },
+    )
+
+
+async def renew_sessions(place: Place, renewals: Sequence[Renewal]) -> list[Renewed]:
+    solo = cast(int, (await place.db.call("count_solo", {"environment": place.environment}))[0][0])
+    return [await _renew(place, renewal, solo) for renewal in renewals]
+
+
+async def end_session(place: Place, end: SessionEnd) -> int:
+    rows = await place.db.call(
+        "end_session",
+        {
+            "session": ids.decode("session", end.session_id),
+            "suspects": [ids.decode("run", run_id) for run_id in end.suspects],
+            "error": run_error.to_json(end.error) if end.error else None,
+            "is_lost": end.is_lost,
+            "beat": end.beat,
+        },
+    )
+    announce(place, rows)
+    return len(rows)
+
+
+async def list_sessions(place: Place) -> list[SessionBeat]:
+    rows = await place.db.call("list_sessions", {"environment": place.environment})
+    return [SessionBeat(session_id=SessionId(public("session", session)), beat=cast(int, beat)) for session, beat in rows]
+
+
+async def list_tasks(place: Place) -> list[RegisteredTask]:
+    rows = await place.db.call("list_tasks", {"environment": place.environment})
+    return [
+        RegisteredTask(
+            task_id=str(task_id),
+            isolation=Isolation(str(isolation)),
+            file_path=str(file_path),
+            queue=str(queue),
+            description=str(description),
+            version=str(version),
+            payload_schema=cast("str | None", payload_schema),
+            has_live_worker=bool(has_live_worker),
+        )
+        for task_id, isolation, file_path, queue, description, payload_schema, version, has_live_worker in rows
+    ]
+
+
+async def find_environment(db: Db, slug: str) -> int:
+    """Return the number of an environment, made at its first use."""
+    rows = await db.call("find_environment", {"slug": slug})
+    while not rows:
+        await db.call("make_environment", {"slug": slug})
+        rows = await db.call("find_environment", {"slug": slug})
+    return cast(int, rows[0][0])
+
+
+async def _renew(place: Place, renewal: Renewal, solo: int) -> Renewed:
+    rows = await place.db.call(
+        "renew_session",
+        {
+            "environment": place.environment,
+            "session": ids.decode("session", renewal.session_id),
+            "held": holders_json(renewal.held),
+            "in_flight": list(renewal.in_flight),
+        },
+    )
+    found: dict[str, list[RunId]] = {"lost": [], "cancelled": [], "returned": [], "ended": []}
+    for what, run_id in rows:
+        found[str(what)].append(RunId(public("run", run_id)) if run_id else RunId(""))
+    place.notifier.notify(place.environment, ready=len(found["returned"]))
+    return Renewed(
+        session_id=renewal.session_id,
+        is_alive=not found["ended"],
+        lost=tuple(found["lost"]),
+        cancelled=tuple(found["cancelled"]),
+        solo_waiting=solo,
+    )
+
+
+def _task_fields(task: TaskRegistration) -> dict[str, object]:
+    return {
+        "task": task.task_id,
+        "isolation": task.isolation.value,
+        "file": task.file_path,
+        "queue": task.queue,
+        "description": task.description,
+        "max_attempts": json.loads(task.retry)["max_attempts"],
+        "retry": task.retry,
+        "max_duration": task.max_duration,
+        "payload_schema": task.payload_schema,
+        "output_schema": task.output_schema,
+    }

@@ -1,0 +1,228 @@
+"""Triggering: alone, from inside a run, and in batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import cast
+from uuid import UUID
+
+from detent.engine import lifecycle
+from detent.engine.db import Row
+from detent.engine.lanes import lane_of
+from detent.engine.place import Place
+from detent.protocol import ids
+from detent.protocol.ids import BatchId, RunId
+from detent.protocol.models import (
+    BatchChunk,
+    ChildRequest,
+    ChildTriggered,
+    ChunkTaken,
+    Refused,
+    Stale,
+    Suspended,
+    Triggered,
+    TriggerRequest,
+    WaitResult,
+)
+from detent.engine.outcomes import child_result
+
+Fields = dict[str, object]
+
+_ABORTED = Refused(status=409, code="batch_aborted", message="the batch was aborted; make another")
+
+
+async def trigger(place: Place, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]:
+    """Make runs; a request that does not fit its task's schema is refused, the others are made."""
+    refusals = await place.schemas.check(requests)
+    good = [i for i in range(len(requests)) if i not in refusals]
+    answers: list[Triggered | Refused] = [refusals.get(i) or _UNANSWERED for i in range(len(requests))]
+    if good:
+        fields = [_fields(place.environment, i, requests[i]) for i in good]
+        await _ensure_lanes(place, [requests[i] for i in good])
+        rows = await place.db.call(
+            "trigger_runs",
+            {
+                "environment": place.environment,
+                "requests": json.dumps(fields),
+                "has_keys": any(requests[i].idempotency for i in good),
+                "is_repeat": False,
+            },
+        )
+        for i, run_id, is_cached in rows:
+            answers[cast(int, i)] = _triggered(requests[cast(int, i)], run_id, is_cached)
+        place.notifier.notify(place.environment, ready=sum(1 for i in good if requests[i].delay is None))
+    return answers
+
+
+async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
+    requests = [child.request for child in children]
+    refusals = await place.schemas.check(requests)
+    good = [i for i in range(len(children)) if i not in refusals]
+    answers: list[ChildTriggered | Stale | Refused] = [
+        refusals.get(i) or Stale(run_id=child.origin.holder.run_id) for i, child in enumerate(children)
+    ]
+    if good:
+        await _ensure_lanes(place, [requests[i] for i in good])
+        rows = await place.db.call(
+            "trigger_children",
+            {
+                "environment": place.environment,
+                "requests": json.dumps([_child_fields(place.environment, i, children[i]) for i in good]),
+                "has_keys": any(requests[i].idempotency for i in good),
+                "is_repeat": False,
+            },
+        )
+        for row in rows:
+            i = cast(int, row[0])
+            answers[i] = _child_triggered(children[i], row)
+        place.notifier.notify(place.environment, ready=len(rows))
+    return answers
+
+
+async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
+    """Take a chunk of a batch whole or, when an item does not fit its task's schema, not at all."""
+    requests = [request for _, request in chunk.items]
+    refusals = await place.schemas.check(requests)
+    if refusals:
+        first = min(refusals)
+        index, refusal = chunk.items[first][0], refusals[first]
+        return Refused(status=refusal.status, code=refusal.code, message=f"item {index}: {refusal.message}", details=refusal.details)
+    await _ensure_lanes(place, requests)
+    origin = chunk.origin
+    rows = await place.db.call(
+        "trigger_batch",
+        {
+            "environment": place.environment,
+            "batch": ids.decode("batch", chunk.batch_id),
+            "requests": json.dumps([_item_fields(place.environment, i, chunk) for i in range(len(requests))]),
+            "has_keys": any(request.idempotency for request in requests),
+            "is_repeat": False,
+            "total": chunk.total,
+            "parent": ids.decode("run", origin.holder.run_id) if origin else None,
+            "fence": origin.holder.fence if origin else None,
+            "operation": origin.operation if origin else None,
+            "fingerprint": fingerprint_of_batch() if origin else None,
+            "waits": origin.wait if origin else None,
+        },
+    )
+    place.notifier.notify(place.environment, ready=len(requests))
+    return _chunk_taken(chunk, requests, rows)
+
+
+async def abort_batch(place: Place, batch_id: BatchId, reason: str) -> None:
+    await place.db.call(
+        "abort_batch", {"environment": place.environment, "batch": ids.decode("batch", batch_id), "reason": reason}
+    )
+
+
+def fingerprint_of_child(task_id: str) -> str:
+    return task_id
+
+
+def fingerprint_of_batch() -> str:
+    return "batch"
+
+
+_UNANSWERED = Refused(status=500, code="no_answer", message="the database gave no answer for this request")
+
+
+async def _ensure_lanes(place: Place, requests: Sequence[TriggerRequest]) -> None:
+    places = {(r.queue or f"task/{r.task_id}", r.concurrency_key, r.task_id) for r in requests}
+    await place.lanes.ensure(place.environment, [lane_of(place.environment, *key) for key in places])
+
+
+def _fields(environment: int, i: int, request: TriggerRequest) -> Fields:
+    """Return what `insert_runs` reads of a request; what is absent is null there."""
+    queue = request.queue or f"task/{request.task_id}"
+    fields: Fields = {
+        "i": i,
+        "id": ids.to_hex("run", request.run_id),
+        "task": request.task_id,
+        "lane": lane_of(environment, queue, request.concurrency_key, request.task_id).lane_id,
+        "queue": queue,
+        "payload": request.payload,
+    }
+    if request.concurrency_key is not None:
+        fields["ckey"] = request.concurrency_key
+    if request.metadata is not None:
+        fields["metadata"] = request.metadata
+    if request.tags:
+        fields["tags"] = request.tags
+    if request.delay is not None:
+        fields["delay"], fields["due_at"] = lifecycle.seconds(request.delay), lifecycle.date(request.delay)
+    if request.priority:
+        fields["priority"] = request.priority
+    if request.max_attempts is not None:
+        fields["max_attempts"] = request.max_attempts
+    if request.max_duration is not None:
+        fields["max_duration"] = request.max_duration
+    if request.is_watched:
+        fields["watched"] = True
+    if request.replay_of is not None:
+        fields["replay_of"] = ids.to_hex("run", request.replay_of)
+    if request.is_test:
+        fields["test"] = True
+    if request.idempotency is not None:
+        key = request.idempotency
+        fields |= {"key": key.key, "user_key": key.user_key, "scope": key.scope, "key_ttl": key.ttl.total_seconds()}
+    return fields
+
+
+def _child_fields(environment: int, i: int, child: ChildRequest) -> Fields:
+    origin = child.origin
+    return _fields(environment, i, child.request) | {
+        "parent": ids.to_hex("run", origin.holder.run_id),
+        "fence": origin.holder.fence,
+        "operation": origin.operation,
+        "kind": "child" if origin.wait else "trigger",
+        "fingerprint": fingerprint_of_child(child.request.task_id),
+        "waits": origin.wait,
+        "awaited": origin.wait,
+    }
+
+
+def _item_fields(environment: int, i: int, chunk: BatchChunk) -> Fields:
+    index, request = chunk.items[i]
+    fields = _fields(environment, i, request)
+    fields["batch"] = ids.to_hex("batch", chunk.batch_id)
+    fields["batch_index"] = index
+    if chunk.origin is not None:
+        fields["parent"] = ids.to_hex("run", chunk.origin.holder.run_id)
+        fields["awaited"] = chunk.origin.wait
+    return fields
+
+
+def _triggered(request: TriggerRequest, run_id: object, is_cached: object) -> Triggered:
+    if not is_cached:
+        return Triggered(run_id=request.run_id)
+    return Triggered(run_id=RunId(ids.encode("run", cast(UUID, run_id))), is_cached=True)
+
+
+def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
+    _, run_id, is_cached, is_suspended, status, task_id, output, error = row
+    triggered = _triggered(child.request, run_id, is_cached)
+    if not child.origin.wait:
+        return ChildTriggered(triggered=triggered)
+    if is_suspended:
+        return ChildTriggered(triggered=triggered, wait=Suspended())
+    outcome = child_result(cast(UUID, run_id), task_id, status, output, error)
+    return ChildTriggered(triggered=triggered, wait=WaitResult(operation=child.origin.operation, child=outcome))
+
+
+def _chunk_taken(chunk: BatchChunk, requests: Sequence[TriggerRequest], rows: Sequence[Row]) -> ChunkTaken | Stale | Refused:
+    made: list[Triggered | Refused] = [Triggered(run_id=request.run_id) for request in requests]
+    completed = False
+    for outcome, i, run_id, is_cached in rows:
+        match outcome:
+            case "stale" if chunk.origin is not None:
+                return Stale(run_id=chunk.origin.holder.run_id)
+            case "aborted":
+                return _ABORTED
+            case "taken":
+                made[cast(int, i)] = _triggered(requests[cast(int, i)], run_id, is_cached)
+            case "completed":
+                completed = True
+            case _:
+                pass
+    return ChunkTaken(items=tuple(made), completed=completed)
