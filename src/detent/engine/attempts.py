@@ -79,9 +79,9 @@ async def read_logs(place: Place, run_id: RunId, after: int, limit: int) -> list
     rows = await place.db.call("read_logs", {"run": ids.decode("run", run_id), "after": after + 1, "limit": limit})
     return [
         StoredLog(
-            attempt=cast(int, attempt),
-            number=cast(int, number),
-            at=cast(datetime, at),
+            attempt=cast("int", attempt),
+            number=cast("int", number),
+            at=cast("datetime", at),
             level=str(level),
             message=str(message),
             fields=cast("str | None", fields),
@@ -95,7 +95,7 @@ def announce(place: Place, rows: Sequence[Row]) -> dict[str, RunStatus]:
     settled: dict[str, RunStatus] = {}
     ready, notify, environment = 0, place.notifier.notify, place.environment
     for what, run_id, status, session_id, is_watched in rows:
-        run, session = cast(UUID, run_id), cast("UUID | None", session_id)
+        run, session = cast("UUID", run_id), cast("UUID | None", session_id)
         match what:
             case "settled":
                 settled[run.hex] = RunStatus(str(status))
@@ -151,20 +151,20 @@ def _lease(fence: int, row: Row) -> Lease:
      priority, tags, payload, metadata, max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id,
      replay_of, is_test) = row  # fmt: skip
     return Lease(
-        run_id=RunId(ids.encode("run", cast(UUID, run_id))),
+        run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
-        attempt=cast(int, attempt),
+        attempt=cast("int", attempt),
         task_id=str(task_id),
         isolation=Isolation(str(isolation)),
         payload=cast("str | None", payload),
         is_resumed=bool(is_resumed),
         has_journal=bool(has_journal),
         results=_results(cast("list[list[object]] | None", results)),
-        created_at=cast(datetime, created_at),
-        started_at=cast(datetime, started_at),
+        created_at=cast("datetime", created_at),
+        started_at=cast("datetime", started_at),
         queue=str(queue),
         concurrency_key=cast("str | None", concurrency_key),
-        priority=cast(float, priority),
+        priority=cast("float", priority),
         tags=tuple(cast("list[str]", tags)),
         metadata=cast("str | None", metadata),
         max_attempts=cast("int | None", max_attempts),
@@ -180,7 +180,7 @@ def _lease(fence: int, row: Row) -> Lease:
 
 
 def public(prefix: str, value: object) -> str:
-    return ids.encode(prefix, cast(UUID, value))
+    return ids.encode(prefix, cast("UUID", value))
 
 
 def _results(found: list[list[object]] | None) -> tuple[WaitResult, ...]:

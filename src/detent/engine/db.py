@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from detent.engine.sql import STATEMENTS
 from detent.errors import ApiConnectionError, BadRequestError, DetentError, InternalServerError
 
-Value: TypeAlias = "str | int | float | bool | None | object"
+Value: TypeAlias = object
 Row: TypeAlias = tuple[object, ...]
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -106,15 +106,15 @@ class Db:
         if self._is_closed:
             raise ApiConnectionError("this client was closed during the call") from error
         if patience is not None and time.monotonic() - started > patience:
-            raise ApiConnectionError(f"the database is out of reach: {str(error).strip()}", code="database_unreachable") from error
+            message = f"the database is out of reach: {str(error).strip()}"
+            raise ApiConnectionError(message, code="database_unreachable") from error
         await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
 
 
 async def open_connection(conninfo: str, *, prepare_threshold: int | None = None) -> psycopg.AsyncConnection[Row]:
-    connection = await psycopg.AsyncConnection.connect(
+    return await psycopg.AsyncConnection.connect(
         conninfo, autocommit=True, prepare_threshold=prepare_threshold, row_factory=tuple_row, application_name="detent"
     )
-    return connection
 
 
 def one(rows: Sequence[Row]) -> Row:

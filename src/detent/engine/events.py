@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -80,8 +80,8 @@ class Notifier:
         finished, self._finished = self._finished, []
         notices = [json.dumps({"r": ready})] if ready else []
         for key, found in (("s", resumed), ("c", cancelled), ("f", finished)):
-            for start in range(0, len(found), _IDS_A_NOTICE):
-                notices.append(json.dumps({key: [value.hex for value in found[start : start + _IDS_A_NOTICE]]}))
+            starts = range(0, len(found), _IDS_A_NOTICE)
+            notices += [json.dumps({key: [value.hex for value in found[i : i + _IDS_A_NOTICE]]}) for i in starts]
         return notices
 
 
@@ -111,7 +111,7 @@ async def _open(conninfo: str, environment: int) -> psycopg.AsyncConnection[tupl
 
 async def _wakes(
     conninfo: str, environment: int, connection: psycopg.AsyncConnection[tuple[object, ...]] | None
-) -> AsyncIterator[Wake]:
+) -> AsyncGenerator[Wake]:
     tries = 0
     try:
         while True:

@@ -24,8 +24,8 @@ class Lane:
 
 @lru_cache(maxsize=_KNOWN_LANES)
 def lane_of(environment: int, queue: str, concurrency_key: str | None, task_id: str) -> Lane:
-    line = [environment, queue, concurrency_key]
-    return Lane(_hash(line), _hash([*line, task_id]), queue, concurrency_key, task_id)
+    line = (environment, queue, concurrency_key)
+    return Lane(_hash(*line), _hash(*line, task_id), queue, concurrency_key, task_id)
 
 
 class KnownLanes:
@@ -49,5 +49,5 @@ class KnownLanes:
         self._known.update(missing)
 
 
-def _hash(parts: list[int | str | None]) -> str:
+def _hash(*parts: int | str | None) -> str:
     return hashlib.md5(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()

@@ -54,9 +54,9 @@ class Maintenance:
             if what == "next":
                 pause = _pause_until(cast("datetime | None", next_due))
             elif session_id is not None:
-                self._notifier(cast(int, environment)).notify(cast(int, environment), resumed=cast(UUID, session_id))
+                self._notifier(cast("int", environment)).notify(cast("int", environment), resumed=cast("UUID", session_id))
             else:
-                self._notifier(cast(int, environment)).notify(cast(int, environment), ready=1)
+                self._notifier(cast("int", environment)).notify(cast("int", environment), ready=1)
         return pause
 
     async def keep_house(self) -> None:

@@ -61,13 +61,14 @@ def _due(code: str, words: str, due_at: datetime | None) -> WaitingReason:
 
 
 def _waits(waits: tuple[Wait, ...]) -> WaitingReason:
-    if not waits:
+    if len(waits) == 0:
         return WaitingReason(code="RESUMING", text="what it waited for is done; it is about to be queued")
     text = "waits for " + ", ".join(_wait_text(wait) for wait in waits[:3])
     if len(waits) > 3:
         text += f" and {len(waits) - 3} more"
     first = waits[0]
-    return WaitingReason(code=f"WAITS_FOR_{first.kind.upper()}", text=text, facts={"count": str(len(waits)), "first": _wait_text(first)})
+    facts = {"count": str(len(waits)), "first": _wait_text(first)}
+    return WaitingReason(code=f"WAITS_FOR_{first.kind.upper()}", text=text, facts=facts)
 
 
 def _wait_text(wait: Wait) -> str:

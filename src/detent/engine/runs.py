@@ -58,7 +58,7 @@ async def list_runs(place: Place, query: RunFilter) -> list[RunRecord]:
             "limit": query.limit,
         },
     )
-    listed = [cast(UUID, row[0]) for row in rows]
+    listed = [cast("UUID", row[0]) for row in rows]
     found = await _find(place, listed)
     return [found[value] for value in listed if value in found]
 
@@ -69,7 +69,7 @@ async def watch_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome 
     params = {"environment": place.environment, "ids": uuids}
     await place.db.call("watch_runs", params)
     rows = await place.db.call("find_outcomes", params)
-    found = {cast(UUID, row[0]): child_result(cast(UUID, row[0]), *row[1:]) for row in rows}
+    found = {cast("UUID", row[0]): child_result(cast("UUID", row[0]), *row[1:]) for row in rows}
     return [found.get(value) for value in uuids]
 
 
@@ -79,7 +79,7 @@ async def cancel_runs(place: Place, run_ids: Sequence[RunId], reason: str) -> li
     rows = await place.db.call("cancel_runs", {"environment": place.environment, "ids": uuids, "error": error})
     cancelled = announce(place, rows)
     statuses = await place.db.call("find_statuses", {"environment": place.environment, "ids": uuids})
-    known = {cast(UUID, row[0]) for row in statuses}
+    known = {cast("UUID", row[0]) for row in statuses}
     return [None if value not in known else value.hex in cancelled for value in uuids]
 
 
@@ -105,30 +105,42 @@ async def _find(place: Place, uuids: Sequence[UUID]) -> dict[UUID, RunRecord]:
     if not uuids:
         return {}
     rows = await place.db.call("find_runs", {"environment": place.environment, "ids": list(uuids)})
-    waits = defaultdict(list)
-    if waiting := [row[0] for row in rows if row[2] == "WAITING"]:
-        for run_id, kind, wait_id, due_at, task_id, _ in await place.db.call("find_waits", {"ids": waiting}):
-            waits[run_id].append(Wait(str(kind), cast(UUID, wait_id), cast("datetime | None", due_at), cast("str | None", task_id)))
-    attempts = defaultdict(list)
-    if retried := [row[0] for row in rows if cast(int, row[3]) > 1]:
-        for run_id, number, started_at, finished_at, error in await place.db.call("find_attempts", {"ids": retried}):
-            attempts[run_id].append(
-                AttemptRecord(
-                    number=cast(int, number),
-                    started_at=cast("datetime | None", started_at),
-                    finished_at=cast(datetime, finished_at),
-                    error=run_error.from_json(str(error)),
-                )
-            )
+    waits = await _find_waits(place, [row[0] for row in rows if row[2] == "WAITING"])
+    attempts = await _find_attempts(place, [row[0] for row in rows if cast("int", row[3]) > 1])
     return {
-        cast(UUID, row[0]): replace(_record(row, tuple(waits[row[0]])), attempts=tuple(attempts[row[0]])) for row in rows
+        cast("UUID", row[0]): replace(_record(row, tuple(waits[row[0]])), attempts=tuple(attempts[row[0]]))
+        for row in rows
     }
+
+
+async def _find_waits(place: Place, waiting: list[object]) -> defaultdict[object, list[Wait]]:
+    waits: defaultdict[object, list[Wait]] = defaultdict(list)
+    for run_id, kind, waitpoint, due_at, task_id in await place.db.call("find_waits", {"ids": waiting}) if waiting else ():
+        due = cast("datetime | None", due_at)
+        waits[run_id].append(Wait(str(kind), cast("UUID", waitpoint), due, cast("str | None", task_id)))
+    return waits
+
+
+async def _find_attempts(place: Place, retried: list[object]) -> defaultdict[object, list[AttemptRecord]]:
+    attempts: defaultdict[object, list[AttemptRecord]] = defaultdict(list)
+    for run_id, number, started_at, finished_at, error in (
+        await place.db.call("find_attempts", {"ids": retried}) if retried else ()
+    ):
+        record = AttemptRecord(
+            number=cast("int", number),
+            started_at=cast("datetime | None", started_at),
+            finished_at=cast("datetime", finished_at),
+            error=run_error.from_json(str(error)),
+        )
+        attempts[run_id].append(record)
+    return attempts
 
 
 def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
     (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
      parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-     idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, is_registered, has_live_worker) = row  # fmt: skip
+     idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, is_registered,
+     has_live_worker) = row  # fmt: skip
     status = RunStatus(str(stored_status))
     if status is RunStatus.QUEUED and not is_registered:
         status = RunStatus.PENDING_VERSION
@@ -146,15 +158,15 @@ def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
         id=RunId(public("run", run_id)),
         task_id=str(task_id),
         status=status,
-        attempt=cast(int, attempt) if started_at else 0,
-        created_at=cast(datetime, created_at),
+        attempt=cast("int", attempt) if started_at else 0,
+        created_at=cast("datetime", created_at),
         queued_at=cast("datetime | None", queued_at),
         started_at=cast("datetime | None", started_at),
         finished_at=cast("datetime | None", finished_at),
         due_at=due,
         queue=str(queue),
         concurrency_key=cast("str | None", concurrency_key),
-        priority=cast(float, priority),
+        priority=cast("float", priority),
         tags=tuple(cast("list[str]", tags)),
         metadata=cast("str | None", metadata),
         payload=cast("str | None", payload),
@@ -169,8 +181,8 @@ def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
         batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
         replay_of=RunId(public("run", replay_of)) if replay_of else None,
         is_test=bool(is_test),
-        losses=cast(int, losses),
-        waits=cast(int, wait_count),
+        losses=cast("int", losses),
+        waits=cast("int", wait_count),
         waiting_reason=why_waiting(facts),
     )
 

@@ -56,7 +56,7 @@ class Schemas:
 
 
 def _validator(schema: str) -> Validator:
-    import jsonschema_rs  # noqa: PLC0415 - 20 ms that a caller holding its tasks never needs
+    import jsonschema_rs
 
     return jsonschema_rs.validator_for(json.loads(schema))
 

@@ -61,7 +61,7 @@ async def open_session(place: Place, opening: SessionOpening) -> None:
 
 
 async def renew_sessions(place: Place, renewals: Sequence[Renewal]) -> list[Renewed]:
-    solo = cast(int, (await place.db.call("count_solo", {"environment": place.environment}))[0][0])
+    solo = cast("int", (await place.db.call("count_solo", {"environment": place.environment}))[0][0])
     return [await _renew(place, renewal, solo) for renewal in renewals]
 
 
@@ -82,7 +82,7 @@ async def end_session(place: Place, end: SessionEnd) -> int:
 
 async def list_sessions(place: Place) -> list[SessionBeat]:
     rows = await place.db.call("list_sessions", {"environment": place.environment})
-    return [SessionBeat(session_id=SessionId(public("session", session)), beat=cast(int, beat)) for session, beat in rows]
+    return [SessionBeat(session_id=SessionId(public("session", session)), beat=cast("int", beat)) for session, beat in rows]
 
 
 async def list_tasks(place: Place) -> list[RegisteredTask]:
@@ -108,7 +108,7 @@ async def find_environment(db: Db, slug: str) -> int:
     while not rows:
         await db.call("make_environment", {"slug": slug})
         rows = await db.call("find_environment", {"slug": slug})
-    return cast(int, rows[0][0])
+    return cast("int", rows[0][0])
 
 
 async def _renew(place: Place, renewal: Renewal, solo: int) -> Renewed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 from uuid import UUID
 
 from detent.engine import lifecycle
 from detent.engine.db import Row
 from detent.engine.lanes import lane_of
+from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.protocol import ids
 from detent.protocol.ids import BatchId, RunId
@@ -25,7 +27,6 @@ from detent.protocol.models import (
     TriggerRequest,
     WaitResult,
 )
-from detent.engine.outcomes import child_result
 
 Fields = dict[str, object]
 
@@ -50,7 +51,7 @@ async def trigger(place: Place, requests: Sequence[TriggerRequest]) -> list[Trig
             },
         )
         for i, run_id, is_cached in rows:
-            answers[cast(int, i)] = _triggered(requests[cast(int, i)], run_id, is_cached)
+            answers[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
         place.notifier.notify(place.environment, ready=sum(1 for i in good if requests[i].delay is None))
     return answers
 
@@ -74,7 +75,7 @@ async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> li
             },
         )
         for row in rows:
-            i = cast(int, row[0])
+            i = cast("int", row[0])
             answers[i] = _child_triggered(children[i], row)
         place.notifier.notify(place.environment, ready=len(rows))
     return answers
@@ -87,7 +88,7 @@ async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale |
     if refusals:
         first = min(refusals)
         index, refusal = chunk.items[first][0], refusals[first]
-        return Refused(status=refusal.status, code=refusal.code, message=f"item {index}: {refusal.message}", details=refusal.details)
+        return replace(refusal, message=f"item {index}: {refusal.message}")
     await _ensure_lanes(place, requests)
     origin = chunk.origin
     rows = await place.db.call(
@@ -196,7 +197,7 @@ def _item_fields(environment: int, i: int, chunk: BatchChunk) -> Fields:
 def _triggered(request: TriggerRequest, run_id: object, is_cached: object) -> Triggered:
     if not is_cached:
         return Triggered(run_id=request.run_id)
-    return Triggered(run_id=RunId(ids.encode("run", cast(UUID, run_id))), is_cached=True)
+    return Triggered(run_id=RunId(ids.encode("run", cast("UUID", run_id))), is_cached=True)
 
 
 def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
@@ -206,7 +207,7 @@ def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
         return ChildTriggered(triggered=triggered)
     if is_suspended:
         return ChildTriggered(triggered=triggered, wait=Suspended())
-    outcome = child_result(cast(UUID, run_id), task_id, status, output, error)
+    outcome = child_result(cast("UUID", run_id), task_id, status, output, error)
     return ChildTriggered(triggered=triggered, wait=WaitResult(operation=child.origin.operation, child=outcome))
 
 
@@ -220,7 +221,7 @@ def _chunk_taken(chunk: BatchChunk, requests: Sequence[TriggerRequest], rows: Se
             case "aborted":
                 return _ABORTED
             case "taken":
-                made[cast(int, i)] = _triggered(requests[cast(int, i)], run_id, is_cached)
+                made[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
             case "completed":
                 completed = True
             case _:

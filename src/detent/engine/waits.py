@@ -46,7 +46,7 @@ async def wait_for_time(place: Place, waits: Sequence[TimeWait]) -> list[WaitRes
     rows = await place.db.call("wait_for_time", {"environment": place.environment, "requests": json.dumps(requests)})
     answers: list[WaitResult | Suspended | Stale] = [Stale(run_id=wait.origin.holder.run_id) for wait in waits]
     for i, is_suspended in rows:
-        place_of = cast(int, i)
+        place_of = cast("int", i)
         answers[place_of] = Suspended() if is_suspended else WaitResult(operation=waits[place_of].origin.operation)
     return answers
 
@@ -65,7 +65,7 @@ async def read_batch_results(place: Place, batch_id: BatchId, after: int, limit:
         "read_batch_results", {"batch": ids.decode("batch", batch_id), "after": after, "limit": limit}
     )
     return [
-        child_result(cast(UUID, run_id), task_id, status, output, error)
+        child_result(cast("UUID", run_id), task_id, status, output, error)
         for _, run_id, task_id, status, output, error in rows
     ]
 
@@ -88,7 +88,7 @@ def _entry(row: Row) -> JournalEntry:
     kind = OperationKind(str(kind_text))
     result = None
     if is_done and kind in _WAITPOINT_KIND:
-        result = wait_result(str(operation), _WAITPOINT_KIND[kind], cast(UUID, ref), task_id, status, output, error)
+        result = wait_result(str(operation), _WAITPOINT_KIND[kind], cast("UUID", ref), task_id, status, output, error)
     return JournalEntry(
         operation=str(operation),
         kind=kind,

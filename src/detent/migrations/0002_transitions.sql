@@ -119,10 +119,10 @@ begin
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
       idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
     select
-      run.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
+      fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.max_duration, key, user_key, scope,
       coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
-    from run join fresh on fresh.id = run.id left join detent.inputs as parent on parent.run_id = fresh.parent
+    from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id)
@@ -500,18 +500,21 @@ begin
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
     on conflict do nothing
-  ), input as (
-    delete from detent.inputs using gone where inputs.run_id = gone.id returning inputs.*
+  ), over as (
+    -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
+    delete from detent.inputs using gone where inputs.run_id = gone.id
+    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
+      parent_id, batch_id, batch_index, output, error
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
     select
-      gone.id, gone.environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
-    from gone join input on input.run_id = gone.id
+      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
+    from over
   ), unqueued as (
     delete from detent.ready using gone
     where gone.status = 'QUEUED' and ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from detent.errors import PayloadTooLargeError, SerializationError
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 PAYLOAD_LIMIT = 10 * 1024 * 1024
 """Bytes of JSON that a payload or an output may have by default."""

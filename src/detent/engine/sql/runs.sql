@@ -82,7 +82,7 @@ where all_runs.id = any(%(ids)s::uuid[]) and all_runs.environment_id = %(environ
 
 -- name: find_waits
 -- What suspended runs wait for.
-select waits.run_id, waitpoints.kind, waitpoints.id, waitpoints.due_at, waitpoints.task_id, waits.is_done
+select waits.run_id, waitpoints.kind, waitpoints.id, waitpoints.due_at, waitpoints.task_id
 from detent.waits join detent.waitpoints on waitpoints.id = waits.waitpoint_id
 where waits.run_id = any(%(ids)s::uuid[]) and not waits.is_done
 

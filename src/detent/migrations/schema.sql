@@ -1,0 +1,1293 @@
+CREATE SCHEMA detent;
+
+CREATE TYPE detent.run_status AS ENUM (
+    'DELAYED',
+    'QUEUED',
+    'DEQUEUED',
+    'EXECUTING',
+    'WAITING',
+    'COMPLETED',
+    'FAILED',
+    'CANCELED',
+    'CRASHED',
+    'SYSTEM_FAILURE',
+    'EXPIRED',
+    'TIMED_OUT'
+);
+
+CREATE FUNCTION detent.await_cached_items(environment integer, batch uuid, requests json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  targets uuid[];
+begin
+  insert into detent.batch_items (batch_id, index, run_id, environment_id)
+  select batch, r.batch_index, held.run_id, environment
+  from json_to_recordset(requests) as r (id uuid, task text, key text, batch_index integer)
+  join detent.idempotency_keys as held on held.environment_id = environment and held.task_id = r.task and held.key = r.key
+  where held.run_id <> r.id
+  on conflict do nothing;
+
+  targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
+  with locked as materialized (
+    select id from detent.runs where id = any(targets) and not is_awaited order by id for update
+  )
+  update detent.runs set is_awaited = true from locked where runs.id = locked.id;
+  -- In a new snapshot: those that are over by now.
+  perform detent.count_items(array(
+    select history.id from detent.history
+    where history.id = any(targets) and not exists (select from detent.runs where runs.id = history.id)));
+end $$;
+
+CREATE FUNCTION detent.cancel_runs(environment integer, ids uuid[], error text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  level uuid[] := ids;
+begin
+  while level <> '{}' loop
+    level := array(
+      select id from detent.runs where id = any(level) and environment_id = environment order by id for update);
+    exit when level = '{}';
+    return query select * from detent.settle_runs((
+      select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
+      from unnest(level) as id));
+    level := array(select id from detent.runs where parent_id = any(level));
+  end loop;
+end $$;
+
+CREATE FUNCTION detent.claim_keys(environment integer, requests json) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+begin
+  insert into detent.idempotency_keys (environment_id, task_id, key, run_id, expires_at)
+  select distinct on (r.task, r.key) environment, r.task, r.key, r.id, moment + make_interval(secs => r.key_ttl)
+  from json_to_recordset(requests) as r (i integer, id uuid, task text, key text, key_ttl double precision)
+  where r.key is not null
+  order by r.task, r.key, r.i
+  on conflict do nothing;
+
+  update detent.idempotency_keys as held
+  set run_id = r.id, expires_at = moment + make_interval(secs => r.key_ttl)
+  from (
+    select distinct on (task, key) *
+    from json_to_recordset(requests) as r (i integer, id uuid, task text, key text, key_ttl double precision)
+    where key is not null
+    order by task, key, i
+  ) as r
+  where held.environment_id = environment and held.task_id = r.task and held.key = r.key
+    and held.run_id <> r.id and detent.key_is_free(held.run_id, held.expires_at);
+
+  return query
+  select r.i, held.run_id, held.run_id = r.id
+  from json_to_recordset(requests) as r (i integer, id uuid, task text, key text)
+  join detent.idempotency_keys as held on held.environment_id = environment and held.task_id = r.task and held.key = r.key;
+end $$;
+
+CREATE FUNCTION detent.count_items(finished uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+  complete uuid[];
+begin
+  with own as (
+    insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output, error)
+    select batches.id, history.batch_index, history.id, history.environment_id, history.task_id, history.status, history.output, history.error
+    from detent.history join detent.batches on batches.id = history.batch_id and batches.is_awaited
+    where history.id = any(finished) and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    on conflict do nothing
+    returning batch_id
+  ), cached as (
+    update detent.batch_items as item
+    set task_id = history.task_id, run_status = history.status, output = history.output, error = history.error
+    from detent.history
+    where item.run_id = any(finished) and item.run_status is null and history.id = item.run_id
+      and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    returning item.batch_id
+  ), counted as (
+    select batch_id, count(*)::integer as n
+    from (select batch_id from own union all select batch_id from cached) as item group by batch_id
+  ), locked as materialized (
+    select id from detent.batches where id in (select batch_id from counted) order by id for update
+  ), updated as (
+    update detent.batches set finished = finished + n from locked join counted on counted.batch_id = locked.id
+    where batches.id = locked.id
+    returning batches.id, finished >= total as is_complete
+  )
+  select array_agg(id) into complete from updated where is_complete;
+  return coalesce(complete, '{}');
+end $$;
+
+CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  held uuid[];
+  crashed uuid[];
+begin
+  update detent.sessions set ended_at = clock_timestamp()
+  where id = session and ended_at is null and (seen is null or beat = seen);
+  if not found then
+    return;
+  end if;
+  delete from detent.endings where endings.session_id = session;
+  held := array(select id from detent.runs where runs.session_id = session order by id for update);
+  crashed := array(
+    select id from detent.runs
+    where id = any(held) and status in ('DEQUEUED', 'EXECUTING')
+      and (is_solo and id = any(suspects) or is_lost and losses_in_row >= 4));
+
+  return query select * from detent.settle_runs((
+    select json_agg(json_build_object(
+      'id', runs.id, 'status', 'CRASHED', 'error', error,
+      'retry_in', case when not is_lost then detent.retry_pause(tasks.retry::json, runs.attempt) end))
+    from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+    where runs.id = any(crashed)))
+  where crashed <> '{}';
+
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
+  from detent.give_back(
+    array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
+end $$;
+
+CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  doubles uuid[] := array(
+    select runs.id from detent.runs join detent.history on history.id = runs.id and history.finished_at >= detent.made_at(runs.id)
+    where runs.id = any(ids));
+begin
+  if doubles <> '{}' then
+    delete from detent.ready where run_id = any(doubles);
+    delete from detent.inputs where run_id = any(doubles);
+    delete from detent.runs where id = any(doubles);
+  end if;
+end $$;
+
+CREATE FUNCTION detent.forget_journals(finished uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  with entry as (
+    delete from detent.journal where run_id = any(finished) returning ref, kind
+  ), item as (
+    delete from detent.batch_items where batch_id in (select ref from entry where kind = 'batch_wait')
+  ), batch as (
+    delete from detent.batches where id in (select ref from entry where kind = 'batch_wait')
+  )
+  delete from detent.waitpoints
+  where id in (select ref from entry where kind in ('time', 'child', 'batch_wait')) and not is_shared;
+  delete from detent.waits where run_id = any(finished);
+end $$;
+
+CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+begin
+  update detent.ready set resident_session = null, resident_until = null
+  from detent.runs
+  where runs.id = any(ids) and runs.status = 'QUEUED'
+    and ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id;
+
+  return query
+  with given as (
+    update detent.runs
+    set session_id = null, fence = null,
+        status = case when status = 'WAITING' then status else 'QUEUED' end,
+        losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
+        losses_in_row = losses_in_row + is_lost::integer,
+        is_solo = is_solo or id = any(suspects)
+    where id = any(ids)
+    returning *
+  ), queued as (
+    insert into detent.ready (lane_id, position, run_id, environment_id, is_solo)
+    select lane_id, position, id, environment_id, is_solo from given where status = 'QUEUED'
+    on conflict do nothing
+    returning run_id
+  )
+  select queued.run_id from queued;
+end $$;
+
+CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+begin
+  return query
+  with request as materialized (
+    select r.*, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, task text, lane uuid, queue text, ckey text, payload text, metadata text, tags text[],
+      delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
+      max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
+      awaited boolean, watched boolean, replay_of uuid, test boolean)
+    where wanted is null or r.i = any(wanted)
+  ), claimed as materialized (
+    select * from detent.claim_keys(environment, requests) where has_keys
+  ), fresh as (
+    select request.*, request.due > moment as is_delayed
+    from request left join claimed using (i)
+    where claimed.i is null or claimed.is_new
+  ), run as (
+    insert into detent.runs (
+      id, environment_id, task_id, lane_id, status, position, due_at, queued_at, max_attempts,
+      parent_id, batch_id, batch_index, is_awaited, is_watched)
+    select
+      fresh.id, environment, task, lane,
+      case when is_delayed then 'DELAYED' else 'QUEUED' end::detent.run_status,
+      coalesce(
+        case when is_delayed then due end, case when awaited then parent.position end, moment
+      ) - make_interval(secs => coalesce(fresh.priority, 0)),
+      case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
+      fresh.parent, batch, fresh.batch_index, coalesce(awaited, false), coalesce(watched, false)
+    from fresh left join detent.runs as parent on parent.id = fresh.parent
+    on conflict (id) do nothing
+    returning id, lane_id, position, status
+  ), input as (
+    insert into detent.inputs (
+      run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
+    select
+      run.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
+      coalesce(fresh.priority, 0), fresh.max_duration, key, user_key, scope,
+      coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
+    from run join fresh on fresh.id = run.id left join detent.inputs as parent on parent.run_id = fresh.parent
+    on conflict (run_id) do nothing
+  ), queued as (
+    insert into detent.ready (lane_id, position, run_id, environment_id)
+    select lane_id, position, id, environment from run where status = 'QUEUED'
+    on conflict do nothing
+  )
+  select request.i, coalesce(claimed.run_id, request.id), not coalesce(claimed.is_new, true)
+  from request left join claimed using (i)
+  order by request.i;
+
+  if is_repeat then
+    perform detent.forget_doubles(array(select r.id from json_to_recordset(requests) as r (id uuid)));
+  end if;
+end $$;
+
+CREATE FUNCTION detent.is_legal(before detent.run_status, after detent.run_status) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select case before
+    when 'DELAYED' then after in ('QUEUED', 'CANCELED')
+    when 'QUEUED' then after in ('DEQUEUED', 'CANCELED', 'EXPIRED')
+    when 'DEQUEUED' then after in ('EXECUTING', 'WAITING', 'QUEUED', 'COMPLETED', 'FAILED', 'CRASHED', 'SYSTEM_FAILURE', 'TIMED_OUT', 'CANCELED')
+    when 'EXECUTING' then after in ('WAITING', 'QUEUED', 'COMPLETED', 'FAILED', 'CRASHED', 'SYSTEM_FAILURE', 'TIMED_OUT', 'CANCELED')
+    when 'WAITING' then after in ('QUEUED', 'CANCELED')
+    else false
+  end
+$$;
+
+CREATE FUNCTION detent.key_is_free(holder uuid, expires_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  return expires_at <= detent.now()
+    or not exists (select from detent.runs where id = holder)
+    and not exists (
+      select from detent.history
+      where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
+end $$;
+
+CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select to_timestamp(('x0000' || translate(left(id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) - interval '1 day'
+$$;
+
+CREATE FUNCTION detent.make_partitions(days integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  first date := (detent.now() at time zone 'utc')::date;
+  parent text; name text; day date;
+begin
+  perform pg_advisory_xact_lock(hashtext('detent.make_partitions'));
+  foreach parent in array array['history', 'logs'] loop
+    for offset_days in 0..days loop
+      day := first + offset_days;
+      name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+      if to_regclass(format('detent.%I', name)) is null then
+        begin
+          execute format('create table detent.%I partition of detent.%I for values from (%L) to (%L)',
+            name, parent, day::timestamp at time zone 'utc', (day + 1)::timestamp at time zone 'utc');
+        exception when check_violation then
+          null; -- the day's first rows lie in the rest partition already: they stay there until they are dropped
+        end;
+      end if;
+    end loop;
+  end loop;
+end $$;
+
+CREATE FUNCTION detent.make_run_waitpoints(targets uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  with locked as materialized (
+    select id from detent.runs where id = any(targets) and not is_awaited order by id for update
+  )
+  update detent.runs set is_awaited = true from locked where runs.id = locked.id;
+
+  insert into detent.waitpoints (id, environment_id, kind, task_id)
+  select id, environment_id, 'run', task_id from detent.runs where id = any(targets)
+  union all
+  select id, environment_id, 'run', task_id from detent.history
+  where id = any(targets) and finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t)
+  order by 1
+  on conflict (id) do update set is_shared = true;
+
+  update detent.waitpoints
+  set completed_at = history.finished_at, run_status = history.status, output = history.output, error = history.error
+  from detent.history
+  where waitpoints.id = any(targets) and waitpoints.completed_at is null and history.id = waitpoints.id
+    and history.finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t);
+end $$;
+
+CREATE FUNCTION detent.now() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS $$ select clock_timestamp() $$;
+
+CREATE FUNCTION detent.refuse_transition() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  raise exception 'run % cannot go from % to %', old.id, old.status, new.status using errcode = 'check_violation';
+end $$;
+
+CREATE FUNCTION detent.release_waiters(finished uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  complete uuid[] := detent.count_items(finished);
+begin
+  perform from detent.waitpoints where id = any(finished || complete) order by id for update;
+  update detent.waitpoints
+  set completed_at = history.finished_at, run_status = history.status, output = history.output, error = history.error
+  from detent.history
+  where waitpoints.id = any(finished) and waitpoints.completed_at is null and history.id = waitpoints.id
+    and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f);
+  if complete <> '{}' then
+    update detent.waitpoints set completed_at = detent.now() where id = any(complete) and completed_at is null;
+  end if;
+  return query select 'woken', woken.run_id, 'QUEUED', woken.session_id, false
+  from detent.wake_waiters(finished || complete) as woken;
+end $$;
+
+CREATE FUNCTION detent.renew_session(environment integer, session uuid, held json, in_flight bigint[]) RETURNS TABLE(what text, run_id uuid)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  unheld uuid[];
+begin
+  update detent.sessions set beat = beat + 1, beat_at = clock_timestamp() where id = session and ended_at is null;
+  if not found then
+    return query select 'ended', null::uuid;
+    return;
+  end if;
+  unheld := array(
+    select id from detent.runs
+    where runs.session_id = session and fence <> all(in_flight)
+      and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
+    order by id for update);
+  if unheld <> '{}' then
+    return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
+  end if;
+  return query
+  select case when endings.run_id is null then 'lost' else 'cancelled' end, h.id
+  from json_to_recordset(held) as h (id uuid, fence bigint)
+  left join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.session_id = session
+  left join detent.endings on endings.run_id = h.id and endings.fence = h.fence
+  where runs.id is null;
+end $$;
+
+CREATE FUNCTION detent.retry_pause(retry json, attempt integer) RETURNS double precision
+    LANGUAGE sql
+    AS $$
+  select least(
+    (retry ->> 'max_timeout')::double precision,
+    (retry ->> 'min_timeout')::double precision
+      * power(least((retry ->> 'factor')::double precision, 1000), least(attempt - 1, 100))
+      * case when (retry ->> 'randomize')::boolean then 1 + random() else 1 end)
+$$;
+
+CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
+  awaited uuid[]; journalled uuid[]; batches uuid[];
+begin
+  with outcome as materialized (
+    select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
+    from json_to_recordset(outcomes) as o (
+      id uuid, fence bigint, status detent.run_status, output text, error text,
+      retry_in double precision, retry_at timestamptz, lingers boolean)
+  ), gone as (
+    delete from detent.runs using outcome
+    where runs.id = outcome.id
+      and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
+      and (outcome.retry_due is null or runs.attempt >= coalesce(runs.max_attempts, 1))
+    returning runs.*, outcome.status as final, outcome.output, outcome.error, outcome.lingers
+  ), retried as (
+    update detent.runs
+    set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
+        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, is_solo = false, attempt_started_at = null
+    from outcome
+    where runs.id = outcome.id
+      and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
+      and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.waits
+  ), attempt as (
+    insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
+    select id, environment_id, number, leased_at, moment, error from retried
+    on conflict do nothing
+  ), input as (
+    delete from detent.inputs using gone where inputs.run_id = gone.id returning inputs.*
+  ), past as (
+    insert into detent.history (
+      id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
+    select
+      gone.id, gone.environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
+    from gone join input on input.run_id = gone.id
+  ), unqueued as (
+    delete from detent.ready using gone
+    where gone.status = 'QUEUED' and ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id
+  ), unwaited as (
+    delete from detent.waits using retried where retried.waits > 0 and waits.run_id = retried.id
+  ), ending as (
+    insert into detent.endings (run_id, fence, environment_id, session_id)
+    select id, fence, environment_id, session_id from gone
+    where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
+    on conflict do nothing
+  ), result as (
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal or waits > 0 as has_journal from gone
+    union all
+    select id, 'QUEUED', null, false, false, false from retried
+  )
+  select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
+    array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal)
+  into settled, statuses, holders, watched, awaited, journalled
+  from result;
+
+  return query select 'settled', * from unnest(settled, statuses, holders, watched);
+  if journalled is not null then
+    perform detent.forget_journals(journalled);
+  end if;
+  if awaited is not null then
+    return query select * from detent.release_waiters(awaited);
+  end if;
+end $$;
+
+CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  environment integer;
+begin
+  perform from detent.waitpoints
+  where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
+  order by id for share;
+
+  insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+  select e.run, e.operation, waitpoints.id, waitpoints.environment_id
+  from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
+  join detent.waitpoints on waitpoints.id = e.waitpoint
+  where waitpoints.completed_at is null
+  on conflict do nothing;
+
+  update detent.runs
+  set status = 'WAITING', pending_waits = pending.n, waits = waits + 1, losses_in_row = 0
+  from (
+    select waits.run_id, count(*) as n from detent.waits
+    where not waits.is_done and waits.run_id in (select e.run from json_to_recordset(edges) as e (run uuid))
+    group by waits.run_id
+  ) as pending
+  where runs.id = pending.run_id and runs.status in ('DEQUEUED', 'EXECUTING', 'WAITING');
+end $$;
+
+CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamp with time zone)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  completed uuid[];
+begin
+  return query
+  with due as materialized (
+    select id from detent.runs where due_at <= moment order by due_at limit most for update skip locked
+  ), moved as (
+    update detent.runs set status = 'QUEUED', due_at = null, queued_at = coalesce(queued_at, moment)
+    from due where runs.id = due.id
+    returning runs.*
+  ), queued as (
+    insert into detent.ready (lane_id, position, run_id, environment_id, is_solo)
+    select lane_id, position, id, environment_id, is_solo from moved
+    returning run_id, environment_id
+  )
+  select 'queued', queued.run_id, null::uuid, queued.environment_id, null::timestamptz from queued;
+
+  with due as materialized (
+    select id from detent.waitpoints where completed_at is null and due_at <= moment
+    order by due_at limit most for update skip locked
+  ), done as (
+    update detent.waitpoints set completed_at = moment from due where waitpoints.id = due.id returning waitpoints.id
+  )
+  select array_agg(id) into completed from done;
+  if completed is not null then
+    return query
+    select 'woken', woken.run_id, woken.session_id, runs.environment_id, null::timestamptz
+    from detent.wake_waiters(completed) as woken join detent.runs on runs.id = woken.run_id;
+  end if;
+
+  return query select 'next', null::uuid, null::uuid, null::integer, least(
+    (select min(due_at) from detent.runs where due_at is not null),
+    (select min(due_at) from detent.waitpoints where completed_at is null and due_at is not null));
+end $$;
+
+CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+  attempt smallint;
+  is_known boolean;
+  state detent.batches;
+begin
+  if parent is not null then
+    select runs.attempt into attempt from detent.runs where runs.id = parent and runs.fence = trigger_batch.fence for update;
+    if not found then
+      return query select 'stale', null::integer, null::uuid, null::boolean;
+      return;
+    end if;
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
+    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch)
+    on conflict do nothing;
+    update detent.runs set has_journal = true, losses_in_row = 0
+    where runs.id = parent and not (has_journal and losses_in_row = 0);
+  end if;
+
+  insert into detent.batches (id, environment_id, parent_id, is_awaited)
+  values (batch, environment, parent, coalesce(waits, false)) on conflict do nothing;
+  -- A batch that exists may be given again by a process that took over: its runs are looked for among those that are over.
+  is_known := not found;
+  select * into state from detent.batches where batches.id = batch for update;
+  if state.aborted is not null then
+    return query select 'aborted', null::integer, null::uuid, null::boolean;
+    return;
+  end if;
+
+  return query select 'taken', made.i, made.run_id, made.is_cached
+  from detent.insert_runs(environment, requests, has_keys, is_repeat or is_known) as made;
+
+  if has_keys and state.is_awaited then
+    perform detent.await_cached_items(environment, batch, requests);
+  end if;
+  if trigger_batch.total is not null then
+    update detent.batches set total = trigger_batch.total where batches.id = batch returning * into state;
+    if waits then
+      insert into detent.waitpoints (id, environment_id, kind, completed_at)
+      values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
+      on conflict do nothing;
+      perform detent.suspend_runs(json_build_array(
+        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch)));
+      return query select case when waitpoints.completed_at is null then 'suspended' else 'completed' end,
+        null::integer, null::uuid, null::boolean
+      from detent.waitpoints where waitpoints.id = batch;
+    end if;
+  end if;
+end $$;
+
+CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean) RETURNS TABLE(i integer, run_id uuid, is_cached boolean, is_suspended boolean, run_status text, task_id text, output text, error text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  fresh integer[];
+  targets uuid[];
+  recorded integer;
+begin
+  perform from detent.runs
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+
+  with entry as (
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
+    select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id
+    from json_to_recordset(requests)
+      as r (i integer, id uuid, parent uuid, fence bigint, operation text, kind text, fingerprint text)
+    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+    order by r.i
+    on conflict do nothing
+    returning run_id
+  ), marked as (
+    update detent.runs set has_journal = true, losses_in_row = 0
+    where id in (select entry.run_id from entry) and not (has_journal and losses_in_row = 0)
+  )
+  select count(*) into recorded from entry;
+
+  fresh := array(
+    select r.i
+    from json_to_recordset(requests) as r (i integer, id uuid, parent uuid, fence bigint, operation text)
+    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt
+      and journal.operation = r.operation and journal.ref = r.id);
+
+  with made as (
+    -- An operation that was recorded before may have made its child before, and the child may be over.
+    select * from detent.insert_runs(
+      environment, requests, has_keys, is_repeat or recorded < json_array_length(requests), fresh)
+  )
+  update detent.journal set ref = made.run_id, is_cached = true
+  from made join json_to_recordset(requests) as r (i integer, id uuid, parent uuid, operation text) using (i)
+  join detent.runs as parent on parent.id = r.parent
+  where made.is_cached and journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation;
+
+  targets := array(
+    select distinct journal.ref
+    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, waits boolean)
+    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+    where r.waits);
+  if targets <> '{}' then
+    perform detent.make_run_waitpoints(targets);
+    perform detent.suspend_runs((
+      select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
+      from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, waits boolean)
+      join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+      join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+      where r.waits));
+  end if;
+
+  return query
+  select r.i, journal.ref, journal.is_cached, r.waits and waitpoints.completed_at is null,
+    waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
+  from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, waits boolean)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.waitpoints on r.waits and waitpoints.id = journal.ref
+  order by r.i;
+end $$;
+
+CREATE FUNCTION detent.wait_for_time(environment integer, requests json) RETURNS TABLE(i integer, is_suspended boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+begin
+  perform from detent.runs
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+
+  with recorded as (
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
+    select r.parent, parent.attempt, r.operation, environment, 'time', 'time', r.id
+    from json_to_recordset(requests) as r (i integer, id uuid, parent uuid, fence bigint, operation text)
+    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+    order by r.i
+    on conflict do nothing
+    returning run_id, ref
+  ), waitpoint as (
+    insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at)
+    select r.id, environment, 'time', due, case when due <= moment then moment end
+    from json_to_recordset(requests) as r (id uuid, delay double precision, due_at timestamptz)
+    cross join lateral (select coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due) as moment_due
+    where r.id in (select recorded.ref from recorded)
+  )
+  update detent.runs set has_journal = true, losses_in_row = 0
+  where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
+
+  perform detent.suspend_runs((
+    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
+    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text)
+    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
+
+  return query
+  select r.i, waitpoints.completed_at is null
+  from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  join detent.waitpoints on waitpoints.id = journal.ref
+  order by r.i;
+end $$;
+
+CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid, session_id uuid)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  with edge as (
+    update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
+  ), waiter as (
+    select edge.run_id, count(*)::integer as n from edge group by edge.run_id
+  ), locked as materialized (
+    select runs.id from detent.runs where runs.id in (select waiter.run_id from waiter) order by runs.id for update
+  ), woken as (
+    update detent.runs
+    set pending_waits = pending_waits - n,
+        status = case when pending_waits <= n then 'QUEUED'::detent.run_status else status end
+    from locked join waiter on waiter.run_id = locked.id
+    where runs.id = locked.id and runs.status = 'WAITING'
+    returning runs.*
+  ), queued as (
+    insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
+    select lane_id, position, id, environment_id, woken.session_id, clock_timestamp() + interval '1 second', is_solo
+    from woken where status = 'QUEUED'
+    returning ready.run_id, ready.resident_session
+  )
+  select queued.run_id, queued.resident_session from queued;
+end $$;
+
+CREATE TABLE detent.history (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    status detent.run_status NOT NULL,
+    attempt smallint NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    waits integer NOT NULL,
+    losses integer NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    created_at timestamp with time zone NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] NOT NULL,
+    queue text NOT NULL,
+    concurrency_key text,
+    priority double precision NOT NULL,
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean NOT NULL,
+    output text,
+    error text,
+    CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
+    CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
+)
+PARTITION BY RANGE (finished_at);
+
+CREATE TABLE detent.inputs (
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] NOT NULL,
+    queue text NOT NULL,
+    concurrency_key text,
+    priority double precision NOT NULL,
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='5000');
+
+CREATE TABLE detent.runs (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    lane_id uuid NOT NULL,
+    status detent.run_status NOT NULL,
+    attempt smallint DEFAULT 1 NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    "position" timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    session_id uuid,
+    fence bigint,
+    pending_waits integer DEFAULT 0 NOT NULL,
+    waits integer DEFAULT 0 NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    losses_in_row smallint DEFAULT 0 NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    is_awaited boolean DEFAULT false NOT NULL,
+    is_watched boolean DEFAULT false NOT NULL,
+    is_solo boolean DEFAULT false NOT NULL,
+    has_journal boolean DEFAULT false NOT NULL,
+    CONSTRAINT delayed_has_due_date CHECK (((status <> 'DELAYED'::detent.run_status) OR (due_at IS NOT NULL))),
+    CONSTRAINT held_has_holder CHECK (((status <> ALL (ARRAY['DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status])) OR ((session_id IS NOT NULL) AND (fence IS NOT NULL)))),
+    CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status]))),
+    CONSTRAINT waiting_has_waits CHECK (((status <> 'WAITING'::detent.run_status) OR (pending_waits > 0)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000');
+
+CREATE VIEW detent.all_runs AS
+ SELECT runs.id,
+    runs.environment_id,
+    runs.task_id,
+    runs.status,
+    runs.attempt,
+    runs.max_attempts,
+    runs.version_id,
+    runs.queued_at,
+    runs.started_at,
+    NULL::timestamp with time zone AS finished_at,
+    runs.due_at,
+    runs.waits,
+    runs.losses,
+    runs.parent_id,
+    runs.batch_id,
+    inputs.created_at,
+    inputs.payload,
+    inputs.metadata,
+    inputs.tags,
+    inputs.queue,
+    inputs.concurrency_key,
+    inputs.priority,
+    inputs.max_duration,
+    inputs.idempotency_user_key,
+    inputs.root_id,
+    inputs.replay_of,
+    inputs.is_test,
+    NULL::text AS output,
+    NULL::text AS error,
+    runs.is_solo,
+    (runs.fence IS NOT NULL) AS is_held
+   FROM (detent.runs
+     JOIN detent.inputs ON ((inputs.run_id = runs.id)))
+UNION ALL
+ SELECT history.id,
+    history.environment_id,
+    history.task_id,
+    history.status,
+    history.attempt,
+    history.max_attempts,
+    history.version_id,
+    history.queued_at,
+    history.started_at,
+    history.finished_at,
+    NULL::timestamp with time zone AS due_at,
+    history.waits,
+    history.losses,
+    history.parent_id,
+    history.batch_id,
+    history.created_at,
+    history.payload,
+    history.metadata,
+    history.tags,
+    history.queue,
+    history.concurrency_key,
+    history.priority,
+    history.max_duration,
+    history.idempotency_user_key,
+    history.root_id,
+    history.replay_of,
+    history.is_test,
+    history.output,
+    history.error,
+    false AS is_solo,
+    false AS is_held
+   FROM detent.history;
+
+CREATE TABLE detent.attempts (
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    number smallint NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    error text NOT NULL
+);
+
+CREATE TABLE detent.batch_items (
+    batch_id uuid NOT NULL,
+    index integer NOT NULL,
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text,
+    run_status detent.run_status,
+    output text,
+    error text
+);
+
+CREATE TABLE detent.batches (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    parent_id uuid,
+    total integer,
+    finished integer DEFAULT 0 NOT NULL,
+    is_awaited boolean NOT NULL,
+    aborted text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE detent.endings (
+    run_id uuid NOT NULL,
+    fence bigint NOT NULL,
+    environment_id integer NOT NULL,
+    session_id uuid NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE detent.environments (
+    id integer NOT NULL,
+    slug text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE detent.environments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME detent.environments_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE detent.history_rest (
+    id uuid CONSTRAINT history_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
+    task_id text CONSTRAINT history_task_id_not_null NOT NULL,
+    status detent.run_status CONSTRAINT history_status_not_null NOT NULL,
+    attempt smallint CONSTRAINT history_attempt_not_null NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
+    waits integer CONSTRAINT history_waits_not_null NOT NULL,
+    losses integer CONSTRAINT history_losses_not_null NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] CONSTRAINT history_tags_not_null NOT NULL,
+    queue text CONSTRAINT history_queue_not_null NOT NULL,
+    concurrency_key text,
+    priority double precision CONSTRAINT history_priority_not_null NOT NULL,
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
+    output text,
+    error text,
+    CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
+    CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
+);
+
+CREATE TABLE detent.idempotency_keys (
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    key text NOT NULL,
+    run_id uuid NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE detent.journal (
+    run_id uuid NOT NULL,
+    attempt smallint NOT NULL,
+    operation text NOT NULL,
+    number bigint NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    fingerprint text NOT NULL,
+    ref uuid NOT NULL,
+    is_cached boolean DEFAULT false NOT NULL
+);
+
+ALTER TABLE detent.journal ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME detent.journal_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE detent.lanes (
+    id uuid NOT NULL,
+    line_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    parked_on text
+);
+
+CREATE TABLE detent.lines (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    queue text NOT NULL,
+    concurrency_key text
+);
+
+CREATE TABLE detent.logs (
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    attempt smallint NOT NULL,
+    number integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    level text NOT NULL,
+    message text NOT NULL,
+    fields text
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE detent.logs_rest (
+    run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
+    attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
+    number integer CONSTRAINT logs_number_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
+    level text CONSTRAINT logs_level_not_null NOT NULL,
+    message text CONSTRAINT logs_message_not_null NOT NULL,
+    fields text
+);
+
+CREATE TABLE detent.queues (
+    environment_id integer NOT NULL,
+    name text NOT NULL,
+    paused_at timestamp with time zone
+);
+
+CREATE TABLE detent.ready (
+    lane_id uuid NOT NULL,
+    "position" timestamp with time zone NOT NULL,
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    resident_session uuid,
+    resident_until timestamp with time zone,
+    is_solo boolean DEFAULT false NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE detent.schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE detent.sessions (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    version_id integer NOT NULL,
+    worker text NOT NULL,
+    beat bigint DEFAULT 0 NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    beat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+CREATE TABLE detent.version_tasks (
+    version_id integer NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    isolation text NOT NULL,
+    file_path text NOT NULL,
+    queue text NOT NULL,
+    description text NOT NULL,
+    max_attempts smallint NOT NULL,
+    retry text NOT NULL,
+    max_duration double precision,
+    payload_schema text,
+    output_schema text,
+    CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
+    CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
+    CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision))
+);
+
+CREATE TABLE detent.versions (
+    id integer NOT NULL,
+    environment_id integer NOT NULL,
+    name text NOT NULL,
+    fingerprint text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE detent.versions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME detent.versions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE detent.waitpoints (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    due_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    run_status detent.run_status,
+    task_id text,
+    output text,
+    error text,
+    is_shared boolean DEFAULT false NOT NULL,
+    CONSTRAINT time_has_due_date CHECK (((kind <> 'time'::text) OR (due_at IS NOT NULL))),
+    CONSTRAINT waitpoints_kind_check CHECK ((kind = ANY (ARRAY['time'::text, 'run'::text, 'batch'::text])))
+);
+
+CREATE TABLE detent.waits (
+    run_id uuid NOT NULL,
+    operation text NOT NULL,
+    waitpoint_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    is_done boolean DEFAULT false NOT NULL
+);
+
+ALTER TABLE ONLY detent.history ATTACH PARTITION detent.history_rest DEFAULT;
+
+ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_rest DEFAULT;
+
+ALTER TABLE ONLY detent.attempts
+    ADD CONSTRAINT attempts_pkey PRIMARY KEY (run_id, number);
+
+ALTER TABLE ONLY detent.batch_items
+    ADD CONSTRAINT batch_items_pkey PRIMARY KEY (batch_id, index);
+
+ALTER TABLE ONLY detent.batches
+    ADD CONSTRAINT batches_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.endings
+    ADD CONSTRAINT endings_pkey PRIMARY KEY (run_id, fence);
+
+ALTER TABLE ONLY detent.environments
+    ADD CONSTRAINT environments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.environments
+    ADD CONSTRAINT environments_slug_key UNIQUE (slug);
+
+ALTER TABLE ONLY detent.history
+    ADD CONSTRAINT history_pkey PRIMARY KEY (id, finished_at);
+
+ALTER TABLE ONLY detent.history_rest
+    ADD CONSTRAINT history_rest_pkey PRIMARY KEY (id, finished_at);
+
+ALTER TABLE ONLY detent.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (environment_id, task_id, key);
+
+ALTER TABLE ONLY detent.inputs
+    ADD CONSTRAINT inputs_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY detent.journal
+    ADD CONSTRAINT journal_pkey PRIMARY KEY (run_id, attempt, operation);
+
+ALTER TABLE ONLY detent.lanes
+    ADD CONSTRAINT lanes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.lines
+    ADD CONSTRAINT lines_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.logs
+    ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, number, at);
+
+ALTER TABLE ONLY detent.logs_rest
+    ADD CONSTRAINT logs_rest_pkey PRIMARY KEY (run_id, attempt, number, at);
+
+ALTER TABLE ONLY detent.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (environment_id, name);
+
+ALTER TABLE ONLY detent.ready
+    ADD CONSTRAINT ready_pkey PRIMARY KEY (lane_id, "position", run_id);
+
+ALTER TABLE ONLY detent.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY detent.sessions
+    ADD CONSTRAINT sessions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.version_tasks
+    ADD CONSTRAINT version_tasks_pkey PRIMARY KEY (version_id, task_id);
+
+ALTER TABLE ONLY detent.versions
+    ADD CONSTRAINT versions_environment_id_name_key UNIQUE (environment_id, name);
+
+ALTER TABLE ONLY detent.versions
+    ADD CONSTRAINT versions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.waitpoints
+    ADD CONSTRAINT waitpoints_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.waits
+    ADD CONSTRAINT waits_pkey PRIMARY KEY (run_id, operation);
+
+CREATE INDEX batch_items_pending ON detent.batch_items USING btree (run_id) WHERE (run_status IS NULL);
+
+CREATE INDEX endings_by_session ON detent.endings USING btree (session_id);
+
+CREATE INDEX history_by_task ON ONLY detent.history USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_rest_environment_id_task_id_id_idx ON detent.history_rest USING btree (environment_id, task_id, id);
+
+CREATE INDEX idempotency_keys_expiring ON detent.idempotency_keys USING btree (expires_at);
+
+CREATE INDEX lanes_open ON detent.lanes USING btree (environment_id, task_id) WHERE (parked_on IS NULL);
+
+CREATE INDEX ready_resident ON detent.ready USING btree (resident_session) WHERE (resident_session IS NOT NULL);
+
+CREATE INDEX ready_solo ON detent.ready USING btree (environment_id) WHERE is_solo;
+
+CREATE INDEX runs_by_parent ON detent.runs USING btree (parent_id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX runs_by_session ON detent.runs USING btree (session_id) WHERE (session_id IS NOT NULL);
+
+CREATE INDEX runs_due ON detent.runs USING btree (due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE (ended_at IS NULL);
+
+CREATE INDEX version_tasks_by_task ON detent.version_tasks USING btree (environment_id, task_id, version_id DESC);
+
+CREATE INDEX versions_by_fingerprint ON detent.versions USING btree (environment_id, fingerprint);
+
+CREATE INDEX waitpoints_due ON detent.waitpoints USING btree (due_at) WHERE ((completed_at IS NULL) AND (due_at IS NOT NULL));
+
+CREATE INDEX waits_by_waitpoint ON detent.waits USING btree (waitpoint_id);
+
+ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_rest_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_rest_pkey;
+
+ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_rest_pkey;
+
+CREATE TRIGGER illegal_transition BEFORE UPDATE OF status ON detent.runs FOR EACH ROW WHEN (((old.status <> new.status) AND (NOT detent.is_legal(old.status, new.status)))) EXECUTE FUNCTION detent.refuse_transition();
+
+ALTER TABLE ONLY detent.version_tasks
+    ADD CONSTRAINT version_tasks_version_id_fkey FOREIGN KEY (version_id) REFERENCES detent.versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY detent.versions
+    ADD CONSTRAINT versions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES detent.environments(id);
