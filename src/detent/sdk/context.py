@@ -99,6 +99,8 @@ class DeploymentContext:
 class Context:
     """Everything a task may know about its run. Declare a parameter `ctx: Context`, or call `Context.current()`.
 
+    Example::
+
         @task
         async def charge(order: Order, ctx: Context) -> Receipt:
             logger.info("charging", attempt=ctx.attempt.number, run=ctx.run.id)
@@ -158,6 +160,8 @@ class CancelSignal:
     """Tells a task that its run was cancelled or ran out of time. Any thread may ask, and may trip it.
 
     A task that declares a parameter `signal: CancelSignal` has 30 s after a cancel to end by itself.
+
+    Example::
 
         @task
         def shrink(folder: str, signal: CancelSignal) -> int:

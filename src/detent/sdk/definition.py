@@ -12,8 +12,7 @@ from detent.errors import DefinitionError, SerializationError, TaskPayloadParsed
 from detent.protocol.models import Isolation, TaskRegistration
 from detent.protocol.retry import Retry
 from detent.sdk import schema, signature, source, spelling
-from detent.sdk.registry import registry
-from detent.sdk.signature import UNTYPED, Annotation, Filled
+from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
     from detent.sdk.context import CancelSignal, Context
@@ -21,15 +20,14 @@ if TYPE_CHECKING:
 LONGEST_ID = 128
 
 
-class TaskOptions(TypedDict, total=False):
-    """Options of `@task`, all optional.
+class SchemaTaskOptions(TypedDict, total=False):
+    """Options of `@task` and `@schema_task`, all optional.
 
     - `id`: the task's name in the database; default the function's name. At most 128 characters.
     - `description`: a sentence for people.
     - `retry`: a `Retry`, or a number of attempts. Default: the config's, else `Retry()`.
     - `queue`: the name of the queue its runs go to; default one of its own.
     - `max_duration`: wall time that one attempt may take, its waits not counted; then the run is `TIMED_OUT`.
-    - `schema`: a pydantic model, a `TypeAdapter`, or a callable that parses; default the payload's annotation.
     - `isolation`: `"process"` runs each attempt in a process of its own.
     """
 
@@ -38,8 +36,19 @@ class TaskOptions(TypedDict, total=False):
     retry: Retry | int
     queue: str
     max_duration: Duration
-    schema: object
     isolation: str
+
+
+class TaskOptions(SchemaTaskOptions, total=False):
+    """Options of `@task`: those of `SchemaTaskOptions`, and `schema`.
+
+    - `schema`: a pydantic model, a `TypeAdapter`, or a callable that parses; default the payload's annotation.
+    """
+
+    schema: object
+
+
+KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotations__})
 
 
 _LATER = frozenset({
@@ -62,11 +71,11 @@ class AnyTask:
         self.queue_name = self._checked_queue(options.get("queue"))
         self.isolation = self._checked_isolation(options.get("isolation"))
         self._signature = self._read_signature()
+        self._positional, self._keywords = self._signature.positional, self._signature.keywords
         self._payload = self._payload_schema(options.get("schema"))
         self._output = self._schema_of(self._signature.output, "the return annotation")
         self._has_default = self._signature.default is not inspect.Parameter.empty
         self._check_default()
-        registry.add(self)
         self.__name__, self.__qualname__ = getattr(fn, "__name__", self.id), self.origin.qualname
         self.__doc__, self.__module__, self.__wrapped__ = fn.__doc__, fn.__module__, fn
 
@@ -89,6 +98,11 @@ class AnyTask:
         return self._payload is not None
 
     @property
+    def is_async(self) -> bool:
+        """Whether the function is `async def`, whatever its isolation."""
+        return inspect.iscoroutinefunction(self._fn)
+
+    @property
     def takes_signal(self) -> bool:
         """Whether the function declares a `CancelSignal`: then it has 30 s after a cancel to end by itself."""
         return self._signature.takes_signal
@@ -103,8 +117,10 @@ class AnyTask:
             retry=_retry_json(self.retry or default_retry),
             description=self.description,
             max_duration=default_max_duration if self.max_duration is None else self.max_duration,
-            payload_schema=None if self._payload is None or self._has_default else self._payload.json_schema(),
-            output_schema=self._output.json_schema() if self._output is not None else None,
+            payload_schema=None
+            if self._payload is None or self._has_default
+            else self._payload.json_schema(mode="validation"),
+            output_schema=self._output.json_schema(mode="serialization"),
         )
 
     def decode_payload(self, text: str | None) -> object:
@@ -120,23 +136,26 @@ class AnyTask:
 
     def invoke(self, payload: object, context: Context, signal: CancelSignal) -> object:
         """Call the function: a coroutine for `async def`, the result itself for `def`."""
-        given = {Filled.PAYLOAD: payload, Filled.CONTEXT: context, Filled.SIGNAL: signal}
-        positional = [given[filled] for filled in self._signature.positional]
-        if not self._signature.keywords:
+        given = (payload, context, signal)
+        positional = [given[place] for place in self._positional]
+        if not self._keywords:
             return self._fn(*positional)
-        return self._fn(*positional, **{name: given[filled] for name, filled in self._signature.keywords})
+        return self._fn(*positional, **{name: given[place] for name, place in self._keywords})
 
     def encode_output(self, value: object) -> str | None:
         """Return the output as JSON text, None for None. Raises `SerializationError`, `PayloadTooLargeError`."""
-        if value is None:
+        if value is None and self._output is schema.PLAIN:
             return None
         what = f'the output of task "{self.id}"'
         try:
-            return (self._output or schema.PLAIN).encode(value, what=what)
+            text = self._output.encode(value, what=what)
         except schema.MismatchError as error:
             raise SerializationError(what, f"it does not fit the return annotation: {error}") from error
+        return None if text == "null" else text
 
     # ---- for callers that hold the task ----
+
+    is_validating = True
 
     def encode_payload(self, value: object) -> str | None:
         """Return *value* as JSON text, checked by the task's schema. Raises `TaskPayloadParsedError`, `PayloadError`."""
@@ -156,7 +175,7 @@ class AnyTask:
         if text is None:
             return None
         try:
-            return (self._output or schema.PLAIN).decode(text)
+            return self._output.decode(text)
         except schema.MismatchError as error:
             what = f'the stored output of task "{self.id}"'
             raise SerializationError(what, f"it does not fit the return annotation: {error}") from error
@@ -171,11 +190,16 @@ class AnyTask:
         for name in options:
             if name in _LATER:
                 self._refuse(f"the option {name}= is not available yet in this version of detent; leave it out")
-            if name not in TaskOptions.__annotations__:
-                self._refuse(f"unknown option {name!r}{spelling.hint(name, TaskOptions.__annotations__)}")
+            if name not in KNOWN:
+                self._refuse(f"unknown option {name!r}{spelling.hint(name, KNOWN)}")
 
     def _checked_id(self, task_id: object) -> str:
-        if not isinstance(task_id, str) or not task_id.strip() or not task_id.isprintable() or len(task_id) > LONGEST_ID:
+        if (
+            not isinstance(task_id, str)
+            or not task_id.strip()
+            or not task_id.isprintable()
+            or len(task_id) > LONGEST_ID
+        ):
             self._refuse(f"id={task_id!r} must be printable text of 1 to {LONGEST_ID} characters")
         return task_id
 
@@ -209,7 +233,9 @@ class AnyTask:
         if isolation is None:
             return Isolation.ASYNC if inspect.iscoroutinefunction(self._fn) else Isolation.THREAD
         if isolation != Isolation.PROCESS:
-            self._refuse(f'isolation={isolation!r}: only "process" can be asked for; `async def` runs on the event loop, `def` in a thread')
+            self._refuse(
+                f'isolation={isolation!r}: only "process" can be asked for; `async def` runs on the event loop, `def` in a thread'
+            )
         return Isolation.PROCESS
 
     def _read_signature(self) -> signature.Signature:
@@ -237,7 +263,7 @@ class AnyTask:
             return schema.Typed(annotation.resolve, what=f'{what} of task "{self.id}" in {self.place}')
         except (TypeError, SyntaxError, AttributeError) as error:
             self._refuse(f"{what} is no type: {error}")
-        if resolved is UNTYPED:
+        if resolved is UNTYPED or resolved is type(None):
             return schema.PLAIN
         return schema.Typed(lambda: resolved, what=f'{what} of task "{self.id}" in {self.place}')
 

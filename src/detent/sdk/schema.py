@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, TypeAlias
 
 from detent.errors import DefinitionError, SerializationError
 from detent.protocol import codec
@@ -17,6 +17,8 @@ from detent.protocol.codec import JsonValue
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
+
+JsonSchemaMode: TypeAlias = Literal["validation", "serialization"]
 
 _REPORTED_ERRORS = 5
 
@@ -34,7 +36,7 @@ class Schema(Protocol):
         """Return the value of JSON *text*. Raises `MismatchError`, `SerializationError`."""
         ...
 
-    def json_schema(self) -> str | None:
+    def json_schema(self, *, mode: JsonSchemaMode) -> str | None:
         """Return the JSON Schema as text, if there is one."""
         ...
 
@@ -53,7 +55,7 @@ class PlainJson:
     def decode(self, text: str) -> JsonValue:
         return codec.decode(text)
 
-    def json_schema(self) -> None:
+    def json_schema(self, *, mode: JsonSchemaMode) -> None:
         return None
 
 
@@ -75,7 +77,7 @@ class Parsed:
         except Exception as error:  # a validator may raise whatever it likes: all of it means "does not fit"
             raise MismatchError(f"{type(error).__name__}: {error}") from error
 
-    def json_schema(self) -> None:
+    def json_schema(self, *, mode: JsonSchemaMode) -> None:
         return None
 
 
@@ -92,7 +94,9 @@ class Typed:
         try:
             return _adapter_of(self._resolve())
         except (PydanticUserError, NameError) as error:
-            raise DefinitionError(f"{self._what} is no type that pydantic knows: {str(error).splitlines()[0]}") from error
+            raise DefinitionError(
+                f"{self._what} is no type that pydantic knows: {str(error).splitlines()[0]}"
+            ) from error
 
     @cached_property
     def _model(self) -> object:
@@ -127,11 +131,11 @@ class Typed:
         except RecursionError as error:
             raise MismatchError("it is nested too deeply") from error
 
-    def json_schema(self) -> str | None:
+    def json_schema(self, *, mode: JsonSchemaMode) -> str | None:
         from pydantic import PydanticInvalidForJsonSchema
 
         try:
-            return json.dumps(self.adapter.json_schema(by_alias=True, mode="validation"))
+            return json.dumps(self.adapter.json_schema(by_alias=True, mode=mode))
         except PydanticInvalidForJsonSchema:
             return None
 

@@ -7,6 +7,7 @@ The worker makes one `RunScope` for each attempt and sets it in the context of t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -37,6 +38,11 @@ class RunScope(Protocol):
 
     @property
     def backend(self) -> CallerBackend: ...
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the code has not yet reached the last operation that was recorded."""
+        ...
 
     async def trigger(self, request: TriggerRequest) -> Triggered:
         """Trigger, recorded in the journal. Raises the `ApiError` of a refusal."""

@@ -6,19 +6,19 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 from types import SimpleNamespace
 
 from detent.errors import DefinitionError
 from detent.sdk.context import CancelSignal, Context
 
 
-class Filled(Enum):
-    """What a parameter is given."""
+class Filled(IntEnum):
+    """What a parameter is given: the place in `(payload, context, signal)`."""
 
-    PAYLOAD = auto()
-    CONTEXT = auto()
-    SIGNAL = auto()
+    PAYLOAD = 0
+    CONTEXT = 1
+    SIGNAL = 2
 
 
 _BY_NAME = {"ctx": Filled.CONTEXT, "signal": Filled.SIGNAL}
@@ -46,7 +46,9 @@ class Annotation:
         if self.value is inspect.Parameter.empty:
             return UNTYPED
         holder = SimpleNamespace(__annotations__={"it": self.value})
-        resolved: object = typing.get_type_hints(holder, dict(self.globals), dict(self.locals), include_extras=True)["it"]
+        resolved: object = typing.get_type_hints(holder, dict(self.globals), dict(self.locals), include_extras=True)[
+            "it"
+        ]
         return UNTYPED if resolved is typing.Any or resolved is object else resolved
 
 
@@ -79,7 +81,9 @@ def read(fn: Callable[..., object], names: Mapping[str, object]) -> Signature:
     signature = inspect.signature(fn)
     for number, parameter in enumerate(signature.parameters.values()):
         annotation = Annotation(value=parameter.annotation, globals=space, locals=names)
-        filled = _meaning(parameter, annotation) or _as_payload(parameter, number)
+        filled = _meaning(parameter, annotation)
+        if filled is None:
+            filled = _as_payload(parameter, number)
         if filled is Filled.PAYLOAD:
             payload, default = annotation, parameter.default
         if parameter.kind is parameter.KEYWORD_ONLY:

@@ -1,0 +1,138 @@
+"""Durable background tasks for Python on PostgreSQL: retries, waits of months, fan-out, and no lost runs."""
+
+from detent.duration import Duration
+from detent.errors import (
+    AbortTaskRunError,
+    ApiConnectionError,
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    BatchTriggerError,
+    BlockingCallError,
+    ConfigError,
+    ConflictError,
+    DatabaseError,
+    DatabaseRightsError,
+    DatabaseUnreachableError,
+    DatabaseVersionError,
+    DefinitionError,
+    DetentError,
+    DuplicateTaskIdError,
+    EmbeddedServerError,
+    InternalServerError,
+    MaxDurationExceededError,
+    MetadataTooLargeError,
+    NonDeterminismError,
+    NotFoundError,
+    OutOfMemoryError,
+    OutsideRunError,
+    PayloadError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResultMisuseError,
+    RunCancelledError,
+    SchemaVersionError,
+    SerializationError,
+    StaleRunError,
+    SubtaskUnwrapError,
+    TaskPayloadParsedError,
+    TooManyTagsError,
+    UnprocessableEntityError,
+    WaitTimeoutError,
+)
+from detent.protocol.codec import JsonValue
+from detent.protocol.retry import Retry
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+from detent.sdk.batch import batch
+from detent.sdk.client import Client
+from detent.sdk.config import Config, Retries, define_config
+from detent.sdk.context import CancelSignal, Context
+from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.idempotency import IdempotencyKey
+from detent.sdk.idempotency_keys import idempotency_keys
+from detent.sdk.logger import logger
+from detent.sdk.options import TriggerOptions
+from detent.sdk.ref import BareTaskRef, TaskRef
+from detent.sdk.result import Err, Ok, Result
+from detent.sdk.runs import Run, RunPage, runs
+from detent.sdk.task import BareTask, Task, schema_task, task
+from detent.sdk.tasks import tasks
+from detent.sdk.triggering import Item
+from detent.sdk.wait import wait
+
+__all__ = [
+    "AbortTaskRunError",
+    "ApiConnectionError",
+    "ApiError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BareTask",
+    "BareTaskRef",
+    "BatchHandle",
+    "BatchResult",
+    "BatchTriggerError",
+    "BlockingCallError",
+    "CancelSignal",
+    "Client",
+    "Config",
+    "ConfigError",
+    "ConflictError",
+    "Context",
+    "DatabaseError",
+    "DatabaseRightsError",
+    "DatabaseUnreachableError",
+    "DatabaseVersionError",
+    "DefinitionError",
+    "DetentError",
+    "DuplicateTaskIdError",
+    "Duration",
+    "EmbeddedServerError",
+    "Err",
+    "IdempotencyKey",
+    "InternalServerError",
+    "Item",
+    "JsonValue",
+    "MaxDurationExceededError",
+    "MetadataTooLargeError",
+    "NonDeterminismError",
+    "NotFoundError",
+    "Ok",
+    "OutOfMemoryError",
+    "OutsideRunError",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Result",
+    "ResultMisuseError",
+    "Retries",
+    "Retry",
+    "Run",
+    "RunCancelledError",
+    "RunError",
+    "RunHandle",
+    "RunPage",
+    "RunStatus",
+    "SchemaVersionError",
+    "SerializationError",
+    "StaleRunError",
+    "SubtaskUnwrapError",
+    "Task",
+    "TaskPayloadParsedError",
+    "TaskRef",
+    "TooManyTagsError",
+    "TriggerOptions",
+    "UnprocessableEntityError",
+    "WaitTimeoutError",
+    "batch",
+    "define_config",
+    "idempotency_keys",
+    "logger",
+    "runs",
+    "schema_task",
+    "task",
+    "tasks",
+    "wait",
+]

@@ -1,0 +1,140 @@
+"""Giving a batch to a backend piece by piece, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Protocol, TypeAlias
+
+from detent.errors import (
+    BatchTriggerError,
+    NonDeterminismError,
+    RateLimitError,
+    RunCancelledError,
+    StaleRunError,
+    UnprocessableEntityError,
+)
+from detent.protocol.ids import BatchId
+from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, Triggered, TriggerRequest
+from detent.protocol.refusal import to_error
+from detent.sdk.persistence import persistently
+
+MOST_ITEMS = 500
+HEAVIEST = 4 * 1024 * 1024
+_IN_FLIGHT = 2
+
+Requests: TypeAlias = Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
+Chunk: TypeAlias = tuple[tuple[int, TriggerRequest], ...]
+
+
+async def in_chunks(requests: Requests) -> AsyncIterator[Chunk]:
+    """Yield numbered requests, at most 500 or 4 MB of them at a time."""
+    taken: list[tuple[int, TriggerRequest]] = []
+    weight = 0
+    async for index, request in _numbered(requests):
+        heavier = len(request.payload or "")
+        if taken and (len(taken) == MOST_ITEMS or weight + heavier > HEAVIEST):
+            yield tuple(taken)
+            taken, weight = [], 0
+        taken.append((index, request))
+        weight += heavier
+    if taken:
+        yield tuple(taken)
+
+
+async def _numbered(requests: Requests) -> AsyncIterator[tuple[int, TriggerRequest]]:
+    if isinstance(requests, AsyncIterable):
+        index = 0
+        async for request in requests:
+            yield index, request
+            index += 1
+    else:
+        for pair in enumerate(requests):
+            yield pair
+
+
+class Giver(Protocol):
+    """The part of a backend that a batch needs."""
+
+    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused: ...
+
+    async def abort_batch(self, batch_id: BatchId, reason: str) -> None: ...
+
+
+class Sending:
+    """One batch on its way to a backend. Two chunks are out at once; the last, which seals the batch, goes when all others arrived."""
+
+    def __init__(self, backend: Giver, batch_id: BatchId) -> None:
+        self._backend, self._batch_id = backend, batch_id
+        self._made: dict[int, Triggered] = {}
+        self._out: deque[asyncio.Task[None]] = deque()
+        self._is_begun = False
+
+    async def carry_out(self, requests: Requests) -> list[Triggered]:
+        """Return one answer a request, in order. Raises `BatchTriggerError` after aborting what was begun."""
+        try:
+            await self._send_all(requests)
+        except asyncio.CancelledError:
+            await self._abort("the caller was cancelled")
+            raise
+        except (NonDeterminismError, RunCancelledError, StaleRunError) as error:
+            await self._abort(str(error))
+            raise
+        except (
+            Exception
+        ) as error:  # the user's iterable may raise whatever it likes: the batch is ended, the error goes on
+            await self._abort(str(error))
+            raise self._failure(error) from error
+        return [self._made[index] for index in range(len(self._made))]
+
+    async def _send_all(self, requests: Requests) -> None:
+        held: Chunk = ()
+        total = 0
+        try:
+            async for chunk in in_chunks(requests):
+                if held:
+                    await self._send(held)
+                held, total = chunk, total + len(chunk)
+            await self._arrive(at_most=0)
+            if held:
+                await self._give(BatchChunk(batch_id=self._batch_id, items=held, total=total))
+        finally:
+            if self._out:
+                await asyncio.wait(self._out)
+
+    async def _send(self, chunk: Chunk) -> None:
+        await self._arrive(at_most=_IN_FLIGHT - 1)
+        self._out.append(asyncio.create_task(self._give(BatchChunk(batch_id=self._batch_id, items=chunk))))
+
+    async def _arrive(self, *, at_most: int) -> None:
+        while len(self._out) > at_most:
+            await self._out.popleft()
+
+    async def _give(self, chunk: BatchChunk) -> None:
+        self._is_begun = True
+        taken = await persistently(lambda: self._backend.trigger_batch(chunk))
+        if isinstance(taken, Stale):
+            raise StaleRunError(taken.run_id)
+        if isinstance(taken, Refused):
+            raise to_error(taken)
+        for (index, _), answer in zip(chunk.items, taken.items, strict=True):
+            if isinstance(answer, Triggered):
+                self._made[index] = answer
+            else:
+                raise UnprocessableEntityError(
+                    f"item {index}: {answer.message}", code=answer.code, details=answer.details
+                )
+
+    async def _abort(self, reason: str) -> None:
+        if self._is_begun:
+            await self._backend.abort_batch(self._batch_id, reason)
+
+    def _failure(self, error: Exception) -> BatchTriggerError:
+        return BatchTriggerError(
+            "items" if self._made else "create",
+            self._batch_id,
+            len(self._made),
+            str(error),
+            is_rate_limited=isinstance(error, RateLimitError),
+        )

@@ -1,0 +1,82 @@
+"""`Client`: another database than the default one, for programs that speak to several."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from detent.errors import ConfigError
+from detent.sdk import target
+from detent.sdk.batch import Batch
+from detent.sdk.blocking import blocking
+from detent.sdk.connection import Connections
+from detent.sdk.idempotency_keys import IdempotencyKeys
+from detent.sdk.runs import Runs
+from detent.sdk.tasks import Tasks
+
+
+class Client:
+    """The namespaces `tasks`, `batch`, `runs` and `idempotency_keys`, for the database that is named.
+
+    Example::
+
+        async with Client(database_url="postgresql://…") as client:
+            await client.tasks.trigger("charge", {"id": "o1", "amount": 5})
+
+    It opens what it needs at the first call, one connection pool for each event loop, and anew after a fork. Triggers
+    through a client are not part of a run that makes them: they are not journalled.
+    """
+
+    label = "client"
+
+    def __init__(
+        self,
+        *,
+        database_url: str | None = None,
+        environment: str = target.DEFAULT_ENVIRONMENT,
+        api_url: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
+        if api_url is not None or secret_key is not None:
+            raise ConfigError("clients over HTTP come later; give Client(database_url=...), the database's own address")
+        if not database_url:
+            raise ConfigError("Client needs database_url=, such as postgresql://user@host/name")
+        url = database_url
+        self._connections = Connections(lambda: target.connect(url, environment))
+        named = target.Named(self._connections)
+        self.tasks = Tasks(named)
+        self.batch = Batch(named)
+        self.runs = Runs(named)
+        self.idempotency_keys = IdempotencyKeys(named)
+        self.sync = ClientSync(self)
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop. A further call opens new ones."""
+        await self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class ClientSync:
+    """A client's namespaces as blocking calls: `with client.sync as blocking: blocking.tasks.trigger(...)`."""
+
+    def __init__(self, client: Client) -> None:
+        self.tasks = client.tasks.sync
+        self.batch = client.batch.sync
+        self.runs = client.runs.sync
+        self.idempotency_keys = client.idempotency_keys.sync
+        self.close = blocking(client.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

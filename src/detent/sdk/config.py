@@ -1,0 +1,139 @@
+"""`detent_config.py`: what holds for all tasks of a project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypedDict, Unpack
+
+from detent.duration import Duration, seconds
+from detent.errors import ConfigError
+from detent.protocol.retry import Retry
+from detent.sdk import source, spelling
+
+FILE_NAME = "detent_config.py"
+LOG_LEVELS = ("none", "error", "warn", "info", "debug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """Retries of tasks that say nothing themselves. `enabled_in_dev=False` turns all retries off in development."""
+
+    enabled_in_dev: bool = True
+    default: Retry = Retry()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A project's settings, checked."""
+
+    project: str
+    dirs: tuple[str, ...] = ()
+    """Folders of task files, relative to `root`; empty finds those named `tasks` or `trigger`."""
+    retries: Retries = Retries()
+    max_duration: float | None = None
+    """Seconds that one attempt of a task that has no limit of its own may take."""
+    log_level: str = "info"
+    root: Path = Path()
+    """The folder of the config file."""
+
+
+class ConfigKeys(TypedDict, total=False):
+    """Keys of `define_config`, all optional.
+
+    - `project`: the project's name; default the folder's.
+    - `dirs`: folders of task files, relative to the config file. Default: folders named `tasks` or `trigger`.
+    - `retries`: `Retries(enabled_in_dev=True, default=Retry())`.
+    - `max_duration`: wall time that one attempt may take, its waits not counted. Default: no limit.
+    - `log_level`: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes first.
+    """
+
+    project: str
+    dirs: str | Iterable[str]
+    retries: Retries
+    max_duration: Duration
+    log_level: str
+
+
+KNOWN = frozenset(ConfigKeys.__annotations__)
+_LATER = frozenset({"machine", "ttl"})
+
+
+def define_config(**keys: Unpack[ConfigKeys]) -> Config:
+    """Return a project's config. Raises `ConfigError` for an unknown key or a bad value, naming the file and the key.
+
+    Example::
+
+        config = define_config(project="proj_shop", dirs=["tasks"], max_duration="1h")
+    """
+    frame = source.caller()
+    file = Path(frame.f_code.co_filename)
+    place = f"{source.relative(str(file))}:{frame.f_lineno}"
+    return _read(keys, place, file.absolute().parent)
+
+
+def default_config(root: Path) -> Config:
+    """Return the config of a project that has no config file."""
+    return Config(project=root.resolve().name, root=root.resolve(), log_level=_log_level("info", "DETENT_LOG_LEVEL"))
+
+
+def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
+    for name in keys:
+        if name in _LATER:
+            _refuse(place, f"the key {name} is not available yet in this version of detent; leave it out")
+        if name not in KNOWN:
+            _refuse(place, f"unknown key {name!r}{spelling.hint(name, KNOWN)}")
+    return Config(
+        project=_project(keys.get("project", root.name), place),
+        dirs=_dirs(keys.get("dirs", ()), place, root),
+        retries=_retries(keys.get("retries", Retries()), place),
+        max_duration=_max_duration(keys.get("max_duration"), place),
+        log_level=_log_level(keys.get("log_level", "info"), place),
+        root=root,
+    )
+
+
+def _project(project: object, place: str) -> str:
+    if not isinstance(project, str) or not project.strip():
+        _refuse(place, f"project={project!r} must be the project's name")
+    return project
+
+
+def _dirs(dirs: object, place: str, root: Path) -> tuple[str, ...]:
+    listed = [dirs] if isinstance(dirs, str) else dirs
+    if not isinstance(listed, Iterable):
+        _refuse(place, f"dirs={dirs!r} must be a list of folders")
+    folders = tuple(str(folder) for folder in listed)
+    for folder in folders:
+        if not (root / folder).is_dir():
+            _refuse(place, f"dirs names {folder!r}, which is no folder of {root}")
+    return folders
+
+
+def _retries(retries: object, place: str) -> Retries:
+    if not isinstance(retries, Retries):
+        _refuse(place, f"retries={retries!r} must be Retries(enabled_in_dev=..., default=Retry(...))")
+    return retries
+
+
+def _max_duration(duration: object, place: str) -> float | None:
+    if duration is None:
+        return None
+    try:
+        allowed = seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
+    except ValueError as error:
+        _refuse(place, f"max_duration: {error}")
+    return allowed or _refuse(place, "max_duration must be longer than 0 s")
+
+
+def _log_level(level: object, place: str) -> str:
+    chosen = os.environ.get("DETENT_LOG_LEVEL") or level
+    if chosen not in LOG_LEVELS:
+        _refuse(place, f"log_level={chosen!r} is none{spelling.hint(str(chosen), LOG_LEVELS)}")
+    return str(chosen)
+
+
+def _refuse(place: str, why: str) -> NoReturn:
+    raise ConfigError(f"{place}: {why}")

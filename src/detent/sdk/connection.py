@@ -1,0 +1,83 @@
+"""A backend on one event loop, with what its callers share: gathered triggers, and the watch for ends.
+
+A backend lives on the loop that first used it, and ends with that loop: the guard is an async generator, which `asyncio.run`
+closes before the loop goes, so that `asyncio.run(main())` leaves no connection behind though nobody said `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from detent.protocol.backend import CallerBackend
+from detent.protocol.coalesce import Coalescer
+from detent.protocol.models import Refused, Triggered, TriggerRequest
+from detent.sdk.persistence import persistently
+from detent.sdk.watch import Watch
+
+
+class Connection:
+    def __init__(self, backend: CallerBackend) -> None:
+        self.backend = backend
+        self.trigger: Coalescer[TriggerRequest, Triggered | Refused] = Coalescer(self._trigger, weigh=_weight)
+        self.watch = Watch(backend)
+
+    async def _trigger(self, requests: Sequence[TriggerRequest]) -> Sequence[Triggered | Refused]:
+        return await persistently(lambda: self.backend.trigger(requests))
+
+    async def close(self) -> None:
+        await self.watch.close()
+        await self.backend.close()
+
+
+def _weight(request: TriggerRequest) -> int:
+    return len(request.payload or "") + len(request.metadata or "")
+
+
+class Connections:
+    """The connections to one target: one for each event loop, and none that came over a fork."""
+
+    def __init__(self, connect: Callable[[], CallerBackend]) -> None:
+        self._connect = connect
+        self._pid = os.getpid()
+        self._guarded: dict[asyncio.AbstractEventLoop, tuple[Connection, AsyncGenerator[None, None]]] = {}
+        self._inherited: list[object] = []
+
+    def here(self) -> Connection:
+        """Return the running loop's connection, made now if there is none. It opens itself at its first call."""
+        if self._pid != os.getpid():
+            self._leave_to_parent()
+        loop = asyncio.get_running_loop()
+        guarded = self._guarded.get(loop)
+        return self._open(loop) if guarded is None else guarded[0]
+
+    async def close(self) -> None:
+        """Close the running loop's connection; it is opened anew when it is needed again."""
+        guarded = self._guarded.get(asyncio.get_running_loop())
+        if guarded is not None:
+            await guarded[1].aclose()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        for old in [old for old in self._guarded if old.is_closed()]:
+            del self._guarded[old]
+        connection = Connection(self._connect())
+        guard = self._guard(loop, connection)
+        with contextlib.suppress(StopIteration):  # runs to its yield, which makes it known to the loop
+            guard.__anext__().__await__().send(None)
+        self._guarded[loop] = connection, guard
+        return connection
+
+    async def _guard(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._guarded.pop(loop, None)
+            await connection.close()
+
+    def _leave_to_parent(self) -> None:
+        # Kept alive, not closed: closing would end the parent's connections, for the sockets are shared.
+        self._inherited += self._guarded.values()
+        self._guarded = {}
+        self._pid = os.getpid()

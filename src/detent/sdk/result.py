@@ -1,0 +1,75 @@
+"""How a child run ended, for the parent that waited: `Ok` with the output, or `Err` with the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, NoReturn, TypeAlias, TypeVar
+
+from detent.errors import ResultMisuseError, SubtaskUnwrapError
+from detent.protocol.ids import RunId
+from detent.protocol.run_error import RunError
+
+T = TypeVar("T")
+
+
+class _Misuse:
+    """Explains itself when a result is used as if it were the output."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # type checkers shall refuse these, not learn that everything is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise ResultMisuseError(f".{name}")
+
+        def __getitem__(self, key: object) -> NoReturn:
+            raise ResultMisuseError(f"[{key!r}]")
+
+        def __iter__(self) -> NoReturn:
+            raise ResultMisuseError("an iteration")
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(_Misuse, Generic[T]):
+    """The run completed. `output` is what it returned.
+
+    >>> Ok(5, id=RunId("run_1"), task_id="charge").unwrap()
+    5
+    """
+
+    output: T
+    id: RunId = field(kw_only=True)
+    task_id: str = field(kw_only=True)
+    ok: Literal[True] = field(default=True, init=False, repr=False)
+
+    @property
+    def error(self) -> NoReturn:
+        raise ResultMisuseError(".error of a run that succeeded")
+
+    def unwrap(self) -> T:
+        """Return the output."""
+        return self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Err(_Misuse):
+    """The run did not complete: it failed, crashed, timed out, expired or was cancelled. `error` says why."""
+
+    error: RunError
+    id: RunId = field(kw_only=True)
+    task_id: str = field(kw_only=True)
+    ok: Literal[False] = field(default=False, init=False, repr=False)
+
+    @property
+    def output(self) -> NoReturn:
+        raise ResultMisuseError(f".output of a run that did not succeed ({self.error})")
+
+    def unwrap(self) -> NoReturn:
+        """Raise `SubtaskUnwrapError` with the run's id, its task's id and the error as `cause`."""
+        raise SubtaskUnwrapError(self.id, self.task_id, self.error)
+
+
+Result: TypeAlias = Ok[T] | Err
+"""Check `result.ok` (it narrows in type checkers), `match` on `Ok(output)` and `Err(error)`, or call `unwrap()`."""

@@ -1,0 +1,418 @@
+"""`runs`: reading runs, and acting on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar, overload
+
+from detent.duration import Duration, seconds
+from detent.errors import NotFoundError
+from detent.protocol import codec, ids
+from detent.protocol.codec import JsonValue
+from detent.protocol.ids import BatchId, RunId, new_run_id
+from detent.protocol.models import (
+    AttemptRecord,
+    Refused,
+    ReplayRequest,
+    RunFilter,
+    RunRecord,
+    TriggerRequest,
+    WaitingReason,
+)
+from detent.protocol.refusal import to_error
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+from detent.sdk import schema, spelling
+from detent.sdk.blocking import blocking
+from detent.sdk.calls import Awaited
+from detent.sdk.handles import RunHandle
+from detent.sdk.options import aware
+from detent.sdk.persistence import persistently
+from detent.sdk.target import HERE, Target
+from detent.sdk.triggering import Triggerable
+
+T = TypeVar("T")
+
+LARGEST_PAGE = 100
+
+_QUEUED = frozenset({RunStatus.QUEUED, RunStatus.PENDING_VERSION, RunStatus.DELAYED})
+_EXECUTING = frozenset({RunStatus.EXECUTING, RunStatus.DEQUEUED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[T]):
+    """A run as it was when it was read. Times are aware, durations and priority are seconds."""
+
+    id: RunId
+    task_id: str
+    status: RunStatus
+    attempt: int
+    """The number of the present or last attempt; 0 before the first."""
+    payload: JsonValue
+    output: T | None
+    """What the run returned; None before it has completed."""
+    error: RunError | None
+    metadata: JsonValue
+    tags: tuple[str, ...]
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    due_at: datetime | None
+    """When a delayed, waiting or retried run goes on."""
+    queue: str
+    concurrency_key: str | None
+    priority: float
+    idempotency_key: str | None
+    max_attempts: int | None
+    max_duration: float | None
+    version: str | None
+    parent_run_id: RunId | None
+    root_run_id: RunId | None
+    batch_id: BatchId | None
+    replay_of: RunId | None
+    is_test: bool
+    losses: int
+    """How often a worker died or was lost under it."""
+    waits: int
+    """How often it suspended."""
+    waiting_reason: WaitingReason | None
+    """Why it is not running, in words and as a code; None for a run that executes or has ended."""
+    attempts: tuple[AttemptRecord, ...]
+    """The attempts that failed and were followed by another."""
+
+    @property
+    def is_queued(self) -> bool:
+        return self.status in _QUEUED
+
+    @property
+    def is_executing(self) -> bool:
+        return self.status in _EXECUTING
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.status is RunStatus.WAITING
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has ended, however."""
+        return self.status.is_final
+
+    @property
+    def is_success(self) -> bool:
+        return self.status.is_success
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it failed, crashed, timed out, expired or could not be executed. A cancelled run has not failed."""
+        return self.status.is_failed
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.status.is_cancelled
+
+
+_COPIED = tuple(item.name for item in fields(Run) if item.name not in {"payload", "output", "metadata"})
+
+
+def of_record(record: RunRecord, decode: Callable[[str | None], T]) -> Run[T]:
+    """Return a run as callers see it; *decode* makes its output."""
+    return Run(
+        payload=_json(record.payload),
+        output=decode(record.output) if record.status.is_success else None,
+        metadata=_json(record.metadata),
+        **{name: getattr(record, name) for name in _COPIED},
+    )
+
+
+def _json(text: str | None) -> JsonValue:
+    return None if text is None else codec.decode(text)
+
+
+class Runs:
+    """Runs by their ids, or by the handles that triggers return; a handle gives the output as its task's return type."""
+
+    label = "runs"
+
+    def __init__(self, target: Target = HERE) -> None:
+        self._target = target
+        self.sync = RunsSync(self)
+
+    @overload
+    def retrieve(self, run: RunHandle[T]) -> Coroutine[Any, Any, Run[T]]: ...
+    @overload
+    def retrieve(self, run: str) -> Coroutine[Any, Any, Run[JsonValue]]: ...
+    def retrieve(self, run: object) -> Coroutine[Any, Any, Run[Any]]:
+        """Return a run as it stands. Raises `NotFoundError` for an id that no run has, `ValueError` for no id at all.
+
+        Example::
+
+            run = await runs.retrieve(handle)
+        """
+        return self._retrieve(_id_of(run), _decoder_of(run))
+
+    @overload
+    def poll(self, run: RunHandle[T], *, timeout: Duration | None = None) -> Coroutine[Any, Any, Run[T]]: ...
+    @overload
+    def poll(self, run: str, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Run[JsonValue]]: ...
+    def poll(self, run: object, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Run[Any]]:
+        """Return a run when it has ended. Raises `TimeoutError` after *timeout*; default: none.
+
+        Notified by the database, so it costs nothing while it waits. It is not durable: inside a run use `trigger_and_wait`.
+        """
+        return self._poll(_id_of(run), _decoder_of(run), None if timeout is None else seconds(timeout))
+
+    def list(
+        self,
+        *,
+        status: RunStatus | str | Iterable[RunStatus | str] = (),
+        task_id: str | Iterable[str] = (),
+        tags: str | Iterable[str] = (),
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        parent_run_id: str | None = None,
+        batch_id: str | None = None,
+        limit: int = 25,
+    ) -> ListCall:
+        """Return runs, newest first: a page of at most *limit* (1 to 100), or with `async for` all of them, page by page.
+
+        Example::
+
+            async for run in runs.list(status="FAILED", tags="user:7"):
+                print(run.id, run.error)
+
+        Filters given together must all hold; a run must have every one of *tags*.
+        """
+        query = RunFilter(
+            statuses=_statuses(status),
+            task_ids=_texts(task_id),
+            tags=_texts(tags),
+            created_after=_aware("created_after", created_after),
+            created_before=_aware("created_before", created_before),
+            parent_run_id=None if parent_run_id is None else _checked(parent_run_id),
+            batch_id=None if batch_id is None else BatchId(batch_id),
+            limit=_limit(limit),
+        )
+        return ListCall(self._page(query), "runs.list")
+
+    def cancel(self, run: RunHandle[object] | str, *, reason: str = "cancelled by user") -> Coroutine[Any, Any, bool]:
+        """Cancel a run and all its children. True if it was cancelled now, False if it had already ended.
+
+        A run that executes is asked to stop (`CancelSignal`), and made to. Raises `NotFoundError`.
+        """
+        return self._cancel(_id_of(run), reason)
+
+    @overload
+    def replay(self, run: RunHandle[T], *, payload: object = None) -> Coroutine[Any, Any, RunHandle[T]]: ...
+    @overload
+    def replay(self, run: str, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[JsonValue]]: ...
+    def replay(self, run: object, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[Any]]:
+        """Start a new run with the input of an old one, or with another *payload*. Raises `NotFoundError`."""
+        text = None if payload is None else schema.PLAIN.encode(payload, what="the payload of the replay")
+        return self._replay(ReplayRequest(run_id=new_run_id(), replay_of=_id_of(run), payload=text), _decoder_of(run))
+
+    async def _retrieve(self, run_id: RunId, decode: Callable[[str | None], T]) -> Run[T]:
+        backend = self._target.connection().backend
+        (record,) = await persistently(lambda: backend.retrieve_runs([run_id]))
+        if record is None:
+            raise _unknown(run_id)
+        return of_record(record, decode)
+
+    async def _poll(self, run_id: RunId, decode: Callable[[str | None], T], timeout: float | None) -> Run[T]:
+        async with asyncio.timeout(timeout):
+            run = await self._retrieve(run_id, decode)
+            if run.is_completed:
+                return run
+            watch = self._target.connection().watch
+            end = watch.expect(run_id)
+            await watch.look([run_id])
+            await end
+            return await self._retrieve(run_id, decode)
+
+    async def _follow(self, task: Triggerable[T], request: TriggerRequest, timeout: Duration | None) -> Run[T]:
+        """Trigger a run and return it when it has ended; expected before it exists, so that no end can be missed."""
+        async with asyncio.timeout(None if timeout is None else seconds(timeout)):
+            end = self._target.connection().watch.expect(request.run_id)
+            try:
+                handle = await task._start(request)
+                if handle.id != request.run_id:
+                    return await self._poll(handle.id, task.decode, None)
+                await end
+            finally:
+                end.cancel()
+            return await self._retrieve(handle.id, task.decode)
+
+    async def _page(self, query: RunFilter) -> RunPage:
+        backend = self._target.connection().backend
+        records = await persistently(lambda: backend.list_runs(query))
+        following = replace(query, before=records[-1].id) if len(records) == query.limit else None
+        return RunPage(
+            runs=tuple(of_record(record, _plain) for record in records),
+            read_next=None if following is None else lambda: self._page(following),
+        )
+
+    async def _cancel(self, run_id: RunId, reason: str) -> bool:
+        backend = self._target.connection().backend
+        (is_cancelled,) = await persistently(lambda: backend.cancel_runs([run_id], reason))
+        if is_cancelled is None:
+            raise _unknown(run_id)
+        return is_cancelled
+
+    async def _replay(self, request: ReplayRequest, decode: Callable[[str | None], T]) -> RunHandle[T]:
+        task_id = (await self._retrieve(request.replay_of, _plain)).task_id
+        backend = self._target.connection().backend
+        (answer,) = await persistently(lambda: backend.replay_runs([request]))
+        if isinstance(answer, Refused):
+            raise to_error(answer)
+        return RunHandle(answer.run_id, task_id, answer.is_cached, decode=decode)
+
+
+class RunsSync:
+    """`runs` as blocking calls."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self.list = blocking(runs.list)
+        self.cancel = blocking(runs.cancel)
+
+    # A twin derived from an overloaded method would lose its overloads: these three have one line for each.
+
+    @overload
+    def retrieve(self, run: RunHandle[T]) -> Run[T]: ...
+    @overload
+    def retrieve(self, run: str) -> Run[JsonValue]: ...
+    def retrieve(self, run: RunHandle[Any] | str) -> Run[Any]:
+        """`runs.retrieve` as a blocking call."""
+        return blocking(self._runs.retrieve)(run)
+
+    @overload
+    def poll(self, run: RunHandle[T], *, timeout: Duration | None = None) -> Run[T]: ...
+    @overload
+    def poll(self, run: str, *, timeout: Duration | None = None) -> Run[JsonValue]: ...
+    def poll(self, run: RunHandle[Any] | str, *, timeout: Duration | None = None) -> Run[Any]:
+        """`runs.poll` as a blocking call."""
+        return blocking(self._runs.poll)(run, timeout=timeout)
+
+    @overload
+    def replay(self, run: RunHandle[T], *, payload: object = None) -> RunHandle[T]: ...
+    @overload
+    def replay(self, run: str, *, payload: object = None) -> RunHandle[JsonValue]: ...
+    def replay(self, run: RunHandle[Any] | str, *, payload: object = None) -> RunHandle[Any]:
+        """`runs.replay` as a blocking call."""
+        return blocking(self._runs.replay)(run, payload=payload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Some runs, and the way to the next. Iterate over it for these; with `async for`, for these and all that follow."""
+
+    runs: tuple[Run[JsonValue], ...]
+    read_next: Callable[[], Coroutine[Any, Any, RunPage]] | None = field(repr=False)
+    """None on the last page."""
+
+    label: ClassVar[str] = "page"
+
+    @property
+    def has_next_page(self) -> bool:
+        return self.read_next is not None
+
+    async def next_page(self) -> RunPage | None:
+        """Return the page after this one; None after the last."""
+        return None if self.read_next is None else await self.read_next()
+
+    @property
+    def sync(self) -> RunPageSync:
+        """All runs from this page on, by a plain `for`; and `next_page` as a blocking call."""
+        return RunPageSync(self)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run[JsonValue]]:
+        return iter(self.runs)
+
+    async def __aiter__(self) -> AsyncIterator[Run[JsonValue]]:
+        page: RunPage | None = self
+        while page is not None:
+            for run in page.runs:
+                yield run
+            page = await page.next_page()
+
+
+class RunPageSync:
+    """A page of runs, for code without an event loop."""
+
+    def __init__(self, page: RunPage) -> None:
+        self._page = page
+        self.next_page = blocking(page.next_page)
+
+    def __iter__(self) -> Iterator[Run[JsonValue]]:
+        page: RunPage | None = self._page
+        while page is not None:
+            yield from page
+            page = page.sync.next_page()
+
+
+class ListCall(Awaited[RunPage]):
+    """What `runs.list` returns: await it for a page, or iterate with `async for` over all runs."""
+
+    __slots__ = ()
+
+    async def __aiter__(self) -> AsyncIterator[Run[JsonValue]]:
+        async for run in await self:
+            yield run
+
+
+def _plain(text: str | None) -> JsonValue:
+    return _json(text)
+
+
+def _decoder_of(run: object) -> Callable[[str | None], Any]:
+    return run.decode if isinstance(run, RunHandle) else _plain
+
+
+def _id_of(run: object) -> RunId:
+    return run.id if isinstance(run, RunHandle) else _checked(run)
+
+
+def _checked(run_id: object) -> RunId:
+    if not isinstance(run_id, str):
+        raise TypeError(f"a run is named by its id or its handle, not by {run_id!r}")
+    ids.decode("run", run_id)
+    return RunId(run_id)
+
+
+def _unknown(run_id: RunId) -> NotFoundError:
+    return NotFoundError(f"there is no run {run_id} in this environment", code="run_not_found")
+
+
+def _statuses(status: RunStatus | str | Iterable[RunStatus | str]) -> tuple[RunStatus, ...]:
+    return tuple(_status(name) for name in _texts(status))
+
+
+def _status(name: str) -> RunStatus:
+    try:
+        return RunStatus(name)
+    except ValueError:
+        known = [status.value for status in RunStatus]
+        raise ValueError(f"{name!r} is no status{spelling.hint(name, known)}") from None
+
+
+def _texts(values: str | Iterable[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _aware(name: str, moment: datetime | None) -> datetime | None:
+    return None if moment is None else aware(name, moment)
+
+
+def _limit(limit: int) -> int:
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise ValueError(f"limit={limit!r} must be 1 to {LARGEST_PAGE}; use `async for` to go through more")
+    return limit
+
+
+runs = Runs()

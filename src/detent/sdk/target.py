@@ -1,0 +1,118 @@
+"""Where a call goes: into the present run, where it is journalled; else to the default client's database; or to one that was named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Protocol
+
+from detent.errors import ConfigError
+from detent.protocol.backend import CallerBackend
+from detent.protocol.ids import BatchId, new_batch_id
+from detent.protocol.models import Refused, Triggered, TriggerRequest
+from detent.sdk import scope as run_scope
+from detent.sdk.chunks import Requests, Sending
+from detent.sdk.connection import Connection, Connections
+from detent.sdk.scope import RunScope
+
+DEFAULT_ENVIRONMENT = "dev"
+
+
+class Target(Protocol):
+    """What the namespaces need of the place they speak to."""
+
+    def connection(self) -> Connection: ...
+
+    def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]: ...
+
+    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]: ...
+
+    def run(self, call: str) -> RunScope:
+        """Return the run that *call* waits in; raises `OutsideRunError`."""
+        ...
+
+
+class Named:
+    """A database that the user named: nothing of a present run is involved."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def connection(self) -> Connection:
+        return self._connections.here()
+
+    def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]:
+        return self._connections.here().trigger(request)
+
+    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]:
+        batch_id = new_batch_id()
+        return batch_id, await Sending(self._connections.here().backend, batch_id).carry_out(requests)
+
+    def run(self, call: str) -> RunScope:
+        raise TypeError(
+            f"{call} of a client that was made by hand cannot wait inside a run: its database may be another one; "
+            "use the task's own method, or trigger_and_poll"
+        )
+
+
+class Here:
+    """The present run, if there is one; else the default client's database."""
+
+    def __init__(self) -> None:
+        self._outside = Named(Connections(_connect_default))
+        self._inside: tuple[CallerBackend, Connection] | None = None
+
+    def connection(self) -> Connection:
+        present = run_scope.current()
+        return self._outside.connection() if present is None else self._of_worker(present.backend)
+
+    def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]:
+        present = run_scope.current()
+        return self._outside.trigger(request) if present is None else present.trigger(request)
+
+    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]:
+        present = run_scope.current()
+        if present is None:
+            return await self._outside.trigger_batch(requests)
+        batch_id, made = await present.trigger_batch(requests)
+        return batch_id, list(made)
+
+    def run(self, call: str) -> RunScope:
+        return run_scope.require(call)
+
+    def _of_worker(self, backend: CallerBackend) -> Connection:
+        """The worker opened this backend, and closes it."""
+        if self._inside is None or self._inside[0] is not backend:
+            self._inside = backend, Connection(backend)
+        return self._inside[1]
+
+
+def connect(database_url: str, environment: str) -> CallerBackend:
+    """Return the engine at a database. It opens nothing before its first call."""
+    from detent.engine.backend import connect as connect_engine
+
+    return connect_engine(database_url, environment=environment)
+
+
+def _connect_default() -> CallerBackend:
+    environment = os.environ.get("DETENT_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+    return connect(os.environ.get("DETENT_DATABASE_URL") or _embedded_database(), environment)
+
+
+def _embedded_database() -> str:
+    """Return the dsn of the embedded server that runs for the project around the working directory."""
+    from detent.postgres import embedded
+
+    present = Path.cwd()
+    for folder in (present, *present.parents):
+        found = embedded.running(folder / ".detent")
+        if found is not None:
+            return found
+    raise ConfigError(
+        f"there is no database to speak to: DETENT_DATABASE_URL is not set, and no embedded database runs for {present}; "
+        "set it, or start `detent dev` in the project's folder"
+    )
+
+
+HERE = Here()

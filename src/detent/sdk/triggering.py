@@ -1,0 +1,211 @@
+"""From a payload and options to a run: what every kind of task, held or known by id, has in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+
+from detent.protocol.ids import new_batch_id, new_run_id
+from detent.protocol.models import Refused, RunOutcome, TriggerRequest
+from detent.protocol.refusal import to_error
+from detent.protocol.run_error import internal
+from detent.protocol.status import RunStatus
+from detent.sdk import idempotency
+from detent.sdk.calls import ChildCall
+from detent.sdk.chunks import Requests
+from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.options import to_fields
+from detent.sdk.result import Err, Ok, Result
+from detent.sdk.scope import RunScope
+from detent.sdk.target import HERE, Target
+
+Out = TypeVar("Out")
+In_co = TypeVar("In_co", covariant=True)
+Out_co = TypeVar("Out_co", covariant=True)
+
+Options: TypeAlias = Mapping[str, object]
+
+
+class Values(Protocol):
+    """How the values of a task become JSON and come back."""
+
+    @property
+    def is_validating(self) -> bool:
+        """Whether the payload is checked by the task's own schema here."""
+        ...
+
+    def encode_payload(self, value: object) -> str | None: ...
+
+    def decode_output(self, text: str | None) -> object: ...
+
+
+class Triggerable(Generic[Out]):
+    """A task as something to trigger; the typed surfaces are in `ref.py`."""
+
+    def __init__(self, task_id: str, values: Values, target: Target = HERE) -> None:
+        self.id = task_id
+        self._values, self._target = values, target
+
+    @property
+    def label(self) -> str:
+        """How errors call it."""
+        return self.id
+
+    def result_of(self, outcome: RunOutcome) -> Result[Out]:
+        """Return how a run of this task ended."""
+        if outcome.status is RunStatus.COMPLETED:
+            return Ok(self.decode(outcome.output), id=outcome.run_id, task_id=outcome.task_id)
+        error = outcome.error or internal(outcome.status.value, f"the run ended as {outcome.status.value}")
+        return Err(error, id=outcome.run_id, task_id=outcome.task_id)
+
+    def decode(self, text: str | None) -> Out:
+        """Return an output as the declared type."""
+        return cast("Out", self._values.decode_output(text))
+
+    def _request(self, payload: object, options: Options, *, is_watched: bool = False) -> TriggerRequest:
+        text = self._values.encode_payload(payload)
+        fields = to_fields(options) if options else {}
+        return TriggerRequest(
+            run_id=new_run_id(),
+            task_id=self.id,
+            payload=text,
+            is_validated=self._values.is_validating,
+            is_watched=is_watched,
+            **fields,  # type: ignore[arg-type]  # each was made for its field by `options.to_fields`
+        )
+
+    async def _start(self, request: TriggerRequest) -> RunHandle[Out]:
+        answer = await self._target.trigger(request)
+        if isinstance(answer, Refused):
+            raise to_error(answer)
+        return RunHandle(answer.run_id, self.id, answer.is_cached, decode=self.decode)
+
+    def _child(self, payload: object, options: Options) -> ChildCall[Out]:
+        name = f"{self.label}.trigger_and_wait"
+        present = self._target.run(name)
+        return ChildCall(self._wait(present, self._request(payload, options)), name)
+
+    async def _wait(self, present: RunScope, request: TriggerRequest) -> Result[Out]:
+        return self.result_of(await present.trigger_and_wait(request))
+
+    def _requests(self, items: object, options: Options) -> Building[Out]:
+        return Building.of(items, options, whole=self, target=self._target)
+
+    def _start_batch(self, building: Building[Out]) -> Coroutine[Any, Any, BatchHandle[Out]]:
+        return building.start()
+
+    def _run_batch(self, building: Building[Out]) -> Coroutine[Any, Any, BatchResult[Out]]:
+        return building.run(self._target.run(f"{self.label}.batch_trigger_and_wait"))
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[In_co, Out_co]):
+    """One run of a batch, with options of its own: `charge.item(order, delay="5m")`, `tasks.item("charge", {...})`."""
+
+    task: Triggerable[Out_co] = field(repr=False)
+    payload: In_co
+    options: Options
+
+
+class Building(Generic[Out]):
+    """The requests of a batch, with what their outputs are decoded by."""
+
+    def __init__(self, options: Options, whole: Triggerable[Out] | None, target: Target) -> None:
+        self._options, self._whole, self._target = options, whole, target
+        self._tasks: list[Triggerable[Out]] = []
+        self.requests: Requests = ()
+
+    @classmethod
+    def of(cls, items: object, options: Options, *, whole: Triggerable[Out] | None, target: Target) -> Building[Out]:
+        """Return the batch of *items*: all made now if they have a length, else one by one as they are sent.
+
+        `whole` is the task of them all; without it each must be an `Item`.
+        """
+        building = cls(options, whole, target)
+        to_fields(options)
+        if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, (Iterable, AsyncIterable)):
+            raise TypeError(f"a batch is made of an iterable of items, not of {type(items).__name__}")
+        if isinstance(items, AsyncIterable):
+            building.requests = building._streamed(items)
+        elif isinstance(items, Sized) or asyncio._get_running_loop() is None:
+            # A blocking caller's iterable is read here, in its own thread: it may belong to it (a database cursor).
+            building.requests = list(building._made(items))
+        else:
+            building.requests = building._made(items)
+        return building
+
+    async def start(self) -> BatchHandle[Out]:
+        if self._is_empty():
+            return BatchHandle(new_batch_id(), ())
+        batch_id, made = await self._target.trigger_batch(self.requests)
+        tasks = await self._tasks_of(len(made))
+        return BatchHandle(
+            batch_id,
+            tuple(
+                RunHandle(triggered.run_id, task.id, triggered.is_cached, decode=task.decode)
+                for triggered, task in zip(made, tasks, strict=True)
+            ),
+        )
+
+    async def run(self, present: RunScope) -> BatchResult[Out]:
+        if self._is_empty():
+            return BatchResult(new_batch_id(), ())
+        batch_id, outcomes = await present.trigger_batch_and_wait(self.requests)
+        tasks = await self._tasks_of(len(outcomes))
+        return BatchResult(
+            batch_id, tuple(task.result_of(outcome) for task, outcome in zip(tasks, outcomes, strict=True))
+        )
+
+    def _is_empty(self) -> bool:
+        return isinstance(self.requests, list) and not self.requests
+
+    def _made(self, items: Iterable[object]) -> Iterator[TriggerRequest]:
+        for index, item in enumerate(items):
+            yield self._request_of(item, index)
+
+    async def _streamed(self, items: AsyncIterable[object]) -> AsyncIterator[TriggerRequest]:
+        index = 0
+        async for item in items:
+            yield self._request_of(item, index)
+            index += 1
+
+    def _request_of(self, item: object, index: int) -> TriggerRequest:
+        if not isinstance(item, Item):
+            if self._whole is None:
+                raise TypeError(
+                    f"item {index} is {item!r}; make it with tasks.item(id, payload) or a task's own item(payload)"
+                )
+            return self._whole._request(item, self._options_of({}, index))
+        if self._whole is None:
+            self._tasks.append(item.task)
+        elif item.task is not self._whole:
+            raise TypeError(
+                f'item {index} is of task "{item.task.id}", not of "{self._whole.id}"; use batch.trigger for several tasks'
+            )
+        return item.task._request(item.payload, self._options_of(item.options, index))
+
+    def _options_of(self, own: Options, index: int) -> Options:
+        if not self._options:
+            return own
+        options = {**self._options, **own}
+        if "idempotency_key" in self._options and "idempotency_key" not in own:
+            options["idempotency_key"] = idempotency.of_item(self._options["idempotency_key"], index)
+        return options
+
+    async def _tasks_of(self, count: int) -> Sequence[Triggerable[Out]]:
+        if self._whole is not None:
+            return [self._whole] * count
+        if len(self._tasks) < count:
+            await self._read_on()
+        return self._tasks
+
+    async def _read_on(self) -> None:
+        """Read what a journal's answer left unread: the items say which task each run is of."""
+        if isinstance(self.requests, AsyncIterable):
+            async for _ in self.requests:
+                pass
+        else:
+            for _ in self.requests:
+                pass
