@@ -98,3 +98,10 @@ TRANSITIONS: dict[tuple[RunStatus, Event], RunStatus] = {
     (_S.DEQUEUED, _E.CANCELLED): _S.CANCELED,
     (_S.EXECUTING, _E.CANCELLED): _S.CANCELED,
 }
+
+
+def drawing() -> str:
+    """Return the table as a Mermaid state diagram; ARCHITECTURE.md holds it, and a test compares."""
+    lines = [f"    {before} --> {after}: {event}" for (before, event), after in TRANSITIONS.items()]
+    ends = [f"    {status} --> [*]" for status in RunStatus if status in FINAL]
+    return "\n".join(["stateDiagram-v2", "    [*] --> QUEUED: triggered", "    [*] --> DELAYED: triggered", *lines, *ends])
