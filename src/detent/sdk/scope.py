@@ -80,6 +80,11 @@ def current() -> RunScope | None:
     return _current.get()
 
 
+def current_in(context: contextvars.Context) -> RunScope | None:
+    """Return the run that *context*, another than the present one, belongs to."""
+    return context.get(_current)
+
+
 def require(call: str) -> RunScope:
     """Return the present run; raises `OutsideRunError` naming *call* when there is none."""
     scope = _current.get()
