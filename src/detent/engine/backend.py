@@ -85,8 +85,10 @@ class EngineBackend:
 
     # ---- callers
 
-    async def trigger(self, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]:
-        return await trigger.trigger(await self._at(), requests)
+    async def trigger(
+        self, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
+    ) -> list[Triggered | Refused]:
+        return await trigger.trigger(await self._at(), requests, is_repeat=is_repeat)
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
         return await trigger.trigger_batch(await self._at(), chunk)
@@ -106,8 +108,10 @@ class EngineBackend:
     async def cancel_runs(self, run_ids: Sequence[RunId], reason: str) -> list[bool | None]:
         return await runs.cancel_runs(await self._at(), run_ids, reason)
 
-    async def replay_runs(self, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]:
-        return await runs.replay_runs(await self._at(), requests)
+    async def replay_runs(
+        self, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
+    ) -> list[Triggered | Refused]:
+        return await runs.replay_runs(await self._at(), requests, is_repeat=is_repeat)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)

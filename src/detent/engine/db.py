@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from detent.engine.sql import STATEMENTS
@@ -24,6 +25,14 @@ from detent.errors import ApiConnectionError, BadRequestError, DetentError, Inte
 Value: TypeAlias = object
 Row: TypeAlias = tuple[object, ...]
 
+_DEFAULTS = {
+    "application_name": "detent",
+    "connect_timeout": "10",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _REPEATED_ERRORS = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
 _PREPARED_ERRORS = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
@@ -113,8 +122,17 @@ class Db:
 
 async def open_connection(conninfo: str, *, prepare_threshold: int | None = None) -> psycopg.AsyncConnection[Row]:
     return await psycopg.AsyncConnection.connect(
-        conninfo, autocommit=True, prepare_threshold=prepare_threshold, row_factory=tuple_row, application_name="detent"
+        make_conninfo(conninfo, **_missing(conninfo)),
+        autocommit=True,
+        prepare_threshold=prepare_threshold,
+        row_factory=tuple_row,
     )
+
+
+def _missing(conninfo: str) -> dict[str, str]:
+    """Return the defaults that the user's own parameters leave open: a peer that is gone without a word is noticed."""
+    given = conninfo_to_dict(conninfo)
+    return {name: value for name, value in _DEFAULTS.items() if name not in given}
 
 
 def one(rows: Sequence[Row]) -> Row:

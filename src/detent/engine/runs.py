@@ -83,7 +83,9 @@ async def cancel_runs(place: Place, run_ids: Sequence[RunId], reason: str) -> li
     return [None if value not in known else value.hex in cancelled for value in uuids]
 
 
-async def replay_runs(place: Place, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]:
+async def replay_runs(
+    place: Place, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
+) -> list[Triggered | Refused]:
     """Trigger again with the input of older runs: payload, tags, metadata as given, queue, key and test flag."""
     originals = await retrieve_runs(place, [request.replay_of for request in requests])
     answers: list[Triggered | Refused] = []
@@ -92,7 +94,7 @@ async def replay_runs(place: Place, requests: Sequence[ReplayRequest]) -> list[T
             message = f"there is no run {request.replay_of} in environment {place.slug}"
             answers.append(Refused(status=404, code="run_not_found", message=message))
         else:
-            answers += await trigger.trigger(place, [_replay(request, original)])
+            answers += await trigger.trigger(place, [_replay(request, original)], is_repeat=is_repeat)
     return answers
 
 

@@ -33,7 +33,9 @@ Fields = dict[str, object]
 _ABORTED = Refused(status=409, code="batch_aborted", message="the batch was aborted; make another")
 
 
-async def trigger(place: Place, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]:
+async def trigger(
+    place: Place, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
+) -> list[Triggered | Refused]:
     """Make runs; a request that does not fit its task's schema is refused, the others are made."""
     refusals = await place.schemas.check(requests)
     good = [i for i in range(len(requests)) if i not in refusals]
@@ -47,7 +49,7 @@ async def trigger(place: Place, requests: Sequence[TriggerRequest]) -> list[Trig
                 "environment": place.environment,
                 "requests": json.dumps(fields),
                 "has_keys": any(requests[i].idempotency for i in good),
-                "is_repeat": False,
+                "is_repeat": is_repeat,
             },
         )
         for i, run_id, is_cached in rows:

@@ -51,7 +51,11 @@ from detent.protocol.models import (
 class CallerBackend(Protocol):
     """What anybody may ask, from a web request or a script."""
 
-    async def trigger(self, requests: Sequence[TriggerRequest]) -> list[Triggered | Refused]: ...
+    async def trigger(
+        self, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
+    ) -> list[Triggered | Refused]:
+        """Make runs. `is_repeat`: the same ids were sent before and no answer came; their runs may even be over."""
+        ...
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused: ...
 
@@ -71,7 +75,9 @@ class CallerBackend(Protocol):
         """Cancel runs with all their children. True: cancelled now; False: was already final; None: no such run."""
         ...
 
-    async def replay_runs(self, requests: Sequence[ReplayRequest]) -> list[Triggered | Refused]: ...
+    async def replay_runs(
+        self, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
+    ) -> list[Triggered | Refused]: ...
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         """Forget a key; False when there was none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -25,7 +26,8 @@ class Connection:
         self.watch = Watch(backend)
 
     async def _trigger(self, requests: Sequence[TriggerRequest]) -> Sequence[Triggered | Refused]:
-        return await persistently(lambda: self.backend.trigger(requests))
+        tries = itertools.count()
+        return await persistently(lambda: self.backend.trigger(requests, is_repeat=next(tries) > 0))
 
     async def close(self) -> None:
         await self.watch.close()
