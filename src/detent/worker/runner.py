@@ -1,0 +1,574 @@
+"""The process that executes runs: leases, keeps them in memory while they execute or wait, reports what they came to.
+
+    Leasing ──leases──> Runner ──Attempt──> Executor ──outcome──> Outbox ──> Backend
+                          ^                    │ suspended
+                          └──── resumed ───────┘
+
+A run is *held* from its lease until the database has acknowledged its outcome; the supervisor renews for what is held. Whatever
+the supervisor says comes over `control`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from detent.errors import DetentError
+from detent.protocol import run_error
+from detent.protocol.backend import WorkerBackend
+from detent.protocol.ids import RunId, SessionId
+from detent.protocol.models import (
+    AttemptOutcome,
+    Completed,
+    Failed,
+    Holder,
+    Isolation,
+    Lease,
+    SessionOpening,
+    Stale,
+    Succeeded,
+    TimedOut,
+    WorkerRegistration,
+)
+from detent.protocol.run_error import ErrorCode
+from detent.protocol.status import RunStatus
+from detent.sdk import scope as run_scope
+from detent.sdk.context import Context
+from detent.sdk.registry import registry
+from detent.worker.attempt import Attempt, Phase, Stop
+from detent.worker.capture import RANKS, Capture
+from detent.worker.control import (
+    Announced,
+    AskReport,
+    Cancelled,
+    Drain,
+    Finished,
+    Load,
+    Lost,
+    Message,
+    Poisoned,
+    Reopen,
+    Report,
+    Up,
+    Work,
+)
+from detent.worker.durable_calls import DurableCalls
+from detent.worker.executor import Executor
+from detent.worker.leasing import Leasing
+from detent.worker.log_lines import LogLines
+from detent.worker.note import Note, Noted, OnCpu
+from detent.worker.outbox import Outbox
+from detent.worker.overrun import Overrun
+from detent.worker.persistence import persistently
+from detent.worker.room import Room
+from detent.worker.run_scope import AttemptScope
+from detent.worker.settings import WorkerSettings
+from detent.worker.telling import EventKind, Teller
+from detent.worker.threads import NotedExecutor, Threads
+
+START_AFTER = 0.1
+"""Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
+TICK = 0.25
+"""Seconds between the beats by which the supervisor sees that the loop turns."""
+LAST_CALLS = 5.0
+"""Seconds that the outcomes of a runner that is ending may take to arrive."""
+SOLO_IDLE = 30.0
+"""Seconds for which a solo runner stays without a run."""
+
+log = logging.getLogger("detent.worker")
+now = time.monotonic
+
+
+class Control(Protocol):
+    """How a runner speaks to its supervisor. `Channel` is one."""
+
+    def send(self, message: Message, /) -> None: ...
+    async def flushed(self) -> None: ...
+
+
+class Runner:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        backend: WorkerBackend,
+        control: Control,
+        note: Note,
+        capture: Capture,
+        *,
+        is_solo: bool = False,
+        is_spare: bool = False,
+    ) -> None:
+        self._settings, self._backend, self._control, self._note, self._capture = (
+            settings,
+            backend,
+            control,
+            note,
+            capture,
+        )
+        self._is_solo, self._is_spare = is_solo, is_spare
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[RunId, Attempt] = {}
+        self._leaving: set[Attempt] = set()
+        self._room = Room(_slots(settings, is_solo=is_solo))
+        self._threads = Threads(note)
+        self._calls = DurableCalls(backend)
+        self._lines = LogLines(backend, self._loop)
+        self._executor = Executor(settings, self._calls, self._threads)
+        self._teller = Teller(control.send, is_on=settings.send_events)
+        self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
+        self._leasing = Leasing(backend.lease, self._room, announce=self._announce, receive=self._receive)
+        self._outcomes: Outbox[AttemptOutcome, Completed | Stale] = Outbox(
+            backend.complete_attempts, delivered=self._completed, refused=self._not_completed
+        )
+        self._endings: Outbox[Holder, None] = Outbox(backend.end_cancelled)
+        self._returns: Outbox[Holder, None] = Outbox(backend.hand_back)
+        self._starts: Outbox[Holder, None] = Outbox(backend.start_attempts)
+        self._session: SessionId | None = None
+        self._version = ""
+        self._rank = RANKS.get(settings.log_level, 1)
+        self._awaited: dict[RunId, int] = {}
+        self._quiet = asyncio.Event()
+        self._is_draining = False
+        self._is_full = False
+        self._drain: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+
+    # ---- life ----
+
+    async def run(self, session: SessionId) -> None:
+        """Serve until drained."""
+        self._loop.set_task_factory(partial(_task_of_run, self._note))  # type: ignore[arg-type]  # typeshed lacks context=
+        self._loop.set_default_executor(NotedExecutor(self._note, self._threads))
+        self._version = await self._register()
+        await self._open(session)
+        leasing = asyncio.create_task(self._leasing.run())
+        self._beat()
+        if self._is_solo and not self._is_spare:
+            self._loop.call_later(SOLO_IDLE, self._end_if_idle)
+        try:
+            await self._finished.wait()
+        finally:
+            self._leasing.end()
+            leasing.cancel()
+
+    async def _register(self) -> str:
+        tasks = [
+            task.registration(self._settings.default_retry, self._settings.max_duration) for task in registry.all()
+        ]
+        register = persistently(self._backend.register_worker)
+        return await register(WorkerRegistration(tasks=tuple(tasks), version=self._settings.version))
+
+    async def _open(self, session: SessionId) -> None:
+        opening = SessionOpening(
+            session_id=session, version=self._version, worker=f"{os.uname().nodename}:{os.getpid()}"
+        )
+        await persistently(self._backend.open_session)(opening)
+        self._session = session
+        tasks = registry.all()
+        self._control.send(
+            Up(
+                session_id=session,
+                version=self._version,
+                task_ids=tuple(task.id for task in tasks),
+                has_process_tasks=any(task.isolation is Isolation.PROCESS for task in tasks),
+            )
+        )
+        self._leasing.open(session)
+
+    def _beat(self) -> None:
+        self._note.beat()
+        self._loop.call_later(TICK, self._beat)
+
+    # ---- what the supervisor says ----
+
+    def receive(self, message: Message) -> None:
+        match message:
+            case Work():
+                self._leasing.wake()
+            case Cancelled(run_ids=run_ids):
+                for run_id in run_ids:
+                    self._cancel(RunId(run_id))
+            case Lost(holders=holders):
+                for run_id, fence in holders:
+                    self._lose(RunId(run_id), fence)
+            case AskReport():
+                self._report()
+            case Reopen(session_id=session):
+                self._reopen(SessionId(session))
+            case Drain(grace=grace):
+                self.drain(grace)
+            case _:
+                log.error("a runner does not expect %r", message)
+
+    def _report(self) -> None:
+        held = tuple((attempt.run_id, attempt.fence) for attempt in self._held.values())
+        self._control.send(Report(held=held, in_flight=tuple(self._leasing.in_flight)))
+
+    def _reopen(self, session: SessionId) -> None:
+        self._leasing.close()
+        for attempt in list(self._held.values()):
+            self._forget(attempt)
+        if not self._is_draining:
+            self._opening = asyncio.create_task(self._open(session))
+
+    def _cancel(self, run_id: RunId) -> None:
+        attempt = self._held.get(run_id)
+        if attempt is None:
+            return
+        if attempt.phase is Phase.EXECUTING:
+            self._overrun.cancel(attempt, "it was asked to stop")
+        elif attempt.phase is not Phase.ENDED:
+            self._forget(attempt)
+
+    def _lose(self, run_id: RunId, fence: int) -> None:
+        attempt = self._held.get(run_id)
+        if attempt is not None and attempt.fence == fence and attempt.phase is not Phase.ENDED:
+            self._forget(attempt)
+
+    # ---- leases ----
+
+    async def _announce(self, fence: int) -> None:
+        await self._control.flushed()
+        self._control.send(Announced(fence=fence))
+
+    def _receive(self, leases: Sequence[Lease]) -> None:
+        if self._is_draining:
+            for lease in leases:
+                self._returns.put(Holder(run_id=lease.run_id, fence=lease.fence))
+            return
+        begun = [attempt for lease in leases if (attempt := self._take(lease)) is not None]
+        if begun and self._is_solo:
+            self._leasing.end()
+        if begun:
+            self._loop.call_later(START_AFTER, self._show_started, begun)
+            self._show_load()
+
+    def _take(self, lease: Lease) -> Attempt | None:
+        known = self._held.get(lease.run_id)
+        if not lease.is_resumed:
+            if known is not None:
+                self._forget(known)
+            return self._start(lease)
+        if known is None or known.stop_reason is not None:
+            # The database believes that the run is still in this memory: forget it, and let it start from its top.
+            self._returns.put(Holder(run_id=lease.run_id, fence=lease.fence))
+            return None
+        return self._resume(known, lease)
+
+    def _resume(self, attempt: Attempt, lease: Lease) -> Attempt:
+        phase = attempt.phase
+        attempt.adopt(lease)
+        if phase is Phase.WAITING:
+            self._room.take(attempt.kind)
+            self._enter_thread(attempt, attempt.record)
+            self._note_down(attempt)
+            self._overrun.watch(attempt)
+            self._teller.tell(EventKind.RESUMED, attempt)
+        elif attempt.outcome is not None:
+            # Its code ended while the database still waited for something it had given up.
+            attempt.phase, attempt.outcome = Phase.ENDED, replace(attempt.outcome, holder=attempt.holder)
+            self._outcomes.put(attempt.outcome)
+        return attempt
+
+    def _start(self, lease: Lease) -> Attempt:
+        kind = Isolation.PROCESS if self._is_solo else lease.isolation
+        attempt = Attempt(lease, kind, self, now)
+        self._held[lease.run_id] = attempt
+        self._room.take(kind)
+        self._note_down(attempt)
+        scope = AttemptScope(
+            attempt,
+            calls=self._calls,
+            lines=self._lines,
+            log_rank=self._rank,
+            loop=self._loop,
+            context=self._context_of,
+        )
+        context = contextvars.Context()
+        context.run(run_scope.enter, scope)
+        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note)
+        attempt.task = asyncio.Task(coroutine, loop=self._loop, context=context)
+        self._overrun.watch(attempt)
+        self._teller.tell(EventKind.STARTED, attempt)
+        return attempt
+
+    def _note_down(self, attempt: Attempt) -> None:
+        attempt.record = attempt.record or self._note.acquire()
+        most = attempt.lease.max_duration
+        self._note.describe(
+            attempt.record,
+            Noted(
+                run_id=attempt.run_id,
+                task_id=attempt.task_id,
+                fence=attempt.fence,
+                deadline=None if most is None else now() - attempt.elapsed + most,
+            ),
+        )
+
+    def _context_of(self, attempt: Attempt) -> Context:
+        task = registry.get(attempt.task_id)
+        if task is None:
+            raise DetentError(f'task "{attempt.task_id}" of run {attempt.run_id} is not in this worker any more')
+        settings = self._settings
+        return Context.from_lease(attempt.lease, task, environment=settings.environment, project=settings.project)
+
+    def _show_started(self, begun: Sequence[Attempt]) -> None:
+        for attempt in begun:
+            if attempt.phase is Phase.EXECUTING and attempt.stop_reason is None:
+                self._starts.put(attempt.holder)
+
+    # ---- the code of a run ----
+
+    async def _execute(self, attempt: Attempt, scope: AttemptScope) -> None:
+        outcome: AttemptOutcome | None = None
+        try:
+            outcome = await self._executor.execute(attempt, scope)
+            self._capture.end(scope)
+            if self._lines.has_unsent(attempt) and not attempt.is_dropped:
+                await self._lines.flushed(attempt.last_line)
+        finally:
+            self._ended(attempt, outcome)
+
+    def _ended(self, attempt: Attempt, outcome: AttemptOutcome | None) -> None:
+        was_waiting = attempt.phase is Phase.WAITING
+        attempt.phase = Phase.ENDED
+        attempt.task = None
+        self._overrun.unwatch(attempt)
+        self._note.release(attempt.record)
+        attempt.record = 0
+        if attempt.is_dropped:
+            self._leaving.discard(attempt)
+        elif attempt.is_fenced:
+            self._say_ended(attempt)
+        elif attempt.stop_reason is None:
+            attempt.outcome = outcome or _unexplained(attempt)
+            if was_waiting:
+                attempt.phase = Phase.PARKED
+            else:
+                self._outcomes.put(attempt.outcome)
+        if not was_waiting:
+            self._give_room(attempt)
+
+    def _give_room(self, attempt: Attempt) -> None:
+        self._room.give(attempt.kind)
+        self._leasing.has_room(attempt.kind)
+        if self._is_full:
+            self._show_load()
+        self._notice_quiet()
+
+    def _completed(self, outcome: AttemptOutcome, answer: Completed | Stale | None) -> None:
+        attempt = self._held.get(outcome.holder.run_id)
+        if attempt is None or attempt.fence != outcome.holder.fence:
+            return
+        if attempt.stop_reason is Stop.OVERRUN:
+            attempt.is_fenced = True
+            self._teller.tell(EventKind.TIMED_OUT, attempt)
+            if attempt.phase is Phase.ENDED:
+                self._say_ended(attempt)
+            return
+        del self._held[attempt.run_id]
+        if isinstance(answer, Stale):
+            # Cancelled or handed on while it finished: if it was cancelled, its slot is given back by this.
+            self._endings.put(attempt.holder)
+        else:
+            self._tell_outcome(attempt, outcome, answer)
+            if attempt.run_id in self._awaited:
+                self._leasing.wake()
+        self._notice_quiet()
+
+    def _not_completed(self, outcome: AttemptOutcome, error: Exception) -> None:
+        """The backend takes this outcome from nobody: fail the run with the reason, once."""
+        log.error("the outcome of run %s was refused: %s", outcome.holder.run_id, error)
+        attempt = self._held.get(outcome.holder.run_id)
+        if attempt is None or attempt.fence != outcome.holder.fence:
+            return
+        if isinstance(outcome, Succeeded):
+            self._outcomes.put(_undeliverable(outcome, error))
+        else:
+            del self._held[attempt.run_id]
+
+    def _tell_outcome(self, attempt: Attempt, outcome: AttemptOutcome, answer: Completed | None) -> None:
+        if isinstance(outcome, Succeeded):
+            self._teller.tell(EventKind.SUCCEEDED, attempt)
+        elif answer is not None and answer.status is RunStatus.QUEUED:
+            self._teller.tell(EventKind.RETRIED, attempt, str(outcome.error))
+        else:
+            self._teller.tell(EventKind.FAILED, attempt, str(outcome.error))
+
+    def _say_ended(self, attempt: Attempt) -> None:
+        """The code of a run that was over already has ended, too."""
+        self._held.pop(attempt.run_id, None)
+        self._endings.put(attempt.holder)
+        if attempt.stop_reason is Stop.CANCELLED:
+            self._teller.tell(EventKind.CANCELLED, attempt)
+        self._notice_quiet()
+
+    # ---- what attempts say (`Host`) ----
+
+    def suspended(self, attempt: Attempt) -> None:
+        self._overrun.unwatch(attempt)
+        self._enter_thread(attempt, 0)
+        self._teller.tell(EventKind.WAITING, attempt)
+        self._give_room(attempt)
+        if self._is_draining:
+            self._return(attempt)
+        elif self._is_solo:
+            # A lease call that would resume it might bring another run, which would then not be alone.
+            self.drain(None)
+
+    def lost(self, attempt: Attempt) -> None:
+        self._forget(attempt)
+
+    def vanished(self, attempt: Attempt) -> None:
+        if attempt.phase in {Phase.EXECUTING, Phase.WAITING}:
+            self._ended(attempt, None)
+
+    def awaits(self, run_id: RunId) -> None:
+        self._awaited[run_id] = self._awaited.get(run_id, 0) + 1
+        self._leasing.wake()
+
+    def awaits_no_more(self, run_id: RunId) -> None:
+        left = self._awaited.pop(run_id, 1) - 1
+        if left:
+            self._awaited[run_id] = left
+
+    def _enter_thread(self, attempt: Attempt, record: int) -> None:
+        if attempt.thread is not None:
+            self._note.enter_thread(attempt.thread, record)
+
+    # ---- ending early ----
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Drop this copy: it is somebody else's, or starts again."""
+        if self._held.get(attempt.run_id) is attempt:
+            del self._held[attempt.run_id]
+        if attempt.phase is not Phase.ENDED and not attempt.is_dropped:
+            self._leaving.add(attempt)
+            self._overrun.drop(attempt)
+        self._notice_quiet()
+
+    def _return(self, attempt: Attempt) -> None:
+        """Hand a run back as it is; its code is left alone, for this process is about to end."""
+        self._held.pop(attempt.run_id, None)
+        self._returns.put(attempt.holder)
+        self._teller.tell(EventKind.HANDED_BACK, attempt)
+
+    def _time_out(self, outcome: TimedOut) -> None:
+        self._outcomes.put(outcome)
+
+    def _poison(self, attempt: Attempt) -> None:
+        """Code that does not end has spoilt this process: the others finish or suspend, then it ends."""
+        self._control.send(Poisoned(run_id=attempt.run_id, task_id=attempt.task_id))
+        self._leaving.add(attempt)
+        self._held.pop(attempt.run_id, None)
+        self.drain(None)
+        self._notice_quiet()
+
+    def drain(self, grace: float | None) -> None:
+        """Lease no more; hand back what waits, give what executes *grace* seconds (None: all it needs), then finish."""
+        if self._drain is None:
+            self._is_draining = True
+            self._leasing.end()
+            self._drain = self._loop.create_task(self._draining(grace), context=contextvars.Context())
+
+    async def _draining(self, grace: float | None) -> None:
+        for attempt in [held for held in self._held.values() if held.phase in {Phase.WAITING, Phase.PARKED}]:
+            self._return(attempt)
+        try:
+            async with asyncio.timeout(grace):
+                while self._is_busy():
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            await self._stop_rest()
+        await self._deliver()
+        self._teller.flush()
+        self._control.send(Finished())
+        self._finished.set()
+
+    def _is_busy(self) -> bool:
+        return bool(self._leasing.in_flight) or any(
+            attempt.phase is Phase.EXECUTING and attempt.stop_reason is not Stop.OVERRUN
+            for attempt in self._held.values()
+        )
+
+    async def _stop_rest(self) -> None:
+        """Stop what executes before it is handed back, so that nobody executes it twice at once, as far as it lets itself."""
+        rest = [attempt for attempt in self._held.values() if attempt.phase is Phase.EXECUTING]
+        for attempt in rest:
+            attempt.drop()
+        tasks = [attempt.task for attempt in rest if attempt.task is not None and not attempt.is_threaded]
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for attempt in rest:
+            self._return(attempt)
+
+    async def _deliver(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_CALLS):
+                await self._lines.flushed_all()
+                for outbox in (self._outcomes, self._endings, self._returns):
+                    await outbox.emptied()
+        except TimeoutError:
+            log.warning("the database did not answer in time; what it was not told is found out by the next worker")
+
+    def _notice_quiet(self) -> None:
+        if self._is_draining:
+            self._quiet.set()
+        elif self._leasing.is_over and not self._held:
+            self.drain(None)
+
+    def _end_if_idle(self) -> None:
+        if not self._held:
+            self.drain(None)
+
+    def _show_load(self) -> None:
+        is_full = not self._room.has_any or (self._is_solo and bool(self._held))
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            self._control.send(Load(has_room=not is_full, executing=self._room.executing))
+
+
+def _undeliverable(outcome: Succeeded, error: Exception) -> Failed:
+    return Failed(
+        holder=outcome.holder, error=run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT), retry_in=None
+    )
+
+
+def _unexplained(attempt: Attempt) -> Failed:
+    error = run_error.internal("", "the attempt ended without an outcome")
+    return Failed(holder=attempt.holder, error=error, retry_in=None)
+
+
+def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:
+    if is_solo:
+        return {Isolation.PROCESS: 1}
+    return {Isolation.ASYNC: settings.async_slots, Isolation.THREAD: settings.thread_slots}
+
+
+def _takes_signal(attempt: Attempt) -> bool:
+    task = registry.get(attempt.task_id)
+    return task is not None and task.takes_signal
+
+
+def _task_of_run(
+    note: Note,
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[object, object, object],
+    *,
+    context: contextvars.Context | None = None,
+    **options: object,
+) -> asyncio.Task[object]:
+    """Make the tasks that a run's own code starts drive it under the run's name, too."""
+    scope = run_scope.current() if context is None else run_scope.current_in(context)
+    if isinstance(scope, AttemptScope) and not isinstance(coroutine, OnCpu):
+        coroutine = OnCpu(coroutine, scope, note)
+    return asyncio.Task(coroutine, loop=loop, context=context, **options)  # type: ignore[arg-type]

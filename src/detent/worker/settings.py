@@ -1,0 +1,66 @@
+"""What a worker is told, by its command line and the project's config; it travels to the runners as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from detent.protocol.retry import Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Times are seconds."""
+
+    database_url: str
+    environment: str = "dev"
+    project: str = ""
+    sources: tuple[str, ...] = ()
+    """Files and folders that hold the tasks; empty lets the runner discover them as the config says."""
+    folder: str = "."
+    """Where the project lies: runners start there."""
+    version: str | None = None
+    """Name of the code's version; None lets the engine name it."""
+    runners: int = 2
+    async_slots: int = 500
+    """Runs on the event loop of one runner at once."""
+    thread_slots: int = 32
+    solo_limit: int = 4
+    """Processes at once for runs that must be alone in one."""
+    max_attempts: int = 3
+    retry_factor: float = 2
+    retry_min: float = 1
+    retry_max: float = 10
+    retry_randomize: bool = True
+    is_retrying: bool = True
+    """False turns retries off (`Retries(enabled_in_dev=False)`)."""
+    max_duration: float | None = None
+    """Of one attempt of a task that has none of its own."""
+    log_level: str = "info"
+    echo_output: bool = False
+    """What runs print also goes to the worker's own output."""
+    send_events: bool = False
+    """Runners tell the supervisor of each run's start and end, for the live lines of `detent dev`."""
+    grace: float = 30
+    """What executing runs are given to end in a drain."""
+    reload_grace: float = 0.5
+    """The same, when their code is being replaced."""
+
+    @property
+    def default_retry(self) -> Retry:
+        return Retry(
+            max_attempts=self.max_attempts,
+            factor=self.retry_factor,
+            min_timeout=self.retry_min,
+            max_timeout=self.retry_max,
+            randomize=self.retry_randomize,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        fields = json.loads(text)
+        return cls(**fields | {"sources": tuple(fields["sources"])})
