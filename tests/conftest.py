@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
 from detent.postgres import embedded
 from detent.postgres.embedded import EmbeddedServer
-from tests.database import Clock, Database, Server, open_database, server_at
-
-# Kept across runs, and shared by all processes that test this checkout.
-FOLDER = Path(__file__).parent.parent / ".detent-test"
-
+from tests.database import FOLDER, Clock, Database, Server, open_database, server_at
 
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[EmbeddedServer]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -19,6 +20,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from detent.migrations import apply, load
 
+# Of the embedded server; kept across runs, and shared by all processes that test this checkout.
+FOLDER = Path(__file__).parent.parent / ".detent-test"
 TEMPLATE_PREFIX = "detent_template_"
 DATABASE_PREFIX = "detent_test_"
 TEMPLATE_LOCK = int.from_bytes(b"template")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncClientCursor, AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from detent.errors import DatabaseRightsError, DatabaseUnreachableError, DatabaseVersionError
@@ -22,17 +22,17 @@ async def connect(conninfo: str) -> AsyncIterator[AsyncConnection]:
     Raises DatabaseUnreachableError, DatabaseVersionError and DatabaseRightsError, the last two also for what is
     refused while it is used.
     """
-    connection = await _open(conninfo)
-    try:
-        async with connection:
-            _check_version(connection)
+    async with await _open(conninfo) as connection:
+        _check_version(connection)
+        user = connection.info.user
+        try:
             yield connection
-    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
-        raise DatabaseRightsError(connection.info.user, _first_line(error)) from error
-    except psycopg.OperationalError as error:
-        if not connection.broken:
-            raise
-        raise DatabaseUnreachableError(target(conninfo), _first_line(error)) from error
+        except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+            raise DatabaseRightsError(user, _first_line(error)) from error
+        except psycopg.OperationalError as error:
+            if not connection.closed:
+                raise
+            raise DatabaseUnreachableError(target(conninfo), _first_line(error)) from error
 
 
 def target(conninfo: str) -> str:
@@ -47,7 +47,9 @@ def target(conninfo: str) -> str:
 async def _open(conninfo: str) -> AsyncConnection:
     try:
         patient = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT, **conninfo_to_dict(conninfo)})
-        return await AsyncConnection.connect(patient, autocommit=True, prepare_threshold=None)
+        # Values are put into statements here, not by the server: its portal for a statement with parameters keeps a
+        # snapshot until the transaction ends.
+        return await AsyncConnection.connect(patient, autocommit=True, cursor_factory=AsyncClientCursor)
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         if "permission denied" in str(error):
             raise DatabaseRightsError(str(conninfo_to_dict(conninfo).get("user")), _first_line(error)) from error

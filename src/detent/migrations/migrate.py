@@ -83,10 +83,10 @@ async def _apply_one(connection: AsyncConnection, conninfo: str, migration: Migr
             return False
         try:
             await _execute(connection, conninfo, migration)
-        except errors.InsufficientPrivilege:
+        except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction):
             raise
         except psycopg.Error as error:
-            if connection.broken:
+            if connection.closed:
                 raise
             raise MigrationError(str(migration), str(error)) from error
         await connection.execute(RECORD, (migration.version, migration.name, migration.checksum))

@@ -87,7 +87,7 @@ begin
   join detent.idempotency_keys as held on held.environment_id = environment and held.task_id = r.task and held.key = r.key;
 end $$;
 
-CREATE FUNCTION detent.count_items(finished uuid[]) RETURNS uuid[]
+CREATE FUNCTION detent.count_items(ended uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql
     AS $$
 declare
@@ -97,15 +97,15 @@ begin
     insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output, error)
     select batches.id, history.batch_index, history.id, history.environment_id, history.task_id, history.status, history.output, history.error
     from detent.history join detent.batches on batches.id = history.batch_id and batches.is_awaited
-    where history.id = any(finished) and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    where history.id = any(ended) and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
     on conflict do nothing
     returning batch_id
   ), cached as (
     update detent.batch_items as item
     set task_id = history.task_id, run_status = history.status, output = history.output, error = history.error
     from detent.history
-    where item.run_id = any(finished) and item.run_status is null and history.id = item.run_id
-      and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f)
+    where item.run_id = any(ended) and item.run_status is null and history.id = item.run_id
+      and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
     returning item.batch_id
   ), counted as (
     select batch_id, count(*)::integer as n
@@ -169,12 +169,12 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION detent.forget_journals(finished uuid[]) RETURNS void
+CREATE FUNCTION detent.forget_journals(ended uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
   with entry as (
-    delete from detent.journal where run_id = any(finished) returning ref, kind
+    delete from detent.journal where run_id = any(ended) returning ref, kind
   ), item as (
     delete from detent.batch_items where batch_id in (select ref from entry where kind = 'batch_wait')
   ), batch as (
@@ -182,7 +182,7 @@ begin
   )
   delete from detent.waitpoints
   where id in (select ref from entry where kind in ('time', 'child', 'batch_wait')) and not is_shared;
-  delete from detent.waits where run_id = any(finished);
+  delete from detent.waits where run_id = any(ended);
 end $$;
 
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
@@ -256,10 +256,10 @@ begin
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
       idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
     select
-      run.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
+      fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.max_duration, key, user_key, scope,
       coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
-    from run join fresh on fresh.id = run.id left join detent.inputs as parent on parent.run_id = fresh.parent
+    from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id)
@@ -364,23 +364,23 @@ begin
   raise exception 'run % cannot go from % to %', old.id, old.status, new.status using errcode = 'check_violation';
 end $$;
 
-CREATE FUNCTION detent.release_waiters(finished uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+CREATE FUNCTION detent.release_waiters(ended uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     AS $$
 declare
-  complete uuid[] := detent.count_items(finished);
+  complete uuid[] := detent.count_items(ended);
 begin
-  perform from detent.waitpoints where id = any(finished || complete) order by id for update;
+  perform from detent.waitpoints where id = any(ended || complete) order by id for update;
   update detent.waitpoints
   set completed_at = history.finished_at, run_status = history.status, output = history.output, error = history.error
   from detent.history
-  where waitpoints.id = any(finished) and waitpoints.completed_at is null and history.id = waitpoints.id
-    and history.finished_at >= (select min(detent.made_at(f)) from unnest(finished) as f);
+  where waitpoints.id = any(ended) and waitpoints.completed_at is null and history.id = waitpoints.id
+    and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f);
   if complete <> '{}' then
     update detent.waitpoints set completed_at = detent.now() where id = any(complete) and completed_at is null;
   end if;
   return query select 'woken', woken.run_id, 'QUEUED', woken.session_id, false
-  from detent.wake_waiters(finished || complete) as woken;
+  from detent.wake_waiters(ended || complete) as woken;
 end $$;
 
 CREATE FUNCTION detent.renew_session(environment integer, session uuid, held json, in_flight bigint[]) RETURNS TABLE(what text, run_id uuid)
@@ -428,7 +428,7 @@ CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_i
 declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
-  awaited uuid[]; journalled uuid[]; batches uuid[];
+  awaited uuid[]; journalled uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
@@ -454,18 +454,21 @@ begin
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
     on conflict do nothing
-  ), input as (
-    delete from detent.inputs using gone where inputs.run_id = gone.id returning inputs.*
+  ), over as (
+    -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
+    delete from detent.inputs using gone where inputs.run_id = gone.id
+    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
+      parent_id, batch_id, batch_index, output, error
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
     select
-      gone.id, gone.environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
-    from gone join input on input.run_id = gone.id
+      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
+    from over
   ), unqueued as (
     delete from detent.ready using gone
     where gone.status = 'QUEUED' and ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id

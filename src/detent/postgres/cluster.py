@@ -12,7 +12,9 @@ from detent.postgres import binaries, home
 from detent.postgres.binaries import DISTRIBUTION, Binaries
 from detent.postgres.home import Home
 
-DATABASE = USER = "detent"
+DATABASE = "detent"
+# Not "detent" too: a user's own schema is first in the search path, and would take in the tables of applications.
+USER = "postgres"
 INITDB_TIMEOUT = 120
 LOG_LIMIT_BYTES = 10_000_000
 TAIL_LINES = 8
