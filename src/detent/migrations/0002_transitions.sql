@@ -462,6 +462,90 @@ begin
   return coalesce(complete, '{}');
 end $$;
 
+-- ---- leasing --------------------------------------------------------------------------------------------------------
+
+-- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind.
+-- Few lanes are merged strictly by position; of many, a random share each.
+create function detent.lease_runs(by_session uuid, by_fence bigint, slots json, most_lanes integer)
+returns table (
+  id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
+  created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
+  payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
+  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
+#variable_conflict use_column
+begin
+  return query
+  with session as (
+    select id, environment_id, version_id from detent.sessions
+    where id = by_session and ended_at is null
+    for share
+  ), lane as materialized (
+    select lanes.id, tasks.isolation, tasks.max_attempts, tasks.max_duration,
+      (slots ->> tasks.isolation)::integer as room
+    from session
+    join detent.version_tasks as tasks on tasks.version_id = session.version_id
+    join detent.lanes on lanes.environment_id = session.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
+    where exists (select from detent.ready where ready.lane_id = lanes.id)
+    order by random()
+    limit most_lanes
+  ), share as (
+    select count(*) as lanes from lane
+  ), head as (
+    select ready.row, ready.run_id, ready.position, ready.resident_session,
+      case when ready.is_solo then 'process' else lane.isolation end as isolation, lane.max_attempts, lane.max_duration
+    from share, lane cross join lateral (
+      select ready.ctid as row, ready.* from detent.ready
+      where ready.lane_id = lane.id
+        and case when is_solo then (slots ->> 'process')::integer else lane.room end > 0
+        and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
+      order by position, run_id
+      limit case when share.lanes <= 8 then lane.room + (slots ->> 'process')::integer
+        else 1 + 2 * lane.room / share.lanes end
+      for update skip locked
+    ) as ready
+  ), chosen as materialized (
+    select * from (
+      select *, row_number() over (partition by isolation order by position, run_id) as place from head
+    ) as ranked
+    where place <= (slots ->> isolation)::integer
+  ), taken as (
+    delete from detent.ready where ctid = any(array(select chosen.row from chosen))
+  ), leased as (
+    update detent.runs
+    set status = 'DEQUEUED', session_id = by_session, fence = by_fence,
+        leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
+        attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
+        version_id = session.version_id,
+        max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
+    from chosen, session
+    where runs.id = chosen.run_id and runs.status = 'QUEUED'
+    returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
+      runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
+      chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
+  ), delivered as (
+    delete from detent.waits using leased where leased.waits > 0 and waits.run_id = leased.id
+    returning waits.run_id, waits.operation, waits.waitpoint_id
+  ), result as (
+    select delivered.run_id, json_agg(json_build_array(
+      delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
+      waitpoints.output, waitpoints.error)) as results
+    from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
+    group by delivered.run_id
+  )
+  select
+    leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
+    inputs.created_at, leased.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
+    case when not leased.is_resumed then inputs.payload end as payload,
+    case when not leased.is_resumed then inputs.metadata end as metadata,
+    leased.max_attempts, coalesce(inputs.max_duration, leased.task_max_duration) as max_duration, inputs.idempotency_user_key,
+    versions.name as version, leased.parent_id, inputs.root_id, leased.batch_id, inputs.replay_of, inputs.is_test
+  from leased
+  join detent.inputs on inputs.run_id = leased.id
+  join detent.versions on versions.id = leased.version_id
+  left join result on result.run_id = leased.id
+  order by leased.position, leased.id;
+end $$;
+
 -- ---- ending ---------------------------------------------------------------------------------------------------------
 
 -- The one place where a run ends or goes back for another attempt. An outcome with a fence applies to a run held under it;
@@ -777,3 +861,19 @@ select
   created_at, payload, metadata, tags, queue, concurrency_key, priority,
   max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, false, false
 from detent.history;
+
+-- These functions look up some hundred rows by key in tables of any size. A plan made while a table was small would go on
+-- reading it whole when it has grown, until it is analyzed again: so they never hash, merge or scan.
+do $$
+declare
+  name text;
+begin
+  foreach name in array array[
+    'claim_keys', 'insert_runs', 'suspend_runs', 'wake_waiters', 'trigger_children', 'make_run_waitpoints', 'wait_for_time',
+    'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'end_session', 'renew_session', 'tick'
+  ] loop
+    execute format('alter function detent.%I set enable_hashjoin = off', name);
+    execute format('alter function detent.%I set enable_mergejoin = off', name);
+    execute format('alter function detent.%I set enable_seqscan = off', name);
+  end loop;
+end $$;
