@@ -41,6 +41,9 @@ end $$;
 
 CREATE FUNCTION detent.cancel_runs(environment integer, ids uuid[], error text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
   level uuid[] := ids;
@@ -58,6 +61,9 @@ end $$;
 
 CREATE FUNCTION detent.claim_keys(environment integer, requests json) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -123,6 +129,9 @@ end $$;
 
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -187,6 +196,9 @@ end $$;
 
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 begin
@@ -216,6 +228,9 @@ end $$;
 
 CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -299,6 +314,86 @@ begin
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
 end $$;
 
+CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  with session as (
+    select id, environment_id, version_id from detent.sessions
+    where id = by_session and ended_at is null
+    for share
+  ), lane as materialized (
+    select lanes.id, tasks.isolation, tasks.max_attempts, tasks.max_duration,
+      (slots ->> tasks.isolation)::integer as room
+    from session
+    join detent.version_tasks as tasks on tasks.version_id = session.version_id
+    join detent.lanes on lanes.environment_id = session.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
+    where exists (select from detent.ready where ready.lane_id = lanes.id)
+    order by random()
+    limit most_lanes
+  ), share as (
+    select count(*) as lanes from lane
+  ), head as (
+    select ready.row, ready.run_id, ready.position, ready.resident_session,
+      case when ready.is_solo then 'process' else lane.isolation end as isolation, lane.max_attempts, lane.max_duration
+    from share, lane cross join lateral (
+      select ready.ctid as row, ready.* from detent.ready
+      where ready.lane_id = lane.id
+        and case when is_solo then (slots ->> 'process')::integer else lane.room end > 0
+        and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
+      order by position, run_id
+      limit case when share.lanes <= 8 then lane.room + (slots ->> 'process')::integer
+        else 1 + 2 * lane.room / share.lanes end
+      for update skip locked
+    ) as ready
+  ), chosen as materialized (
+    select * from (
+      select *, row_number() over (partition by isolation order by position, run_id) as place from head
+    ) as ranked
+    where place <= (slots ->> isolation)::integer
+  ), taken as (
+    delete from detent.ready where ctid = any(array(select chosen.row from chosen))
+  ), leased as (
+    update detent.runs
+    set status = 'DEQUEUED', session_id = by_session, fence = by_fence,
+        leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
+        attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
+        version_id = session.version_id,
+        max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
+    from chosen, session
+    where runs.id = chosen.run_id and runs.status = 'QUEUED'
+    returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
+      runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
+      chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
+  ), delivered as (
+    delete from detent.waits using leased where leased.waits > 0 and waits.run_id = leased.id
+    returning waits.run_id, waits.operation, waits.waitpoint_id
+  ), result as (
+    select delivered.run_id, json_agg(json_build_array(
+      delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
+      waitpoints.output, waitpoints.error)) as results
+    from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
+    group by delivered.run_id
+  )
+  select
+    leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
+    inputs.created_at, leased.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
+    case when not leased.is_resumed then inputs.payload end as payload,
+    case when not leased.is_resumed then inputs.metadata end as metadata,
+    leased.max_attempts, coalesce(inputs.max_duration, leased.task_max_duration) as max_duration, inputs.idempotency_user_key,
+    versions.name as version, leased.parent_id, inputs.root_id, leased.batch_id, inputs.replay_of, inputs.is_test
+  from leased
+  join detent.inputs on inputs.run_id = leased.id
+  join detent.versions on versions.id = leased.version_id
+  left join result on result.run_id = leased.id
+  order by leased.position, leased.id;
+end $$;
+
 CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -331,6 +426,9 @@ end $$;
 
 CREATE FUNCTION detent.make_run_waitpoints(targets uuid[]) RETURNS void
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
   with locked as materialized (
@@ -385,6 +483,9 @@ end $$;
 
 CREATE FUNCTION detent.renew_session(environment integer, session uuid, held json, in_flight bigint[]) RETURNS TABLE(what text, run_id uuid)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -423,6 +524,9 @@ $$;
 
 CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -500,6 +604,9 @@ end $$;
 
 CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
   environment integer;
@@ -527,6 +634,9 @@ end $$;
 
 CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamp with time zone)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -567,6 +677,9 @@ end $$;
 
 CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_variable
 declare
@@ -620,6 +733,9 @@ end $$;
 
 CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean) RETURNS TABLE(i integer, run_id uuid, is_cached boolean, is_suspended boolean, run_status text, task_id text, output text, error text)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -690,6 +806,9 @@ end $$;
 
 CREATE FUNCTION detent.wait_for_time(environment integer, requests json) RETURNS TABLE(i integer, is_suspended boolean)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -733,6 +852,9 @@ end $$;
 
 CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid, session_id uuid)
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 begin
