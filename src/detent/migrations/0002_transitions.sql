@@ -863,7 +863,7 @@ select
 from detent.history;
 
 -- These functions look up some hundred rows by key in tables of any size. A plan made while a table was small would go on
--- reading it whole when it has grown, until it is analyzed again: so they never hash, merge or scan.
+-- reading it whole when it has grown, until it is analyzed again: so they never hash, merge or scan. Planning them at every call would cost more than executing them.
 do $$
 declare
   name text;
@@ -875,5 +875,6 @@ begin
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);
     execute format('alter function detent.%I set enable_seqscan = off', name);
+    execute format('alter function detent.%I set plan_cache_mode = force_generic_plan', name);
   end loop;
 end $$;

@@ -44,6 +44,7 @@ CREATE FUNCTION detent.cancel_runs(environment integer, ids uuid[], error text) 
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   level uuid[] := ids;
@@ -64,6 +65,7 @@ CREATE FUNCTION detent.claim_keys(environment integer, requests json) RETURNS TA
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -132,6 +134,7 @@ CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], error text, is
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -199,6 +202,7 @@ CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_l
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
@@ -231,6 +235,7 @@ CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys 
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -319,6 +324,7 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, 
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
@@ -429,6 +435,7 @@ CREATE FUNCTION detent.make_run_waitpoints(targets uuid[]) RETURNS void
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   with locked as materialized (
@@ -486,6 +493,7 @@ CREATE FUNCTION detent.renew_session(environment integer, session uuid, held jso
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -527,6 +535,7 @@ CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_i
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -607,6 +616,7 @@ CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   environment integer;
@@ -637,6 +647,7 @@ CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, 
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -680,6 +691,7 @@ CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests j
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_variable
 declare
@@ -736,6 +748,7 @@ CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -809,6 +822,7 @@ CREATE FUNCTION detent.wait_for_time(environment integer, requests json) RETURNS
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -855,6 +869,7 @@ CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid,
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
