@@ -1,0 +1,208 @@
+"""A runner as its supervisor sees it: a process, a channel, a note, and a session in its name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+from detent.protocol import ids, run_error
+from detent.protocol.ids import RunId, SessionId
+from detent.protocol.models import Holder, Renewal, SessionEnd
+from detent.protocol.run_error import ErrorCode, RunError
+from detent.worker.control import Announced, Channel, Hello, Message, Report
+from detent.worker.note import Note
+from detent.worker.process import INHERITED, Inherited
+from detent.worker.settings import WorkerSettings
+
+_CLOSING_SECONDS = 1.0
+_STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_KILLS = {signal.SIGKILL, signal.SIGABRT}
+
+
+@dataclass(slots=True)
+class Watched:
+    """What the supervisor last saw of a runner's loop, by its own clock."""
+
+    tick: int = -1
+    moved_at: float = field(default_factory=time.monotonic)
+    stopped_at: float | None = None
+    is_condemned: bool = False
+    """Runs in it are being ended, and then it."""
+    told_at: float = 0.0
+    """For how long the present blockage had lasted when it was last logged."""
+
+
+class Child:
+    """One runner process, from its start to its end."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        generation: int,
+        is_solo: bool = False,
+        is_spare: bool = False,
+    ) -> None:
+        self.settings, self.generation, self.is_solo, self.is_spare = settings, generation, is_solo, is_spare
+        self.session = ids.new_session_id()
+        self.watched = Watched()
+        self.is_up = False
+        self.has_room = True
+        self.is_leaving = False
+        """Drains or is poisoned: it gets no more work, and its end needs no replacement."""
+        self.is_finished = False
+        """Has said that nothing is left to do."""
+        self.is_killed = False
+        """By this supervisor: what it executed is not to blame."""
+        self.held: tuple[tuple[str, int], ...] = ()
+        self.in_flight: set[int] = set()
+        self.reported = asyncio.Event()
+        self.started_at = time.monotonic()
+        self._is_closed = False
+        self._closed = asyncio.Event()
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def start(self, command: Sequence[str], receive: Callable[[Message], None]) -> None:
+        loop = asyncio.get_running_loop()
+        end, far_end = socket.socketpair()
+        self._spawn(command, far_end)
+        threading.Thread(target=self._wait, args=(loop,), name="detent-child", daemon=True).start()
+        self._channel = await Channel.open(end, receive, self._closed.set)
+        self.send(
+            Hello(
+                settings=self.settings.to_json(),
+                session_id=self.session,
+                is_solo=self.is_solo,
+                is_spare=self.is_spare,
+            )
+        )
+
+    def _spawn(self, command: Sequence[str], far_end: socket.socket) -> None:
+        self.note, note_fd = Note.create()
+        far_life, self._life = os.pipe()
+        inherited = Inherited(control=far_end.fileno(), life=far_life, note=note_fd, parent=os.getpid())
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                pass_fds=(far_end.fileno(), far_life, note_fd),
+                env=os.environ | {INHERITED: inherited.to_json()},
+                cwd=self.settings.folder,
+                stdin=subprocess.DEVNULL,
+                # Its own session: what a terminal sends to the group is for the supervisor to decide.
+                start_new_session=True,
+            )
+        finally:
+            far_end.close()
+            os.close(far_life)
+            os.close(note_fd)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._exited.done()
+
+    @property
+    def is_working(self) -> bool:
+        return self.is_up and self.is_alive and not self.is_leaving
+
+    def send(self, message: Message) -> None:
+        self._channel.send(message)
+
+    def kill(self) -> None:
+        self.is_killed = True
+        if self.is_alive:
+            self._process.kill()
+
+    def new_session(self) -> SessionId:
+        """Forget the old session, which others have ended, and what was held under it."""
+        self.session, self.is_up = ids.new_session_id(), False
+        self.held, self.in_flight = (), set()
+        return self.session
+
+    async def exited(self) -> None:
+        """Return when the process has ended and all that it said has been read."""
+        await asyncio.shield(self._exited)
+        try:
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await self._closed.wait()
+        except TimeoutError:
+            pass  # a process that the user's code started has inherited the channel and lives on
+
+    def close(self) -> None:
+        """Free what the supervisor keeps of it. A second time does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._channel.close()
+            os.close(self._life)
+            self.note.close()
+
+    # ---- what is renewed ----
+
+    def take_report(self, report: Report) -> None:
+        self.held, self.in_flight = report.held, set(report.in_flight)
+        self.reported.set()
+
+    def take_announced(self, announced: Announced) -> None:
+        self.in_flight.add(announced.fence)
+
+    def renewal(self) -> Renewal:
+        held = tuple(Holder(run_id=RunId(run_id), fence=fence) for run_id, fence in self.held)
+        return Renewal(session_id=self.session, held=held, in_flight=tuple(self.in_flight))
+
+    # ---- how it ended ----
+
+    def post_mortem(self) -> SessionEnd:
+        """Return what its session ends with: who was on the CPU when it died, and of what it died."""
+        if self.is_killed or self.is_finished:
+            return SessionEnd(session_id=self.session)
+        code = self._exited.result()
+        return SessionEnd(session_id=self.session, suspects=self._suspects(code), error=describe_exit(code))
+
+    def _suspects(self, code: int) -> tuple[RunId, ...]:
+        noted = tuple(run.run_id for run in self.note.on_cpu())
+        if noted or -code in {signal.SIGKILL, signal.SIGTERM}:
+            return tuple(dict.fromkeys(noted))
+        # It ended itself and nobody was seen doing it (a thread that user code started): any of them may have been it.
+        return tuple(RunId(run_id) for run_id, _ in self.held)
+
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped the process (SIGSTOP, a debugger)."""
+        try:
+            return psutil.Process(self.pid).status() in _STOPPED
+        except psutil.Error:
+            return False
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        code = self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._exited.set_result, code)
+
+
+def describe_exit(code: int) -> RunError:
+    """Return the error of a run that was alone in a process which ended with *code* (negative: by a signal)."""
+    if code >= 0:
+        return run_error.internal(ErrorCode.PROCESS_EXITED, f"the process of the run exited with code {code}")
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    message = f"the process of the run was ended by {name}"
+    if -code in _FAULTS:
+        return run_error.internal(ErrorCode.PROCESS_SEGFAULT, message)
+    if -code in _KILLS:
+        return run_error.internal(ErrorCode.PROCESS_KILLED, f"{message}; perhaps it ran out of memory")
+    return run_error.internal(ErrorCode.PROCESS_EXITED, message)

@@ -1,0 +1,471 @@
+"""The process without user code: starts the runners, renews for them, passes wake-ups on, and buries them.
+
+What it decides: how many runners there are, whose session is renewed (one that lives and is not stopped), who is to blame for a
+death, and when a process must go. What executes is decided by the database and the runners alone: a supervisor that is gone
+takes its runners with it, and their sessions run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from detent.errors import ApiConnectionError, ConfigError, DetentError
+from detent.protocol import run_error
+from detent.protocol.backend import WorkerBackend
+from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, TimedOut, Wake
+from detent.protocol.run_error import ErrorCode
+from detent.worker.child import Child
+from detent.worker.control import (
+    Announced,
+    AskReport,
+    Cancelled,
+    Drain,
+    Finished,
+    Happened,
+    Load,
+    Lost,
+    Message,
+    NotStarted,
+    Poisoned,
+    Reopen,
+    Report,
+    Up,
+    Work,
+)
+from detent.worker.note import Noted
+from detent.worker.persistence import pauses, persistently
+from detent.worker.reaper import INTERVAL as REAP_INTERVAL
+from detent.worker.reaper import LEASE, Reaper
+from detent.worker.settings import WorkerSettings
+from detent.worker.telling import EventKind, WorkerEvent
+from detent.worker.vigil import Vigil
+
+RENEW_INTERVAL = 5.0
+REPORT_SECONDS = 0.25
+"""How long a renewal waits for the reports of its runners; one whose loop is blocked is renewed by its last report."""
+WATCH_INTERVAL = 0.25
+LAST_CALLS = 5.0
+"""How long ending sessions may take when the worker itself is ending."""
+FAILED_STARTS = 5
+"""Runners that may die in succession before any was up."""
+EXIT_SECONDS = 3.0
+"""From a runner's last word to its exit."""
+MANY = 4
+"""Runs ready at once from which on every runner is woken, not one."""
+
+log = logging.getLogger("detent.worker")
+
+
+class Supervisor:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        backend: WorkerBackend,
+        command: Sequence[str],
+        *,
+        on_event: Callable[[WorkerEvent], None] = lambda event: None,
+    ) -> None:
+        self._settings, self._backend, self._command, self._tell = settings, backend, tuple(command), on_event
+        self._children: list[Child] = []
+        self._generation = self._newest = 0
+        self._reaper = Reaper()
+        self._vigil = Vigil(kill=self._kill, time_out=self._time_out, blocking=self._say_blocking)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._is_ending = False
+        self._failure: str | None = None
+        self._turn = 0
+        self._solo_waiting = 0
+        self._has_process_tasks = False
+        self._reloading = asyncio.Lock()
+        self._failed_starts = 0
+        self._was_up = False
+        self._news = asyncio.Event()
+
+    # ---- life ----
+
+    async def run(self) -> None:
+        """Serve until drained. Raises `ConfigError` when the tasks do not load at the start."""
+        for _ in range(self._settings.runners):
+            await self._add()
+        for serve in (self._renew_forever, self._reap_forever, self._listen_forever, self._watch_forever):
+            self._spawn(serve())
+        try:
+            await self._over.wait()
+        finally:
+            await self._end()
+        if self._failure is not None:
+            raise ConfigError(self._failure)
+
+    def drain(self) -> None:
+        """Lease no more, let what executes end within the grace period, hand back the rest, then return from `run`."""
+        self._is_ending = True
+        for child in self._children:
+            child.is_leaving = True
+            child.send(Drain(grace=self._settings.grace))
+        self._check_over()
+
+    def stop_now(self) -> None:
+        """Kill the runners and hand everything back at once."""
+        self._is_ending = True
+        for child in self._children:
+            child.kill()
+        self._check_over()
+
+    def interrupted(self) -> None:
+        """What a first SIGTERM or SIGINT asks for, and a second."""
+        if self._is_ending:
+            self.stop_now()
+        else:
+            self.drain()
+
+    async def reload(self, sources: Sequence[str] | None = None) -> bool:
+        """Replace the code without losing a run: new runners first, then the old ones drain. False when it does not load."""
+        async with self._reloading:
+            if self._is_ending:
+                return False
+            if sources is not None:
+                self._settings = replace(self._settings, sources=tuple(sources))
+            self._newest += 1
+            new = [await self._add() for _ in range(self._settings.runners)]
+            while any(child.is_alive and not child.is_up for child in new):
+                self._news.clear()
+                await self._news.wait()
+            if not all(child.is_up for child in new):
+                self._abandon(new)
+                return False
+            self._generation = self._newest
+            for child in self._children:
+                if child.generation < self._generation:
+                    child.is_leaving = True
+                    child.send(Drain(grace=self._settings.reload_grace))
+            self._tell(WorkerEvent(kind=EventKind.RELOADED))
+            return True
+
+    def _abandon(self, new: Sequence[Child]) -> None:
+        for child in new:
+            child.is_leaving = True
+            child.kill()
+
+    async def _end(self) -> None:
+        for child in self._children:
+            child.kill()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_CALLS):
+                for child in self._children:
+                    await child.exited()
+                    await self._backend.end_session(child.post_mortem())
+        except (TimeoutError, DetentError) as error:
+            log.warning("what the runners held is found out by the next worker: %s", error)
+        for child in self._children:
+            child.close()
+
+    def _check_over(self) -> None:
+        if self._is_ending and not self._children:
+            self._over.set()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- children ----
+
+    async def _add(self, *, is_solo: bool = False, is_spare: bool = False) -> Child:
+        child = Child(self._settings, generation=self._newest, is_solo=is_solo, is_spare=is_spare)
+        self._children.append(child)
+        await child.start(self._command, lambda message: self._receive(child, message))
+        self._spawn(self._accompany(child))
+        return child
+
+    async def _accompany(self, child: Child) -> None:
+        """Wait for the end of a child, bury it, and replace it."""
+        await child.exited()
+        end = child.post_mortem()
+        child.close()
+        self._news.set()
+        if end.error is not None and child.is_up:
+            self._say_died(child, end)
+        if self._wants_replacement(child):
+            self._spawn(self._replace(child))
+        await self._bury(end)
+        self._children.remove(child)
+        self._check_over()
+
+    async def _bury(self, end: SessionEnd) -> None:
+        try:
+            async with asyncio.timeout(LAST_CALLS if self._is_ending else None):
+                await persistently(self._backend.end_session)(end)
+        except TimeoutError:
+            log.warning(
+                "the database does not answer; session %s will be found lost by the next worker", end.session_id
+            )
+        if end.suspects:
+            self._solo_waiting += len(end.suspects)
+            await self._staff_solos()
+
+    def _wants_replacement(self, child: Child) -> bool:
+        return not (self._is_ending or child.is_leaving or child.is_solo or child.generation != self._generation)
+
+    async def _replace(self, child: Child) -> None:
+        if child.is_up:
+            self._failed_starts = 0
+        else:
+            # It died before it was up: the cause is likely to last.
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS and not self._was_up:
+                self._fail("the runners die while they start; their own output says why")
+                return
+            waits = pauses(0.2, 5.0)
+            await asyncio.sleep([next(waits) for _ in range(min(self._failed_starts, 8))][-1])
+        if not self._is_ending and child.generation == self._generation:
+            await self._add()
+
+    async def _staff_solos(self) -> None:
+        """Start processes for runs that must be alone, and keep one ready when there are tasks that always must."""
+        if self._is_ending:
+            return
+        solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
+        idle = sum(child.has_room for child in solos)
+        room = self._settings.solo_limit - len(solos)
+        wanted = max(self._solo_waiting, int(self._has_process_tasks))
+        for _ in range(min(room, wanted - idle)):
+            await self._add(is_solo=True, is_spare=self._has_process_tasks)
+
+    def _kill(self, child: Child, why: str) -> None:
+        log.warning("runner %d is killed: %s", child.pid, why)
+        self._tell(WorkerEvent(kind=EventKind.RUNNER_KILLED, detail=f"runner {child.pid}: {why}"))
+        child.kill()
+
+    # ---- what runners say ----
+
+    def _receive(self, child: Child, message: Message) -> None:
+        match message:
+            case Announced():
+                child.take_announced(message)
+            case Happened(events=events):
+                for kind, run_id, task_id, attempt, seconds, detail in events:
+                    self._tell(
+                        WorkerEvent(
+                            kind=EventKind(kind),
+                            run_id=run_id,
+                            task_id=task_id,
+                            attempt=attempt,
+                            seconds=seconds,
+                            detail=detail,
+                        )
+                    )
+            case Report():
+                child.take_report(message)
+            case Load(has_room=has_room):
+                self._take_load(child, has_room=has_room)
+            case Up():
+                self._take_up(child, message)
+            case NotStarted(message=why):
+                self._take_not_started(child, why)
+            case Poisoned(run_id=run_id, task_id=task_id):
+                self._take_poisoned(child, run_id, task_id)
+            case Finished():
+                child.is_finished = child.is_leaving = True
+                asyncio.get_running_loop().call_later(EXIT_SECONDS, child.kill)
+            case _:
+                log.error("a supervisor does not expect %r", message)
+
+    def _take_up(self, child: Child, up: Up) -> None:
+        child.is_up = self._was_up = True
+        self._has_process_tasks = up.has_process_tasks
+        self._news.set()
+        if not child.is_solo:
+            self._tell(WorkerEvent(kind=EventKind.UP, detail=f"runner {child.pid}: {', '.join(up.task_ids)}"))
+        if up.has_process_tasks:
+            self._spawn(self._staff_solos())
+
+    def _take_load(self, child: Child, *, has_room: bool) -> None:
+        child.has_room = has_room
+        if child.is_solo and not has_room:
+            self._solo_waiting = max(0, self._solo_waiting - 1)
+            self._spawn(self._staff_solos())
+
+    def _take_not_started(self, child: Child, why: str) -> None:
+        self._news.set()
+        if not self._was_up:
+            self._fail(why)
+            return
+        log.error("a runner did not start: %s", why)
+        self._tell(WorkerEvent(kind=EventKind.NOT_RELOADED, detail=why))
+
+    def _fail(self, why: str) -> None:
+        self._failure = why
+        self._is_ending = True
+        self._over.set()
+
+    def _take_poisoned(self, child: Child, run_id: str, task_id: str) -> None:
+        what = f'run {run_id} of task "{task_id}" does not end; its runner takes no more work and ends after the others'
+        log.warning("%s", what)
+        self._tell(WorkerEvent(kind=EventKind.BLOCKING, run_id=run_id, task_id=task_id, detail=what))
+        if self._wants_replacement(child):
+            self._spawn(self._replace(child))
+        child.is_leaving = True
+
+    # ---- sessions ----
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_INTERVAL)
+            try:
+                await self._renew()
+            except ApiConnectionError as error:
+                log.warning("sessions cannot be renewed: %s", error)
+                self._tell(WorkerEvent(kind=EventKind.DATABASE_AWAY, detail=str(error)))
+            except Exception:
+                log.exception("sessions cannot be renewed")
+
+    async def _renew(self) -> None:
+        renewed = [child for child in self._children if child.is_up and child.is_alive and not child.is_stopped()]
+        if not renewed:
+            return
+        await self._ask_reports(renewed)
+        renewals = {child.session: (child, child.renewal()) for child in renewed if child.is_up}
+        sent = {session: dict(child.held) for session, (child, _) in renewals.items()}
+        for answer in await self._backend.renew_sessions([renewal for _, renewal in renewals.values()]):
+            child, _ = renewals[answer.session_id]
+            if child.session == answer.session_id and child.is_alive:
+                self._take_renewed(child, answer, sent[answer.session_id])
+
+    async def _ask_reports(self, children: Sequence[Child]) -> None:
+        for child in children:
+            child.reported.clear()
+            child.send(AskReport())
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                for child in children:
+                    await child.reported.wait()
+        except TimeoutError:
+            pass  # its loop is blocked: what it announced before is enough
+
+    def _take_renewed(self, child: Child, answer: Renewed, sent: dict[str, int]) -> None:
+        if not answer.is_alive:
+            child.send(Reopen(session_id=child.new_session()))
+            return
+        if answer.cancelled:
+            child.send(Cancelled(run_ids=answer.cancelled))
+        if answer.lost:
+            child.send(Lost(holders=tuple((run_id, sent[run_id]) for run_id in answer.lost if run_id in sent)))
+        if answer.solo_waiting:
+            self._solo_waiting = answer.solo_waiting
+            self._spawn(self._staff_solos())
+
+    async def _reap_forever(self) -> None:
+        while True:
+            try:
+                beats = await self._backend.list_sessions()
+                own = {child.session for child in self._children}
+                for dead in self._reaper.observe(time.monotonic(), beats, own):
+                    await self._reap(dead)
+            except ApiConnectionError:
+                self._reaper.lose_contact()
+            except Exception:
+                log.exception("looking for lost workers failed")
+                self._reaper.lose_contact()
+            await asyncio.sleep(REAP_INTERVAL)
+
+    async def _reap(self, dead: SessionBeat) -> None:
+        error = run_error.internal(ErrorCode.WORKER_LOST, f"its worker has given no sign of life for {LEASE:g} s")
+        returned = await self._backend.end_session(
+            SessionEnd(session_id=dead.session_id, error=error, is_lost=True, beat=dead.beat)
+        )
+        log.warning("session %s of another worker is lost; %d runs are handed back", dead.session_id, returned)
+
+    # ---- wake-ups ----
+
+    async def _listen_forever(self) -> None:
+        for pause in pauses():
+            try:
+                async with self._backend.listen() as wakes:
+                    async for wake in wakes:
+                        self._pass_on(wake)
+            except ApiConnectionError:
+                pass
+            except Exception:
+                log.exception("listening for wake-ups failed; polling meanwhile")
+            await asyncio.sleep(pause)
+
+    def _pass_on(self, wake: Wake) -> None:
+        working = [child for child in self._children if child.is_working]
+        if wake.cancelled:
+            for child in self._children:
+                child.send(Cancelled(run_ids=wake.cancelled))
+        for child in working:
+            if child.session in wake.resumed:
+                child.send(Work())
+        if wake.ready:
+            self._offer(wake.ready, working)
+
+    def _offer(self, ready: int, working: Sequence[Child]) -> None:
+        for child in working:
+            if child.is_solo and child.has_room:
+                child.send(Work())
+        runners = [
+            child for child in working if not child.is_solo and child.has_room and not self._vigil.is_stuck(child)
+        ]
+        if not runners:
+            return
+        if ready < MANY:
+            self._turn += 1
+            runners = [runners[self._turn % len(runners)]]
+        for child in runners:
+            child.send(Work())
+
+    # ---- keeping an eye on them ----
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            try:
+                self._vigil.look(
+                    time.monotonic(), [child for child in self._children if child.is_up and child.is_alive]
+                )
+            except Exception:
+                log.exception("watching the runners failed")
+
+    def _time_out(self, child: Child, overdue: Sequence[Noted]) -> None:
+        self._spawn(self._fence_and_kill(child, overdue))
+
+    async def _fence_and_kill(self, child: Child, overdue: Sequence[Noted]) -> None:
+        """End runs that are over their time in a runner whose loop they hold, then the runner; the others are handed back."""
+        outcomes = [TimedOut(holder=Holder(run_id=run.run_id, fence=run.fence), error=_overran(run)) for run in overdue]
+        await persistently(self._backend.complete_attempts)(outcomes)
+        for run in overdue:
+            self._tell(WorkerEvent(kind=EventKind.TIMED_OUT, run_id=run.run_id, task_id=run.task_id))
+        self._kill(child, f"run {overdue[0].run_id} is over its max_duration and holds the interpreter")
+
+    def _say_blocking(self, child: Child, noted: Sequence[Noted], seconds: float) -> None:
+        for run in noted:
+            place = f"the event loop of runner {child.pid}"
+            what = f'run {run.run_id} of task "{run.task_id}" has blocked {place} for {seconds:.0f} s'
+            log.warning("%s; use async calls, or a plain def, which gets a thread", what)
+            self._tell(
+                WorkerEvent(
+                    kind=EventKind.BLOCKING, run_id=run.run_id, task_id=run.task_id, seconds=seconds, detail=what
+                )
+            )
+
+    def _say_died(self, child: Child, end: SessionEnd) -> None:
+        cause = str(end.error.message) if end.error is not None else ""
+        log.warning("runner %d died: %s; its runs are handed back", child.pid, cause)
+        self._tell(WorkerEvent(kind=EventKind.RUNNER_DIED, detail=f"runner {child.pid}: {cause}"))
+        for run in end.suspects:
+            self._tell(WorkerEvent(kind=EventKind.SUSPECTED, run_id=run))
+
+
+def _overran(run: Noted) -> run_error.RunError:
+    return run_error.internal(
+        ErrorCode.MAX_DURATION, f"run {run.run_id} ran longer than its max_duration and did not give way"
+    )
