@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
-from detent.postgres import embedded
+from detent.postgres import embedded, home, lifecycle
 from detent.postgres.embedded import EmbeddedServer
 from tests.database import FOLDER, Clock, Database, Server, open_database, server_at
+
 
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[EmbeddedServer]:
@@ -75,3 +79,15 @@ def empty_dsn(server: Server) -> Iterator[str]:
     """A database of the test's own in which nothing was migrated."""
     with server.new_database() as dsn:
         yield dsn
+
+
+@pytest.fixture
+def project() -> Iterator[Path]:
+    """A project's folder that any account may enter, as pytest's `tmp_path` may not; its server does not outlive it."""
+    folder = Path(tempfile.mkdtemp(prefix="detent-project-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    if left := home.find(folder / ".detent"):
+        lifecycle.shut_down(left)
+        shutil.rmtree(left.path)
+    shutil.rmtree(folder)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,7 +46,7 @@ class EmbeddedServer:
         """Start the server again if it died; True if it had. Blocks, for less than a second as a rule."""
         if postmaster.accepting(self._home):
             return False
-        with lifecycle.gate(self._home):
+        with _refusals(self._home.path), lifecycle.gate(self._home):
             self._leave()
             try:
                 self._socket_folder = lifecycle.bring_up(self._home, self._programs)
@@ -57,7 +60,7 @@ class EmbeddedServer:
         if os.getpid() != self._pid:
             self._leave()
         elif self._users_lock is not None:
-            with lifecycle.gate(self._home):
+            with _refusals(self._home.path), lifecycle.gate(self._home):
                 self._leave()
                 if lifecycle.is_unused(self._home):
                     lifecycle.shut_down(self._home)
@@ -88,17 +91,27 @@ def start(folder: Path) -> EmbeddedServer:
         raise EmbeddedServerError(
             str(folder), "it does not run on Windows yet", "set DETENT_DATABASE_URL to a server of yours"
         )
-    try:
+    with _refusals(folder):
         return _start(homes.settle(folder))
-    except OSError as error:
-        raise EmbeddedServerError(str(folder), str(error), "put that right, or set DETENT_DATABASE_URL") from error
 
 
 def running(folder: Path) -> str | None:
     """The dsn of the server in a project's `.detent` folder if one is up, else None. Does not keep it up."""
-    home = homes.find(folder)
+    try:
+        home = homes.find(folder)
+    except PermissionError:
+        return None
     socket_folder = postmaster.accepting(home) if home else None
     return _dsn(socket_folder) if socket_folder else None
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """What the machine refuses, as an error of detent."""
+    try:
+        yield
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmbeddedServerError(str(folder), str(error), "put that right, or set DETENT_DATABASE_URL") from error
 
 
 def _start(home: Home) -> EmbeddedServer:

@@ -57,12 +57,11 @@ def bring_up(home: Home, pg: Binaries) -> Path:
 
 def shut_down(home: Home) -> None:
     """Stop the server: its clients are disconnected, its data is written; ever harder if it does not obey."""
-    pid_file = postmaster.read_pid_file(home)
     gone = _is_gone(home) or any(_obeys(home, number) for number in (signal.SIGINT, signal.SIGQUIT))
     if not gone:
         postmaster.kill(home)
-    if pid_file and _wait_until_gone(home):
-        socket_folder.remove(pid_file.socket_folder)
+    if _wait_until_gone(home):
+        socket_folder.remove(home)
 
 
 def is_unused(home: Home) -> bool:

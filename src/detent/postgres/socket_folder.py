@@ -25,11 +25,12 @@ def prepare(home: Home) -> Path:
     )
 
 
-def remove(folder: Path) -> None:
-    """Clear away what a stopped server left."""
-    if folder.exists():
-        _clear(folder)
-        folder.rmdir()
+def remove(home: Home) -> None:
+    """Clear away what a server left that no longer runs."""
+    for folder in _candidates(home):
+        if folder.is_dir() and _is_private(folder, home):
+            _clear(folder)
+            folder.rmdir()
 
 
 def _candidates(home: Home) -> list[Path]:
@@ -46,7 +47,11 @@ def _make(folder: Path, home: Home) -> bool:
         pass
     except OSError:
         return False
-    # In a folder that everybody may write to, somebody else may have put the name there first.
+    return _is_private(folder, home)
+
+
+def _is_private(folder: Path, home: Home) -> bool:
+    """In a place that everybody may write to, somebody else may have put the name there first."""
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == home.account.uid and not status.st_mode & 0o077
 
