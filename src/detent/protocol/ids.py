@@ -6,8 +6,11 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
-from typing import NewType
-from uuid import UUID
+from functools import lru_cache
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 RunId = NewType("RunId", str)
 BatchId = NewType("BatchId", str)
@@ -17,6 +20,7 @@ SessionId = NewType("SessionId", str)
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _TO_PYTHON_DIGITS = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
 _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
+_DIGITS = frozenset(_CROCKFORD)
 _BODY_LENGTH = 26
 _LARGEST = 1 << 128
 
@@ -26,49 +30,64 @@ _last_tick = 0
 
 def new_uuid() -> UUID:
     """Return a UUIDv7 (RFC 9562, method 3: the 12 bits after the milliseconds are a fraction of one), rising in a process."""
+    return _uuid(_new())
+
+
+def new_run_id() -> RunId:
+    return RunId(_encode("run", _new()))
+
+
+def new_batch_id() -> BatchId:
+    return BatchId(_encode("batch", _new()))
+
+
+def new_waitpoint_id() -> WaitpointId:
+    return WaitpointId(_encode("waitpoint", _new()))
+
+
+def new_session_id() -> SessionId:
+    return SessionId(_encode("session", _new()))
+
+
+def _new() -> int:
     global _last_tick
     now = time.time_ns()
     tick = ((now // 1_000_000) << 12) | ((now % 1_000_000) << 12) // 1_000_000
     with _lock:
         _last_tick = tick = max(tick, _last_tick + 1)
     random = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
-    return UUID(int=(tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0x2 << 62 | random)
-
-
-def new_run_id() -> RunId:
-    return RunId(encode("run", new_uuid()))
-
-
-def new_batch_id() -> BatchId:
-    return BatchId(encode("batch", new_uuid()))
-
-
-def new_waitpoint_id() -> WaitpointId:
-    return WaitpointId(encode("waitpoint", new_uuid()))
-
-
-def new_session_id() -> SessionId:
-    return SessionId(encode("session", new_uuid()))
+    return (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0x2 << 62 | random
 
 
 def item_run_id(batch_id: BatchId, index: int) -> RunId:
     """Return the id of the run that item *index* of a batch makes: the same at every try, rising with the index."""
-    value = decode("batch", batch_id).int
+    value = _batch_value(batch_id)
     tail = (value + index + 1) & 0x3FFF_FFFF_FFFF_FFFF
-    return RunId(encode("run", UUID(int=value & ~0x3FFF_FFFF_FFFF_FFFF | tail)))
+    return RunId(_encode("run", value & ~0x3FFF_FFFF_FFFF_FFFF | tail))
+
+
+@lru_cache(maxsize=16)
+def _batch_value(batch_id: BatchId) -> int:
+    return _decode("batch", batch_id)
 
 
 def encode(prefix: str, value: UUID) -> str:
     """Return the public form of *value*.
 
+    >>> from uuid import UUID
     >>> encode("run", UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
     'run_01h455vb4pex5vsknk084sn02q'
     """
-    rest, digits = value.int, []
+    return _encode(prefix, value.int)
+
+
+def _encode(prefix: str, value: int) -> str:
+    digits = []
     for _ in range(13):
-        digits.append(_PAIRS[rest & 1023])
-        rest >>= 10
-    return f"{prefix}_{''.join(reversed(digits))}"
+        digits.append(_PAIRS[value & 1023])
+        value >>= 10
+    digits.reverse()
+    return f"{prefix}_{''.join(digits)}"
 
 
 def decode(prefix: str, text: str) -> UUID:
@@ -77,12 +96,22 @@ def decode(prefix: str, text: str) -> UUID:
     >>> decode("run", "run_01h455vb4pex5vsknk084sn02q")
     UUID('01890a5d-ac96-774b-bcce-b302099a8057')
     """
+    return _uuid(_decode(prefix, text))
+
+
+def _decode(prefix: str, text: str) -> int:
     body = text[len(prefix) + 1 :]
-    if not text.startswith(f"{prefix}_") or len(body) != _BODY_LENGTH or not set(body) <= set(_CROCKFORD):
+    if not text.startswith(f"{prefix}_") or len(body) != _BODY_LENGTH or not set(body) <= _DIGITS:
         raise ValueError(f'{text!r} is no {prefix} id; one looks like "{prefix}_01h455vb4pex5vsknk084sn02q"')
     value = int(body.translate(_TO_PYTHON_DIGITS), 32)
     if value >= _LARGEST:
         raise ValueError(f'{text!r} is no {prefix} id; one looks like "{prefix}_01h455vb4pex5vsknk084sn02q"')
+    return value
+
+
+def _uuid(value: int) -> UUID:
+    from uuid import UUID
+
     return UUID(int=value)
 
 
@@ -93,4 +122,4 @@ def created_at(value: UUID) -> datetime:
 
 def to_hex(prefix: str, text: str) -> str:
     """Return the 32 hex digits behind a public id, as PostgreSQL reads them; raise `ValueError` like `decode`."""
-    return decode(prefix, text).hex
+    return f"{_decode(prefix, text):032x}"

@@ -11,10 +11,6 @@ from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 
-TAGS_LIMIT = 10
-TAG_LENGTH_LIMIT = 128
-METADATA_LIMIT = 262_144
-
 When: TypeAlias = timedelta | datetime
 """A moment: so long from now by the database's clock, or an aware date."""
 

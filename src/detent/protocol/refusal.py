@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from detent.errors import (
     ApiConnectionError,
     ApiError,
@@ -14,7 +16,9 @@ from detent.errors import (
     RateLimitError,
     UnprocessableEntityError,
 )
-from detent.protocol.models import Refused
+
+if TYPE_CHECKING:
+    from detent.protocol.models import Refused
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     kind.status: kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -47,7 +46,9 @@ class Retry:
 
     def delay_after(self, attempt: int) -> timedelta:
         """Return the delay after attempt number *attempt* has failed, whether or not another is allowed."""
-        jitter = 1 + random.random() if self.randomize else 1.0
+        from random import random
+
+        jitter = 1 + random() if self.randomize else 1.0
         longest = parse(self.max_timeout).total_seconds()
         try:
             wanted = jitter * parse(self.min_timeout).total_seconds() * self.factor ** (attempt - 1)

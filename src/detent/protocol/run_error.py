@@ -6,7 +6,6 @@ can read our errors.
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 
 from detent.protocol import codec
@@ -92,6 +91,8 @@ def clean(text: str) -> str:
 
 
 def _traceback_text(error: BaseException) -> str:
+    import traceback
+
     try:
         lines = traceback.format_exception(error)
     except (RecursionError, ValueError):

@@ -17,7 +17,7 @@ class Awaited(Coroutine[Any, Any, T]):
     __slots__ = ("_coroutine",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], name: str) -> None:
-        coroutine.__qualname__ = name  # Python's own "was never awaited" warning says it
+        setattr(coroutine, "__qualname__", name)  # noqa: B010 - what Python's own "was never awaited" warning says
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, T]:

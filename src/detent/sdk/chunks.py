@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from detent.errors import (
@@ -15,7 +16,7 @@ from detent.errors import (
     StaleRunError,
     UnprocessableEntityError,
 )
-from detent.protocol.ids import BatchId
+from detent.protocol.ids import BatchId, item_run_id
 from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, Triggered, TriggerRequest
 from detent.protocol.refusal import to_error
 from detent.sdk.persistence import persistently
@@ -28,8 +29,8 @@ Requests: TypeAlias = Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
 Chunk: TypeAlias = tuple[tuple[int, TriggerRequest], ...]
 
 
-async def in_chunks(requests: Requests) -> AsyncIterator[Chunk]:
-    """Yield numbered requests, at most 500 or 4 MB of them at a time."""
+async def in_chunks(batch_id: BatchId, requests: Requests) -> AsyncIterator[Chunk]:
+    """Yield numbered requests, at most 500 or 4 MB of them at a time. Their run ids follow from the batch's id."""
     taken: list[tuple[int, TriggerRequest]] = []
     weight = 0
     async for index, request in _numbered(requests):
@@ -37,7 +38,7 @@ async def in_chunks(requests: Requests) -> AsyncIterator[Chunk]:
         if taken and (len(taken) == MOST_ITEMS or weight + heavier > HEAVIEST):
             yield tuple(taken)
             taken, weight = [], 0
-        taken.append((index, request))
+        taken.append((index, replace(request, run_id=item_run_id(batch_id, index))))
         weight += heavier
     if taken:
         yield tuple(taken)
@@ -63,7 +64,7 @@ class Giver(Protocol):
 
 
 class Sending:
-    """One batch on its way to a backend. Two chunks are out at once; the last, which seals the batch, goes when all others arrived."""
+    """One batch on its way. Two chunks are out at once; the last, which seals the batch, goes when the others have arrived."""
 
     def __init__(self, backend: Giver, batch_id: BatchId) -> None:
         self._backend, self._batch_id = backend, batch_id
@@ -81,9 +82,7 @@ class Sending:
         except (NonDeterminismError, RunCancelledError, StaleRunError) as error:
             await self._abort(str(error))
             raise
-        except (
-            Exception
-        ) as error:  # the user's iterable may raise whatever it likes: the batch is ended, the error goes on
+        except Exception as error:  # a user's iterable may raise anything: the batch ends, the error goes on
             await self._abort(str(error))
             raise self._failure(error) from error
         return [self._made[index] for index in range(len(self._made))]
@@ -92,7 +91,7 @@ class Sending:
         held: Chunk = ()
         total = 0
         try:
-            async for chunk in in_chunks(requests):
+            async for chunk in in_chunks(self._batch_id, requests):
                 if held:
                     await self._send(held)
                 held, total = chunk, total + len(chunk)

@@ -9,7 +9,6 @@ from detent.errors import ConfigError
 from detent.sdk import target
 from detent.sdk.batch import Batch
 from detent.sdk.blocking import blocking
-from detent.sdk.connection import Connections
 from detent.sdk.idempotency_keys import IdempotencyKeys
 from detent.sdk.runs import Runs
 from detent.sdk.tasks import Tasks
@@ -42,8 +41,7 @@ class Client:
         if not database_url:
             raise ConfigError("Client needs database_url=, such as postgresql://user@host/name")
         url = database_url
-        self._connections = Connections(lambda: target.connect(url, environment))
-        named = target.Named(self._connections)
+        self._named = named = target.Named(lambda: target.connect(url, environment))
         self.tasks = Tasks(named)
         self.batch = Batch(named)
         self.runs = Runs(named)
@@ -52,7 +50,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections of the running event loop. A further call opens new ones."""
-        await self._connections.close()
+        await self._named.connections.close()
 
     async def __aenter__(self) -> Self:
         return self

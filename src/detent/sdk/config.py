@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn, TypedDict, Unpack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
 
 from detent.duration import Duration, seconds
 from detent.errors import ConfigError
 from detent.protocol.retry import Retry
 from detent.sdk import source, spelling
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE_NAME = "detent_config.py"
 LOG_LEVELS = ("none", "error", "warn", "info", "debug")
@@ -22,7 +24,7 @@ class Retries:
     """Retries of tasks that say nothing themselves. `enabled_in_dev=False` turns all retries off in development."""
 
     enabled_in_dev: bool = True
-    default: Retry = Retry()
+    default: Retry = field(default_factory=Retry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +32,14 @@ class Config:
     """A project's settings, checked."""
 
     project: str
+    root: Path
+    """The folder of the config file."""
     dirs: tuple[str, ...] = ()
     """Folders of task files, relative to `root`; empty finds those named `tasks` or `trigger`."""
     retries: Retries = Retries()
     max_duration: float | None = None
     """Seconds that one attempt of a task that has no limit of its own may take."""
     log_level: str = "info"
-    root: Path = Path()
-    """The folder of the config file."""
 
 
 class ConfigKeys(TypedDict, total=False):
@@ -68,6 +70,8 @@ def define_config(**keys: Unpack[ConfigKeys]) -> Config:
 
         config = define_config(project="proj_shop", dirs=["tasks"], max_duration="1h")
     """
+    from pathlib import Path
+
     frame = source.caller()
     file = Path(frame.f_code.co_filename)
     place = f"{source.relative(str(file))}:{frame.f_lineno}"

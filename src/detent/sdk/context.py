@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from detent.errors import RunCancelledError
-from detent.protocol.ids import BatchId, RunId
 from detent.sdk import scope
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from detent.protocol.ids import BatchId, RunId
     from detent.protocol.models import Lease
 
 
@@ -26,6 +27,8 @@ class ContextTask(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchContext:
+    """The batch that the run is an item of."""
+
     id: BatchId
 
 
@@ -55,12 +58,16 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
+    """The task that the run is of."""
+
     id: str
     file_path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptContext:
+    """One execution of the run."""
+
     number: int
     """1 for the first; a replay after a crash keeps the number."""
     started_at: datetime
@@ -68,21 +75,29 @@ class AttemptContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueContext:
+    """The queue that the run waited in."""
+
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentContext:
+    """The environment that the worker serves."""
+
     slug: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectContext:
+    """The project, as its config names it."""
+
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineContext:
+    """The machine that the worker declares."""
+
     name: str
     cpu: float
     memory: float
@@ -91,6 +106,8 @@ class MachineContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentContext:
+    """The deployment that the worker's code came with."""
+
     id: str
     version: str
 
@@ -195,6 +212,8 @@ class CancelSignal:
 
     async def wait(self) -> None:
         """Return when the run should stop, at once if it already should."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         entry = (loop, waiter)

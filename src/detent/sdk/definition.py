@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from detent.duration import Duration, seconds
 from detent.errors import DefinitionError, SerializationError, TaskPayloadParsedError
-from detent.protocol.models import Isolation, TaskRegistration
 from detent.protocol.retry import Retry
 from detent.sdk import schema, signature, source, spelling
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
+    from detent.protocol.models import Isolation, TaskRegistration
     from detent.sdk.context import CancelSignal, Context
 
 LONGEST_ID = 128
@@ -109,6 +109,8 @@ class AnyTask:
 
     def registration(self, default_retry: Retry, default_max_duration: float | None = None) -> TaskRegistration:
         """Return what the engine must know of this task. Raises `DefinitionError` for a type that is no schema."""
+        from detent.protocol.models import TaskRegistration
+
         return TaskRegistration(
             task_id=self.id,
             isolation=self.isolation,
@@ -194,14 +196,9 @@ class AnyTask:
                 self._refuse(f"unknown option {name!r}{spelling.hint(name, KNOWN)}")
 
     def _checked_id(self, task_id: object) -> str:
-        if (
-            not isinstance(task_id, str)
-            or not task_id.strip()
-            or not task_id.isprintable()
-            or len(task_id) > LONGEST_ID
-        ):
-            self._refuse(f"id={task_id!r} must be printable text of 1 to {LONGEST_ID} characters")
-        return task_id
+        if isinstance(task_id, str) and _is_name(task_id):
+            return task_id
+        return self._refuse(f"id={task_id!r} must be printable text of 1 to {LONGEST_ID} characters")
 
     def _checked_retry(self, retry: object) -> Retry | None:
         if retry is None or isinstance(retry, Retry):
@@ -212,6 +209,7 @@ class AnyTask:
             except DefinitionError as error:
                 self._refuse(str(error))
         self._refuse(f"retry={retry!r} must be a Retry or a number of attempts")
+        return None
 
     def _checked_duration(self, duration: object) -> float | None:
         if duration is None:
@@ -225,11 +223,15 @@ class AnyTask:
     def _checked_queue(self, queue: object) -> str:
         if queue is None:
             return f"task/{self.id}"
-        if not isinstance(queue, str) or not queue.strip() or not queue.isprintable() or len(queue) > LONGEST_ID:
-            self._refuse(f"queue={queue!r} must be the name of a queue: printable text of 1 to {LONGEST_ID} characters")
-        return queue
+        if isinstance(queue, str) and _is_name(queue):
+            return queue
+        return self._refuse(
+            f"queue={queue!r} must be the name of a queue: printable text of 1 to {LONGEST_ID} characters"
+        )
 
     def _checked_isolation(self, isolation: object) -> Isolation:
+        from detent.protocol.models import Isolation
+
         if isolation is None:
             return Isolation.ASYNC if inspect.iscoroutinefunction(self._fn) else Isolation.THREAD
         if isolation != Isolation.PROCESS:
@@ -274,6 +276,10 @@ class AnyTask:
             schema.PLAIN.encode(self._signature.default, what="the default of the payload")
         except ValueError as error:
             self._refuse(str(error))
+
+
+def _is_name(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and len(text) <= LONGEST_ID
 
 
 def _retry_json(retry: Retry) -> str:

@@ -110,10 +110,7 @@ def load_file(file: Path) -> ModuleType:
         return known
     try:
         return _load_as(name, file) if known is None else _load_apart(file)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a user's file may raise whatever it likes: all of it is said in one sentence
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's file may raise anything: all of it is one sentence
         _explain(file, error)
 
 

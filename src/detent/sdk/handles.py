@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from detent.protocol.ids import BatchId, RunId
 from detent.sdk.result import Result
+
+if TYPE_CHECKING:
+    from detent.protocol.ids import BatchId, RunId
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")

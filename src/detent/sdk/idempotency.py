@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
 
-from detent.protocol.models import Idempotency
 from detent.sdk import scope as run_scope
 from detent.sdk import spelling
+
+if TYPE_CHECKING:
+    from detent.protocol.models import Idempotency
 
 Scope: TypeAlias = Literal["run", "attempt", "global"]
 
@@ -25,7 +27,7 @@ class IdempotencyKey(str):
     scope: Scope
     user_key: str
 
-    def __new__(cls, value: str, *, user_key: str, scope: Scope) -> IdempotencyKey:
+    def __new__(cls, value: str, *, user_key: str, scope: Scope) -> Self:
         key = super().__new__(cls, value)
         key.user_key, key.scope = user_key, scope
         return key
@@ -58,6 +60,9 @@ def of_option(key: object) -> IdempotencyKey:
 
 
 def stored(key: IdempotencyKey, ttl: timedelta | None) -> Idempotency:
+    """Return a key as it is sent, remembered for *ttl*; None is the default."""
+    from detent.protocol.models import Idempotency
+
     if ttl is None:
         return Idempotency(key=str(key), user_key=key.user_key, scope=key.scope)
     return Idempotency(key=str(key), user_key=key.user_key, scope=key.scope, ttl=ttl)

@@ -6,16 +6,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict
 
 from detent import duration
 from detent.duration import Duration
 from detent.errors import MetadataTooLargeError, PayloadTooLargeError, SerializationError, TooManyTagsError
 from detent.protocol import codec
 from detent.protocol.codec import JsonValue
-from detent.protocol.models import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT, When
+from detent.protocol.limits import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
 from detent.sdk import idempotency, spelling
+
+if TYPE_CHECKING:
+    from detent.protocol.models import When
 
 LONGEST_NAME = 128
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")

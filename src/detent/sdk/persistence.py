@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -16,9 +15,11 @@ _PAUSES = (0.05, 0.2, 0.8, 2.0)
 
 async def persistently(call: Callable[[], Awaitable[T]]) -> T:
     """Return what *call* gives, asked again a few times when no answer came; then raise the `ApiConnectionError`."""
+    from asyncio import sleep
+
     for pause in _PAUSES:
         try:
             return await call()
         except ApiConnectionError:
-            await asyncio.sleep(pause)
+            await sleep(pause)
     return await call()

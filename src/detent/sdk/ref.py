@@ -13,7 +13,6 @@ from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import TriggerOptions, check_names
 from detent.sdk.schema import Schema
-from detent.sdk.target import HERE, Target
 from detent.sdk.triggering import Item, Triggerable
 
 In = TypeVar("In")

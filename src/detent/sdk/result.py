@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from detent.errors import ResultMisuseError, SubtaskUnwrapError
-from detent.protocol.ids import RunId
-from detent.protocol.run_error import RunError
+
+if TYPE_CHECKING:
+    from detent.protocol.ids import RunId
+    from detent.protocol.run_error import RunError
 
 T = TypeVar("T")
 

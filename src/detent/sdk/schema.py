@@ -89,7 +89,7 @@ class Typed:
 
     @cached_property
     def adapter(self) -> TypeAdapter[object]:
-        from pydantic import PydanticUserError, TypeAdapter
+        from pydantic import PydanticUserError
 
         try:
             return _adapter_of(self._resolve())
@@ -159,7 +159,7 @@ def _is_adapter(source: object) -> bool:
 def _adapter_of(target: object) -> TypeAdapter[object]:
     from pydantic import TypeAdapter
 
-    return target if isinstance(target, TypeAdapter) else TypeAdapter(target)
+    return target if isinstance(target, TypeAdapter) else TypeAdapter(target)  # type: ignore[arg-type]  # pydantic says what is no type
 
 
 def _encode_typed(adapter: TypeAdapter[object], value: object, what: str) -> str:

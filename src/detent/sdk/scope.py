@@ -6,18 +6,19 @@ The worker makes one `RunScope` for each attempt and sets it in the context of t
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import AsyncIterable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 from detent.errors import OutsideRunError
-from detent.protocol.backend import CallerBackend
-from detent.protocol.ids import BatchId
-from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, When
 
 if TYPE_CHECKING:
+    import asyncio
+    import contextvars
+    from collections.abc import AsyncIterable, Iterable, Sequence
+
+    from detent.protocol.backend import CallerBackend
+    from detent.protocol.ids import BatchId
+    from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, When
     from detent.sdk.context import CancelSignal, Context
 
 

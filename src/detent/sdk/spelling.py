@@ -11,7 +11,7 @@ def hint(name: str, known: Iterable[str]) -> str:
     >>> hint("max_atempts", ["delay", "max_attempts"])
     '; did you mean "max_attempts"?'
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - loaded for errors only: `import detent` is light
+    from difflib import get_close_matches
 
     names = sorted(known)
     near = get_close_matches(name, names, n=1)

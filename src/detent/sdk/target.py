@@ -1,20 +1,22 @@
-"""Where a call goes: into the present run, where it is journalled; else to the default client's database; or to one that was named."""
+"""Where a call goes: into the present run, where it is journalled; else to the default database; or to one that was named."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from detent.errors import ConfigError
-from detent.protocol.backend import CallerBackend
-from detent.protocol.ids import BatchId, new_batch_id
-from detent.protocol.models import Refused, Triggered, TriggerRequest
 from detent.sdk import scope as run_scope
-from detent.sdk.chunks import Requests, Sending
-from detent.sdk.connection import Connection, Connections
-from detent.sdk.scope import RunScope
+
+if TYPE_CHECKING:
+    from detent.protocol.backend import CallerBackend
+    from detent.protocol.ids import BatchId
+    from detent.protocol.models import Refused, Triggered, TriggerRequest
+    from detent.sdk.chunks import Requests
+    from detent.sdk.connection import Connection, Connections
+    from detent.sdk.scope import RunScope
 
 DEFAULT_ENVIRONMENT = "dev"
 
@@ -36,18 +38,28 @@ class Target(Protocol):
 class Named:
     """A database that the user named: nothing of a present run is involved."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, connect: Callable[[], CallerBackend]) -> None:
+        self._connect = connect
+
+    @cached_property
+    def connections(self) -> Connections:
+        # Loaded when something is called: code that only defines tasks needs no event loop.
+        from detent.sdk.connection import Connections
+
+        return Connections(self._connect)
 
     def connection(self) -> Connection:
-        return self._connections.here()
+        return self.connections.here()
 
     def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]:
-        return self._connections.here().trigger(request)
+        return self.connections.here().trigger(request)
 
     async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]:
+        from detent.protocol.ids import new_batch_id
+        from detent.sdk.chunks import Sending
+
         batch_id = new_batch_id()
-        return batch_id, await Sending(self._connections.here().backend, batch_id).carry_out(requests)
+        return batch_id, await Sending(self.connections.here().backend, batch_id).carry_out(requests)
 
     def run(self, call: str) -> RunScope:
         raise TypeError(
@@ -60,7 +72,7 @@ class Here:
     """The present run, if there is one; else the default client's database."""
 
     def __init__(self) -> None:
-        self._outside = Named(Connections(_connect_default))
+        self._outside = Named(_connect_default)
         self._inside: tuple[CallerBackend, Connection] | None = None
 
     def connection(self) -> Connection:
@@ -83,6 +95,8 @@ class Here:
 
     def _of_worker(self, backend: CallerBackend) -> Connection:
         """The worker opened this backend, and closes it."""
+        from detent.sdk.connection import Connection
+
         if self._inside is None or self._inside[0] is not backend:
             self._inside = backend, Connection(backend)
         return self._inside[1]
@@ -102,6 +116,8 @@ def _connect_default() -> CallerBackend:
 
 def _embedded_database() -> str:
     """Return the dsn of the embedded server that runs for the project around the working directory."""
+    from pathlib import Path
+
     from detent.postgres import embedded
 
     present = Path.cwd()

@@ -150,7 +150,7 @@ class SchemaTaskDecorator(Generic[Given, In]):
         self._options = options
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]
+    def __call__(
         self, fn: Callable[Concatenate[In, P], Async[Out]], /
     ) -> Task[Given, Out, Concatenate[In, P], Async[Out]]: ...
     @overload

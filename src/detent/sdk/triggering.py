@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
-from detent.protocol.ids import new_batch_id, new_run_id
-from detent.protocol.models import Refused, RunOutcome, TriggerRequest
-from detent.protocol.refusal import to_error
+from detent.protocol.ids import RunId, new_batch_id, new_run_id
 from detent.protocol.run_error import internal
 from detent.protocol.status import RunStatus
 from detent.sdk import idempotency
+from detent.sdk.blocking import is_on_loop
 from detent.sdk.calls import ChildCall
-from detent.sdk.chunks import Requests
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import to_fields
 from detent.sdk.result import Err, Ok, Result
-from detent.sdk.scope import RunScope
 from detent.sdk.target import HERE, Target
+
+if TYPE_CHECKING:
+    from detent.protocol.models import RunOutcome, TriggerRequest
+    from detent.sdk.chunks import Requests
+    from detent.sdk.scope import RunScope
 
 Out = TypeVar("Out")
 In_co = TypeVar("In_co", covariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
 
 Options: TypeAlias = Mapping[str, object]
+
+_NONE: Options = {}
+NUMBERED = RunId("numbered")
+"""Stands for the id of a batch's item, which follows from the batch's id: `Sending` gives it."""
 
 
 class Values(Protocol):
@@ -64,11 +69,15 @@ class Triggerable(Generic[Out]):
         """Return an output as the declared type."""
         return cast("Out", self._values.decode_output(text))
 
-    def _request(self, payload: object, options: Options, *, is_watched: bool = False) -> TriggerRequest:
+    def _request(
+        self, payload: object, options: Options, *, run_id: RunId | None = None, is_watched: bool = False
+    ) -> TriggerRequest:
+        from detent.protocol.models import TriggerRequest
+
         text = self._values.encode_payload(payload)
         fields = to_fields(options) if options else {}
         return TriggerRequest(
-            run_id=new_run_id(),
+            run_id=run_id or new_run_id(),
             task_id=self.id,
             payload=text,
             is_validated=self._values.is_validating,
@@ -77,6 +86,9 @@ class Triggerable(Generic[Out]):
         )
 
     async def _start(self, request: TriggerRequest) -> RunHandle[Out]:
+        from detent.protocol.models import Refused
+        from detent.protocol.refusal import to_error
+
         answer = await self._target.trigger(request)
         if isinstance(answer, Refused):
             raise to_error(answer)
@@ -129,7 +141,7 @@ class Building(Generic[Out]):
             raise TypeError(f"a batch is made of an iterable of items, not of {type(items).__name__}")
         if isinstance(items, AsyncIterable):
             building.requests = building._streamed(items)
-        elif isinstance(items, Sized) or asyncio._get_running_loop() is None:
+        elif isinstance(items, Sized) or not is_on_loop():
             # A blocking caller's iterable is read here, in its own thread: it may belong to it (a database cursor).
             building.requests = list(building._made(items))
         else:
@@ -177,14 +189,14 @@ class Building(Generic[Out]):
                 raise TypeError(
                     f"item {index} is {item!r}; make it with tasks.item(id, payload) or a task's own item(payload)"
                 )
-            return self._whole._request(item, self._options_of({}, index))
+            return self._whole._request(item, self._options_of(_NONE, index), run_id=NUMBERED)
         if self._whole is None:
             self._tasks.append(item.task)
         elif item.task is not self._whole:
             raise TypeError(
                 f'item {index} is of task "{item.task.id}", not of "{self._whole.id}"; use batch.trigger for several tasks'
             )
-        return item.task._request(item.payload, self._options_of(item.options, index))
+        return item.task._request(item.payload, self._options_of(item.options, index), run_id=NUMBERED)
 
     def _options_of(self, own: Options, index: int) -> Options:
         if not self._options:
