@@ -1,0 +1,50 @@
+"""A fresh, migrated database, and what is asked of it beside the SDK."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg.abc import Params
+
+from benchmarks.measuring import MeasurementError, until
+
+RUN_STATES = "select status::text, count(*) from detent.all_runs group by 1 order by 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    dsn: str
+    name: str
+    connection: psycopg.Connection
+
+    def value(self, query: LiteralString, params: Params | None = None) -> object:
+        """Return the only column of the only row."""
+        rows = self.connection.execute(query, params).fetchall()
+        if len(rows) != 1:
+            raise MeasurementError(f"one row was expected of {query!r}, {len(rows)} came")
+        value: object = rows[0][0]
+        return value
+
+    def number(self, query: LiteralString, params: Params | None = None) -> float:
+        value = self.value(query, params)
+        if value is None:
+            raise MeasurementError(f"a number was expected of {query!r}")
+        return float(str(value))
+
+    def live_runs(self) -> int:
+        return int(self.number("select count(*) from detent.runs"))
+
+    def live_sessions(self) -> int:
+        return int(self.number("select count(*) from detent.sessions where ended_at is null"))
+
+    def await_end_of_runs(self, *, within: float = 120) -> None:
+        """Return when every run is over."""
+        until(lambda: self.live_runs() == 0, "all runs were over", within=within, every=0.05)
+
+    def check_completed(self, expected: int) -> None:
+        """Raise unless so many runs were made in this database, and all are COMPLETED."""
+        states: dict[str, int] = dict(self.connection.execute(RUN_STATES).fetchall())
+        if states != {"COMPLETED": expected}:
+            raise MeasurementError(f"{expected} runs should be COMPLETED, but there are {states}")

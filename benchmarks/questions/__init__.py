@@ -1,0 +1,1 @@
+"""One question a module: `answer(stage)` returns its block of the report."""

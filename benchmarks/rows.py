@@ -1,0 +1,103 @@
+"""Many rows at once: copies, made by SQL, of one run that was really triggered or that really ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg import sql
+
+from benchmarks.database import Database
+
+COLUMNS = "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum"
+# uuidv7() rises with its shift, as the ids of runs do with their age.
+MAKE_COPIES = """
+create temporary table copies as
+select uuidv7(shift) as id, clock_timestamp() + shift as at
+from generate_series(1, {count}) as i, lateral (select make_interval(secs => {seconds} * (i::float8 / {count} - 1)) as shift)
+"""
+SECONDS_OF_TODAY = "select extract(epoch from now() at time zone 'utc' - date_trunc('day', now() at time zone 'utc'))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    name: LiteralString
+    id: str
+    moments: tuple[str, ...]
+    """What differs from copy to copy, besides the id."""
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier("detent", self.name)
+
+
+LIVE = (
+    Table(name="runs", id="id", moments=("position", "queued_at")),
+    Table(name="inputs", id="run_id", moments=("created_at",)),
+    Table(name="ready", id="run_id", moments=("position",)),
+)
+HISTORY = Table(name="history", id="id", moments=("created_at", "queued_at", "started_at", "finished_at"))
+
+
+def queue(database: Database, count: int) -> None:
+    """Queue copies of a run that waits in the queue."""
+    _copy_queued(database, count)
+    _settle(database, LIVE)
+
+
+def come_and_go(database: Database, count: int) -> None:
+    """Leave behind the dead rows that so many runs leave in the tables of live ones."""
+    with database.connection.transaction():
+        _copy_queued(database, count)
+        for table in LIVE:
+            delete = sql.SQL("delete from {} where {} in (select id from copies)")
+            database.connection.execute(delete.format(table.identifier, sql.Identifier(table.id)))
+
+
+def finish(database: Database, count: int) -> None:
+    """Put copies of a run that is over into the history of today."""
+    original = database.value("select id from detent.history limit 1")
+    _make_copies(database, count, seconds=database.number(SECONDS_OF_TODAY))
+    _insert(database, HISTORY, original)
+    _settle(database, [HISTORY])
+
+
+def _copy_queued(database: Database, count: int) -> None:
+    original = database.value("select run_id from detent.ready limit 1")
+    _make_copies(database, count, seconds=1)
+    for table in LIVE:
+        _insert(database, table, original)
+
+
+def _make_copies(database: Database, count: int, *, seconds: float) -> None:
+    """Make the ids and moments of copies, spread over the last *seconds*."""
+    database.connection.execute("drop table if exists copies")
+    database.connection.execute(sql.SQL(MAKE_COPIES).format(count=count, seconds=seconds))
+
+
+def _insert(database: Database, table: Table, original: object) -> None:
+    columns = [name for (name,) in database.connection.execute(COLUMNS, (f"detent.{table.name}",)).fetchall()]
+    insert = sql.SQL("insert into {table} ({columns}) select {values} from {table} as original, copies where original.{id} = %s")
+    database.connection.execute(
+        insert.format(
+            table=table.identifier,
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            values=sql.SQL(", ").join(_value(table, column) for column in columns),
+            id=sql.Identifier(table.id),
+        ),
+        (original,),
+    )
+
+
+def _value(table: Table, column: str) -> sql.Identifier:
+    if column == table.id:
+        return sql.Identifier("copies", "id")
+    return sql.Identifier("copies", "at") if column in table.moments else sql.Identifier("original", column)
+
+
+def _settle(database: Database, tables: Iterable[Table]) -> None:
+    """Do now what autovacuum and the checkpointer would otherwise do in the midst of the measurement."""
+    for table in tables:
+        database.connection.execute(sql.SQL("vacuum analyze {}").format(table.identifier))
+    database.connection.execute("checkpoint")
