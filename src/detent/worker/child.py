@@ -65,6 +65,8 @@ class Child:
         """Has said that nothing is left to do."""
         self.is_killed = False
         """By this supervisor: what it executed is not to blame."""
+        self.failure = ""
+        """Why it could not start."""
         self.held: tuple[tuple[str, int], ...] = ()
         self.in_flight: set[int] = set()
         self.reported = asyncio.Event()

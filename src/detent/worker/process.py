@@ -125,15 +125,14 @@ def _load_tasks(settings: WorkerSettings, end: socket.socket) -> bool:
 def _read_hello(end: socket.socket) -> Hello:
     line = b""
     while not line.endswith(b"\n"):
-        received = end.recv(65_536)
+        # One byte at a time: what follows the line belongs to the event loop.
+        received = end.recv(1)
         if not received:
             os._exit(1)
         line += received
     hello = control.decode(line)
     if not isinstance(hello, Hello):
-        raise ConfigError(
-            f"the supervisor of this runner began with {hello!r}; supervisor and runner must be one version"
-        )
+        raise ConfigError(f"the supervisor of this runner began with {hello!r}; supervisor and runner must be one version")
     return hello
 
 

@@ -128,14 +128,16 @@ class Supervisor:
         async with self._reloading:
             if self._is_ending:
                 return False
+            before = self._settings
             if sources is not None:
-                self._settings = replace(self._settings, sources=tuple(sources))
+                self._settings = replace(before, sources=tuple(sources))
             self._newest += 1
             new = [await self._add() for _ in range(self._settings.runners)]
             while any(child.is_alive and not child.is_up for child in new):
                 self._news.clear()
                 await self._news.wait()
             if not all(child.is_up for child in new):
+                self._settings = before
                 self._abandon(new)
                 return False
             self._generation = self._newest
@@ -147,6 +149,9 @@ class Supervisor:
             return True
 
     def _abandon(self, new: Sequence[Child]) -> None:
+        why = next((child.failure for child in new if child.failure), "its runners died while they started")
+        log.error("the new code is not taken: %s", why)
+        self._tell(WorkerEvent(kind=EventKind.NOT_RELOADED, detail=why))
         for child in new:
             child.is_leaving = True
             child.kill()
@@ -233,11 +238,13 @@ class Supervisor:
         if self._is_ending:
             return
         solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
-        idle = sum(child.has_room for child in solos)
+        idle = [child for child in solos if child.has_room]
         room = self._settings.solo_limit - len(solos)
-        wanted = max(self._solo_waiting, int(self._has_process_tasks))
-        for _ in range(min(room, wanted - idle)):
-            await self._add(is_solo=True, is_spare=self._has_process_tasks)
+        if self._has_process_tasks and room > 0 and not any(child.is_spare for child in idle):
+            idle.append(await self._add(is_solo=True, is_spare=True))
+            room -= 1
+        for _ in range(min(room, self._solo_waiting - len(idle))):
+            await self._add(is_solo=True)
 
     def _kill(self, child: Child, why: str) -> None:
         log.warning("runner %d is killed: %s", child.pid, why)
@@ -295,11 +302,11 @@ class Supervisor:
 
     def _take_not_started(self, child: Child, why: str) -> None:
         self._news.set()
+        child.failure = why
         if not self._was_up:
             self._fail(why)
-            return
-        log.error("a runner did not start: %s", why)
-        self._tell(WorkerEvent(kind=EventKind.NOT_RELOADED, detail=why))
+        elif child.generation == self._generation:
+            log.error("a runner did not start: %s", why)
 
     def _fail(self, why: str) -> None:
         self._failure = why
@@ -358,8 +365,8 @@ class Supervisor:
             child.send(Cancelled(run_ids=answer.cancelled))
         if answer.lost:
             child.send(Lost(holders=tuple((run_id, sent[run_id]) for run_id in answer.lost if run_id in sent)))
+        self._solo_waiting = answer.solo_waiting
         if answer.solo_waiting:
-            self._solo_waiting = answer.solo_waiting
             self._spawn(self._staff_solos())
 
     async def _reap_forever(self) -> None:
