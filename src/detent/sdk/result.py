@@ -24,7 +24,8 @@ class _Misuse:
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("__"):
                 raise AttributeError(name)
-            raise ResultMisuseError(f".{name}")
+            # Also where a property below raised: Python asks here once more when that was an AttributeError.
+            raise ResultMisuseError(self._other_half if name in {"error", "output"} else f".{name}")
 
         def __getitem__(self, key: object) -> NoReturn:
             raise ResultMisuseError(f"[{key!r}]")
@@ -48,7 +49,11 @@ class Ok(_Misuse, Generic[T]):
 
     @property
     def error(self) -> NoReturn:
-        raise ResultMisuseError(".error of a run that succeeded")
+        raise ResultMisuseError(self._other_half)
+
+    @property
+    def _other_half(self) -> str:
+        return ".error of a run that succeeded"
 
     def unwrap(self) -> T:
         """Return the output."""
@@ -66,7 +71,11 @@ class Err(_Misuse):
 
     @property
     def output(self) -> NoReturn:
-        raise ResultMisuseError(f".output of a run that did not succeed ({self.error})")
+        raise ResultMisuseError(self._other_half)
+
+    @property
+    def _other_half(self) -> str:
+        return f".output of a run that did not succeed ({self.error})"
 
     def unwrap(self) -> NoReturn:
         """Raise `SubtaskUnwrapError` with the run's id, its task's id and the error as `cause`."""

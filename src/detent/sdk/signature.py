@@ -119,6 +119,6 @@ def _as_payload(parameter: inspect.Parameter, number: int) -> Filled:
     if number == 0 and parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
         return Filled.PAYLOAD
     raise DefinitionError(
-        f"nobody would fill in the parameter {str(parameter)!r}; a task takes its payload first, "
+        f'nobody would fill in the parameter "{parameter.name}"; a task takes its payload first, '
         'and may take "ctx: Context" and "signal: CancelSignal": put what else it needs into the payload'
     )

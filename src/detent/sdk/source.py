@@ -37,7 +37,7 @@ def of_function(fn: Callable[..., object]) -> Source:
         line=code.co_firstlineno if code else 0,
         qualname=getattr(fn, "__qualname__", repr(fn)),
         # A module loaded again has a new spec in an old namespace (reload), or a new namespace (imported anew).
-        load=names.get("__spec__") or id(names),
+        load=names.get("__spec__") or names,
     )
 
 

@@ -1,0 +1,106 @@
+"""A run without a worker: it notes what is asked of it and answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+from detent.errors import DetentError
+from detent.protocol.backend import CallerBackend
+from detent.protocol.ids import BatchId, item_run_id, new_batch_id, new_run_id
+from detent.protocol.models import Isolation, Lease, RunOutcome, Triggered, TriggerRequest, When
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+from detent.sdk.context import CancelSignal, Context
+
+
+class NamedTask:
+    id = "parent"
+    file_path = "tasks/parent.py"
+
+
+def lease(**fields: object) -> Lease:
+    now = datetime.now(UTC)
+    defaults: dict[str, object] = {
+        "run_id": new_run_id(), "fence": 1, "attempt": 2, "task_id": "parent", "isolation": Isolation.ASYNC, "payload": None,
+        "is_resumed": False, "has_journal": False, "results": (), "created_at": now, "started_at": now,
+        "queue": "task/parent", "concurrency_key": None, "priority": 0.0, "tags": ("user:7",), "metadata": None,
+        "max_attempts": 3, "max_duration": None, "idempotency_key": None, "version": "20260801.1", "parent_run_id": None,
+        "root_run_id": None, "batch_id": None, "replay_of": None, "is_test": False,
+    }  # fmt: skip
+    return Lease(**{**defaults, **fields})  # type: ignore[arg-type]
+
+
+def context(**fields: object) -> Context:
+    return Context.from_lease(lease(**fields), NamedTask, environment="dev", project="shop")
+
+
+def completed(request: TriggerRequest, output: str | None = None) -> RunOutcome:
+    return RunOutcome(run_id=request.run_id, task_id=request.task_id, status=RunStatus.COMPLETED, output=output)
+
+
+def failed(request: TriggerRequest, message: str = "boom") -> RunOutcome:
+    error = RunError(name="ValueError", message=message)
+    return RunOutcome(run_id=request.run_id, task_id=request.task_id, status=RunStatus.FAILED, error=error)
+
+
+class FakeRun:
+    """`answer` makes the outcome of a child: by default it completes without an output."""
+
+    def __init__(self) -> None:
+        self.context = context()
+        self.signal = CancelSignal(self.context.run.id)
+        self.loop = asyncio.get_running_loop()
+        self.is_replaying = False
+        self.answer: Callable[[TriggerRequest], RunOutcome] = completed
+        self.triggered: list[TriggerRequest] = []
+        self.waits: list[When] = []
+        self.lines: list[tuple[str, str, dict[str, object] | None]] = []
+        self.never: asyncio.Event = asyncio.Event()
+        self.is_waiting = asyncio.Event()
+        self.is_stuck = False
+
+    @property
+    def backend(self) -> CallerBackend:
+        raise DetentError("this run has no backend")
+
+    async def trigger(self, request: TriggerRequest) -> Triggered:
+        self.triggered.append(request)
+        return Triggered(run_id=request.run_id)
+
+    async def trigger_and_wait(self, request: TriggerRequest) -> RunOutcome:
+        self.triggered.append(request)
+        if self.is_stuck:
+            self.is_waiting.set()
+            await self.never.wait()
+        await asyncio.sleep(0)
+        return self.answer(request)
+
+    async def trigger_batch(
+        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
+    ) -> tuple[BatchId, Sequence[Triggered]]:
+        batch_id = new_batch_id()
+        self.triggered = [request async for request in _all_of(requests)]
+        return batch_id, [Triggered(run_id=item_run_id(batch_id, index)) for index in range(len(self.triggered))]
+
+    async def trigger_batch_and_wait(
+        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
+    ) -> tuple[BatchId, Sequence[RunOutcome]]:
+        self.triggered = [request async for request in _all_of(requests)]
+        return new_batch_id(), [self.answer(request) for request in self.triggered]
+
+    async def wait_until(self, until: When) -> None:
+        self.waits.append(until)
+
+    def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+        self.lines.append((level, message, fields))
+
+
+async def _all_of(requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]) -> AsyncIterable[TriggerRequest]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request
