@@ -98,6 +98,8 @@ async def listening(conninfo: str, environment: int) -> AsyncIterator[AsyncItera
         yield wakes
     finally:
         await wakes.aclose()
+        if connection is not None:
+            await connection.close()  # a generator that was never asked closes nothing
 
 
 async def _open(conninfo: str, environment: int) -> psycopg.AsyncConnection[tuple[object, ...]] | None:
