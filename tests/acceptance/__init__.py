@@ -1,0 +1,1 @@
+"""Real processes, real signals: whatever dies, every run ends once. Start reading at `stage.py`."""

@@ -1,0 +1,60 @@
+"""Tasks that stand still until the test opens their gate, then see whether the run is still theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from detent.protocol.retry import Retry
+from detent.sdk.context import Context
+from detent.sdk.task import task
+from tests.acceptance.ledger import VARIABLE, note
+
+ALL = "gate-all"
+
+
+def is_open() -> bool:
+    folder = Path(os.environ[VARIABLE]).parent
+    return (folder / ALL).exists() or (folder / f"gate-{os.getpid()}").exists()
+
+
+@task(retry=Retry(max_attempts=2, min_timeout="50ms"))
+async def gated(n: int, ctx: Context) -> int:
+    """Return its process id, so that the test knows whose result counted."""
+    note("begin", ctx)
+    while not is_open():
+        await asyncio.sleep(0.02)
+    note("pass", ctx)
+    try:
+        await child.trigger(n)
+    except BaseException as error:
+        note("refused", ctx, type(error).__name__)
+        raise
+    note("end", ctx)
+    return os.getpid()
+
+
+@task
+def gated_thread(n: int, ctx: Context) -> int:
+    note("begin", ctx)
+    while not is_open():
+        time.sleep(0.02)
+    note("end", ctx)
+    return os.getpid()
+
+
+@task
+async def child(n: int, ctx: Context) -> int:
+    note("child", ctx, str(n))
+    return n
+
+
+@task
+async def blocking(seconds: float, ctx: Context) -> int:
+    """Stop the event loop, as no task should."""
+    note("begin", ctx)
+    time.sleep(seconds)
+    note("end", ctx)
+    return os.getpid()

@@ -1,0 +1,252 @@
+"""The stage for acceptance tests: a database, worker processes on it, a ledger of what tasks did, and what must hold after.
+
+    async with playing(dsn, folder) as stage:
+        worker = await stage.start_worker()
+        worker.runners()[0].kill()
+        await stage.all_over(1000)
+        stage.check_nothing_left()
+
+Nothing here sleeps to give something time: `until` polls a condition against a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from detent.sdk.client import Client
+from tests.acceptance import ledger
+from tests.acceptance.ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parent / "project"
+
+"""Seconds without a heartbeat after which a session of a stage's worker is dead."""
+DEADLINE = 60.0
+HURRY_EVERY = 0.1
+HURRY_BY = "5 minutes"
+TAIL = 6_000
+
+
+class WorkerProcess:
+    """A `detent worker`, which is a supervisor, and the runners that it started."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self.log = process, log
+        self.pid = process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def runners(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return [child for child in psutil.Process(self.pid).children() if _is_runner(child)]
+        return []
+
+    def send(self, number: signal.Signals) -> None:
+        if self.is_alive:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self._process.wait()
+
+    def kill_all(self) -> None:
+        runners = self.runners()
+        self.kill()
+        for runner in runners:
+            with suppress(psutil.NoSuchProcess):
+                runner.kill()
+
+    async def ended(self, deadline: float = DEADLINE) -> int:
+        await until(lambda: not self.is_alive, f"the end of worker {self.pid}", deadline)
+        return self._process.returncode
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+class Stage:
+    def __init__(self, dsn: str, folder: Path) -> None:
+        self.dsn, self.folder = dsn, folder
+        self.ledger = Ledger(folder / "ledger.jsonl")
+        self.client = Client(database_url=dsn)
+        self.workers: list[WorkerProcess] = []
+        self._connection: psycopg.Connection[Any] | None = None
+
+    # ---- workers ----
+
+    async def start_worker(self, tasks: str = "load.py", *, runners: int = 2) -> WorkerProcess:
+        (worker,) = await self.start_workers(1, tasks, runners=runners)
+        return worker
+
+    async def start_workers(self, count: int, tasks: str = "load.py", *, runners: int = 2) -> list[WorkerProcess]:
+        """Start some and return when all their runners are up."""
+        before = self.sessions()
+        arguments = ["worker", str(PROJECT / tasks), "--runners", str(runners)]
+        workers = [self.spawn(arguments) for _ in range(count)]
+        await until(
+            lambda: len(self.sessions() - before) >= runners * count or not all(worker.is_alive for worker in workers),
+            "the workers' sessions",
+        )
+        for worker in workers:
+            assert worker.is_alive, worker.text()
+        return workers
+
+    def spawn(self, arguments: Sequence[str], *, cwd: Path | None = None) -> WorkerProcess:
+        """Start `detent` with these arguments, output to a log of its own."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.acceptance.hurried", *arguments],
+                cwd=cwd or self.folder,
+                env=os.environ
+                | {
+                    "DETENT_DATABASE_URL": self.dsn,
+                    "PYTHONPATH": str(ROOT),
+                    ledger.VARIABLE: str(self.ledger.path),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.workers.append(WorkerProcess(process, log))
+        return self.workers[-1]
+
+    def open_gate(self, pid: int | None = None) -> None:
+        """Let the tasks of `gated.py` pass, those in one process or all."""
+        (self.folder / ("gate-all" if pid is None else f"gate-{pid}")).touch()
+
+    def runners(self) -> list[psutil.Process]:
+        return [runner for worker in self.workers if worker.is_alive for runner in worker.runners()]
+
+    def sessions(self) -> set[str]:
+        """The sessions that are not ended."""
+        return {str(row[0]) for row in self.query("select id from detent.sessions where ended_at is null")}
+
+    # ---- the database, behind detent's back ----
+
+    def query(self, statement: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement on a connection of the test's own, opened anew when it was lost."""
+        if self._connection is None or self._connection.broken or self._connection.closed:
+            self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="acceptance")
+        cursor = self._connection.execute(statement.encode(), params)
+        return cursor.fetchall() if cursor.description else []
+
+    def one(self, statement: str, params: Sequence[object] = ()) -> Any:
+        return self.query(statement, params)[0][0]
+
+    @asynccontextmanager
+    async def hurrying(self) -> AsyncIterator[None]:
+        """Let the database's clock run three thousand times as fast, so that waits of an hour take a second."""
+        task = asyncio.create_task(self._hurry())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _hurry(self) -> None:
+        while True:
+            with suppress(psycopg.Error):
+                self.query(f"update testing.clock set shift = shift + interval '{HURRY_BY}'")
+            await asyncio.sleep(HURRY_EVERY)
+
+    # ---- what must come, and hold ----
+
+    async def all_over(self, runs: int, deadline: float = DEADLINE) -> None:
+        """Return when so many runs have ended and none is left."""
+        await until(lambda: self._is_over(runs), lambda: f"the end of {runs} runs: {self.describe()}", deadline)
+
+    def _is_over(self, runs: int) -> bool:
+        try:
+            live, ended = self.query(
+                "select (select count(*) from detent.runs), (select count(*) from detent.history)"
+            )[0]
+        except psycopg.OperationalError:
+            return False
+        return not live and ended >= runs
+
+    def describe(self) -> str:
+        """Where the runs are, for a test that waited in vain."""
+        try:
+            live = self.query(
+                "select task_id, status, attempt, count(*), min(id::text), bool_or(is_solo), bool_or(session_id is not null), "
+                "exists (select from detent.ready where run_id in (select id from detent.runs r where r.task_id = runs.task_id)) "
+                "from detent.runs group by 1, 2, 3 order by 4 desc limit 20"
+            )
+            ended = self.query("select task_id, status, count(*) from detent.history group by 1, 2")
+            sessions = self.query("select worker, beat, ended_at from detent.sessions order by opened_at")
+        except psycopg.Error as error:
+            return f"the database is away: {error}"
+        return "\n".join(["", "live:", *map(str, live), "ended:", *map(str, ended), "sessions:", *map(str, sessions)])
+
+    async def check_nothing_left(self) -> None:
+        """Of runs that have ended only their history and logs may remain; of workers only the living."""
+        await until(lambda: not self._left(), lambda: f"an empty database; left: {self._left()}", 20)
+        doubles = self.query("select id, count(*) from detent.history group by id having count(*) > 1")
+        assert not doubles, f"completed twice: {doubles}"
+
+    def _left(self) -> dict[str, int]:
+        tables = ("runs", "inputs", "ready", "waits", "journal", "endings", "waitpoints", "batch_items")
+        counts = {table: self.one(f"select count(*) from detent.{table}") for table in tables}
+        counts["sessions of the dead"] = len(self._dead_sessions())
+        return {name: count for name, count in counts.items() if count}
+
+    def _dead_sessions(self) -> list[str]:
+        rows = self.query("select worker from detent.sessions where ended_at is null")
+        return [worker for (worker,) in rows if not psutil.pid_exists(int(worker.rpartition(":")[2]))]
+
+    # ---- its end ----
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.kill_all()
+        await self.client.close()
+        self.ledger.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    def print_logs(self) -> None:
+        for worker in self.workers:
+            print(f"--- {worker.log.name} (pid {worker.pid})\n{worker.text()[-TAIL:]}")
+
+
+@asynccontextmanager
+async def playing(dsn: str, folder: Path) -> AsyncIterator[Stage]:
+    stage = Stage(dsn, folder)
+    try:
+        yield stage
+    finally:
+        stage.print_logs()
+        await stage.close()
+
+
+async def until(condition: Callable[[], bool], what: str | Callable[[], str], deadline: float = DEADLINE) -> None:
+    """Return when *condition* holds; fail naming *what* did not come in time."""
+    end = time.monotonic() + deadline
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {deadline:g} s in vain for {what() if callable(what) else what}")
+        await asyncio.sleep(0.02)
+
+
+def _is_runner(process: psutil.Process) -> bool:
+    try:
+        return "runner" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False

@@ -1,0 +1,21 @@
+"""kill -9 of runners, at random moments under load."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.acceptance.load import under_load
+from tests.acceptance.stage import Stage, until
+
+pytestmark = pytest.mark.acceptance
+
+
+async def test_every_run_ends_once_and_right_though_runners_are_killed(stage: Stage, rng: random.Random) -> None:
+    await stage.start_workers(2)
+    async with under_load(stage, rng) as load:
+        for moment in load.moments(5):
+            await load.reaches(moment)
+            await until(lambda: len(stage.runners()) > 0, "a runner to kill")
+            rng.choice(stage.runners()).kill()

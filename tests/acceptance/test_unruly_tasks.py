@@ -1,0 +1,95 @@
+"""Tasks that do what no task should end as they deserve, and their neighbours in the same process end well."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.stage import Stage, until
+
+pytestmark = pytest.mark.acceptance
+
+NEIGHBOURS = 20
+
+
+@pytest.mark.parametrize(
+    ("task", "attempts", "code"),
+    [
+        ("exiting", 2, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE"),
+        ("exiting_thread", 2, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE"),
+        ("segfaulting", 1, "TASK_PROCESS_SIGSEGV"),
+    ],
+)
+async def test_run_that_kills_its_process_crashes_alone(stage: Stage, task: str, attempts: int, code: str) -> None:
+    run_id = await _among_neighbours(stage, task)
+    await _ends(stage, task, "CRASHED", attempts, code)
+    await _neighbours_end_well(stage)
+    # Each attempt once among the others, then once alone.
+    assert _executions(stage, run_id) == {attempt: 2 for attempt in range(1, attempts + 1)}
+
+
+async def test_run_that_kills_its_process_is_retried(stage: Stage) -> None:
+    await _among_neighbours(stage, "exiting_at_first")
+    await _ends(stage, "exiting_at_first", "COMPLETED", 2, None)
+    await _neighbours_end_well(stage)
+
+
+@pytest.mark.parametrize("task", ["holding_the_gil", "holding_the_gil_in_a_thread", "looping"])
+async def test_run_that_holds_the_interpreter_is_timed_out(stage: Stage, task: str) -> None:
+    run_id = await _among_neighbours(stage, task)
+    await _ends(stage, task, "TIMED_OUT", 1, "MAX_DURATION_EXCEEDED")
+    await _neighbours_end_well(stage)
+    assert _executions(stage, run_id) == {1: 1}
+
+
+@pytest.mark.parametrize("task", ["swallowing_in_overtime", "looping_in_a_thread"])
+async def test_run_that_does_not_end_in_time_is_timed_out_and_its_neighbours_stay(stage: Stage, task: str) -> None:
+    await _among_neighbours(stage, task)
+    await _ends(stage, task, "TIMED_OUT", 1, "MAX_DURATION_EXCEEDED")
+    await _neighbours_end_well(stage, executions=1)
+
+
+async def test_run_that_swallows_its_cancel_is_cancelled_and_its_neighbours_stay(stage: Stage) -> None:
+    run_id = await _among_neighbours(stage, "swallowing")
+    await stage.client.runs.cancel(run_id)
+    await until(lambda: bool(stage.ledger.of("swallowed")), "the cancel to arrive")
+    await _ends(stage, "swallowing", "CANCELED", 1, "TASK_RUN_CANCELLED")
+    await _neighbours_end_well(stage, executions=1)
+
+
+async def _among_neighbours(stage: Stage, task: str) -> str:
+    """Start a run of *task* in a process that executes others, too; return its id."""
+    await stage.start_worker("unruly.py", runners=1)
+    await stage.client.tasks.batch_trigger("neighbour", range(NEIGHBOURS))
+    await until(lambda: len(stage.ledger.of("begin")) == NEIGHBOURS, "the neighbours")
+    handle = await stage.client.tasks.trigger(task)
+    await until(lambda: bool(stage.ledger.of("begin", handle.id)), f"the begin of {task}")
+    return handle.id
+
+
+async def _ends(stage: Stage, task: str, status: str, attempt: int, code: str | None) -> None:
+    await until(lambda: _history(stage, task) != [], lambda: f"the end of {task}: {stage.describe()}")
+    ((found, number, error),) = _history(stage, task)
+    assert (found, number, error) == (status, attempt, code)
+
+
+def _history(stage: Stage, task: str) -> list[tuple[object, ...]]:
+    return stage.query(
+        "select status::text, attempt, error::json ->> 'code' from detent.history where task_id = %s", (task,)
+    )
+
+
+async def _neighbours_end_well(stage: Stage, *, executions: int | None = None) -> None:
+    """They had no part in it: no attempt was used up, each result counts once; `executions`: nor were they begun anew."""
+    stage.open_gate()
+    await stage.all_over(NEIGHBOURS + 1)
+    rows = stage.query("select output::integer, status::text, attempt from detent.history where task_id = 'neighbour'")
+    assert sorted(rows) == [(n, "COMPLETED", 1) for n in range(NEIGHBOURS)]
+    if executions is not None:
+        ended = {(effect.run, effect.attempt) for effect in stage.ledger.of("end")}
+        assert {stage.ledger.times("begin")[attempt] for attempt in ended} == {executions}
+    await stage.check_nothing_left()
+
+
+def _executions(stage: Stage, run_id: str) -> dict[int, int]:
+    """How often each attempt was begun."""
+    return {attempt: times for (run, attempt), times in stage.ledger.times("begin").items() if run == run_id}
