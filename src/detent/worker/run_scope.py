@@ -117,15 +117,13 @@ class AttemptScope:
             request = replace(request, run_id=RunId(recorded.ref))
 
         async def ask() -> WaitResult | Suspended:
-            wait = (await self._trigger(request, operation, wait=True)).wait
-            return Suspended() if wait is None else wait
+            made = await self._trigger(request, operation, wait=True)
+            if isinstance(made.wait, WaitResult):
+                return made.wait
+            self._attempt.host.awaits(made.triggered.run_id)
+            return Suspended()
 
-        host = self._attempt.host
-        host.awaits(request.run_id)
-        try:
-            return _child_of(await self._wait(operation, ask))
-        finally:
-            host.awaits_no_more(request.run_id)
+        return _child_of(await self._wait(operation, ask))
 
     async def _trigger(self, request: TriggerRequest, operation: str, *, wait: bool) -> ChildTriggered:
         def ask() -> Awaitable[ChildTriggered | Refused | Stale]:

@@ -79,6 +79,8 @@ TICK = 0.25
 """Seconds between the beats by which the supervisor sees that the loop turns."""
 LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
+MOST_AWAITED = 10_000
+"""Children remembered for the short cut from their end to their parent; those that end elsewhere make room as the oldest."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -133,13 +135,14 @@ class Runner:
         self._session: SessionId | None = None
         self._version = ""
         self._rank = RANKS.get(settings.log_level, 1)
-        self._awaited: dict[RunId, int] = {}
+        self._awaited: dict[RunId, None] = {}
         self._quiet = asyncio.Event()
         self._is_draining = False
         self._is_full = False
         self._drain: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
+        self._heart: asyncio.TimerHandle | None = None
 
     # ---- life ----
 
@@ -185,7 +188,19 @@ class Runner:
 
     def _beat(self) -> None:
         self._note.beat()
-        self._loop.call_later(TICK, self._beat)
+        self._heart = self._loop.call_later(TICK, self._beat)
+
+    async def close(self) -> None:
+        """Free what the process itself would free by ending: the copies of runs that were handed back, threads, timers."""
+        tasks = [attempt.task for attempt in self._leaving if attempt.task is not None]
+        for attempt in list(self._leaving):
+            attempt.drop()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_CALLS)
+        self._threads.close()
+        self._loop.set_task_factory(None)
+        if self._heart is not None:
+            self._heart.cancel()
 
     # ---- what the supervisor says ----
 
@@ -381,6 +396,7 @@ class Runner:
         else:
             self._tell_outcome(attempt, outcome, answer)
             if attempt.run_id in self._awaited:
+                del self._awaited[attempt.run_id]
                 self._leasing.wake()
         self._notice_quiet()
 
@@ -432,13 +448,11 @@ class Runner:
             self._ended(attempt, None)
 
     def awaits(self, run_id: RunId) -> None:
-        self._awaited[run_id] = self._awaited.get(run_id, 0) + 1
+        """A child was made that a run of this process waits for: quicker than by its announcement, it is leased at once."""
+        if len(self._awaited) >= MOST_AWAITED:
+            del self._awaited[next(iter(self._awaited))]
+        self._awaited[run_id] = None
         self._leasing.wake()
-
-    def awaits_no_more(self, run_id: RunId) -> None:
-        left = self._awaited.pop(run_id, 1) - 1
-        if left:
-            self._awaited[run_id] = left
 
     def _enter_thread(self, attempt: Attempt, record: int) -> None:
         if attempt.thread is not None:
@@ -458,6 +472,7 @@ class Runner:
     def _return(self, attempt: Attempt) -> None:
         """Hand a run back as it is; its code is left alone, for this process is about to end."""
         self._held.pop(attempt.run_id, None)
+        self._leaving.add(attempt)
         self._returns.put(attempt.holder)
         self._teller.tell(EventKind.HANDED_BACK, attempt)
 

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from detent.engine.backend import connect
+from detent.protocol import ids
+from detent.protocol.models import SessionEnd
+from detent.sdk.registry import registry
+from detent.worker.capture import capturing
+from detent.worker.control import Up, Work
+from detent.worker.note import Note
+from detent.worker.runner import Runner
+from detent.worker.settings import WorkerSettings
+from tests.database import Clock
+from tests.worker.rig import Rig, Supervision
+
+StartRig = Callable[..., AbstractAsyncContextManager[Rig]]
+
+
+@pytest.fixture(autouse=True)
+def empty_registry() -> Iterator[None]:
+    """The tasks of one test only."""
+    registry.clear()
+    yield
+    registry.clear()
+
+
+@pytest.fixture
+def start_rig(dsn: str, clock: Clock) -> StartRig:
+    """Starts a runner, once the test has defined its tasks; it is drained afterwards."""
+
+    @asynccontextmanager
+    async def start(*, is_solo: bool = False, **settings: object) -> AsyncIterator[Rig]:
+        backend = connect(dsn)
+        note, _ = Note.create()
+        supervision, session = Supervision(), ids.new_session_id()
+        with capturing(log_level="debug", echo=False) as capture:
+            told = WorkerSettings(database_url=dsn, retry_min=0.001, retry_max=0.001, send_events=True, **settings)  # type: ignore[arg-type]
+            runner = Runner(told, backend, supervision, note, capture, is_solo=is_solo)
+            serving = asyncio.create_task(runner.run(session))
+            await supervision.until(Up)
+            helpers = [asyncio.create_task(_pass_on(backend, runner)), asyncio.create_task(backend.maintenance.run())]
+            try:
+                yield Rig(runner, backend, session, supervision, note, clock)
+            finally:
+                runner.drain(0)
+                await serving
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+                await runner.close()
+                await backend.end_session(SessionEnd(session_id=session))
+                await backend.close()
+                note.close()
+
+    return start
+
+
+async def _pass_on(backend: object, runner: Runner) -> None:
+    from detent.engine.backend import EngineBackend
+    from detent.worker.control import Cancelled
+
+    assert isinstance(backend, EngineBackend)
+    async with backend.listen() as wakes:
+        async for wake in wakes:
+            if wake.ready or wake.resumed:
+                runner.receive(Work())
+            if wake.cancelled:
+                runner.receive(Cancelled(run_ids=wake.cancelled))
