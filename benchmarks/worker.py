@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ RUNNERS = 2
 WARM_UP_RUNS = 400
 START_TIMEOUT = 20
 STOP_TIMEOUT = 15
-SOURCE = Path(tasks.__file__)
+COMMAND = [sys.executable, "-m", "detent", "worker", tasks.__file__]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,8 @@ class Worker:
     def kill(self) -> None:
         """`kill -9` of the supervisor and its runners."""
         for process in [self.supervisor, *self.runners]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def stop(self) -> None:
         if self.supervisor.is_running():
@@ -61,17 +61,16 @@ class Worker:
 @contextmanager
 def started(database: Database, log: Path) -> Iterator[Worker]:
     """Start a worker, and stop it afterwards. It has executed some runs when this returns."""
-    command = [sys.executable, "-m", "detent", "worker", str(SOURCE)]
-    present = database.live_sessions()
+    sessions, runs = database.live_sessions(), database.live_runs()
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
+        process = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
     worker = Worker(supervisor=psutil.Process(process.pid))
     children: list[psutil.Process] = []
     try:
-        _await_sessions(process, database, present + RUNNERS, log)
+        _await_sessions(process, database, sessions + RUNNERS, log)
         children = worker.runners
         asyncio.run(warm_up())
-        database.await_end_of_runs()
+        database.await_end_of_runs(but=runs)
         yield worker
     finally:
         worker.stop()
@@ -99,5 +98,5 @@ def _end(process: subprocess.Popen[bytes], children: list[psutil.Process]) -> No
         process.kill()
         process.wait()
     for child in children:
-        if child.is_running():
-            child.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
