@@ -41,7 +41,6 @@ from detent.postgres import embedded
 folder = Path(sys.argv[1])
 server = embedded.start(folder)
 if not os.fork():
-    os.close(1)
     sys.stdin.read()
     os._exit(0)
 server.stop()

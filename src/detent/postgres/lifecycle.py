@@ -43,6 +43,7 @@ def bring_up(home: Home, pg: Binaries) -> Path:
             return folder
         if (server_lock := flock.try_exclusive(home.server_lock, home.account)) is not None:
             if log_offset is not None:
+                os.close(server_lock)
                 raise _exited(home, log_offset)
             log_offset = _spawn(home, pg, server_lock)
         elif log_offset is None and time.monotonic() > patience:
