@@ -75,9 +75,8 @@ class LogLines:
         line = _Line(position, writer, writer.next_line(), datetime.now(UTC), level, text, packed)
         self._lines.append(line)
         writer.last_line = position
-        self._characters += len(text) + len(line.fields or "")
-        if len(self._lines) > MOST_LINES or self._characters > MOST_CHARACTERS:
-            self._drop_oldest()
+        self._characters += _weight(line)
+        self._drop_oldest()
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon_threadsafe(self._schedule, context=self._context)
@@ -105,8 +104,15 @@ class LogLines:
 
     def _take(self) -> list[_Line]:
         taken = [self._lines.popleft() for _ in range(min(_A_CALL, len(self._lines)))]
-        self._characters -= sum(len(line.message) + len(line.fields or "") for line in taken)
-        return taken
+        self._characters -= sum(_weight(line) for line in taken)
+        return [*self._notice(taken[0]), *taken]
+
+    def _notice(self, first: _Line) -> list[_Line]:
+        dropped, self._dropped = self._dropped, 0
+        if not dropped:
+            return []
+        text = f"{dropped:,} lines were dropped here: the worker's runs log faster than lines can be stored"
+        return [first._replace(number=first.writer.next_line(), level="warn", message=text, fields=None)]
 
     async def _send(self, lines: list[_Line]) -> None:
         try:
@@ -115,13 +121,13 @@ class LogLines:
             log.exception("%d log lines could not be stored", len(lines))
 
     def _drop_oldest(self) -> None:
-        oldest = self._lines.popleft()
-        self._characters -= len(oldest.message) + len(oldest.fields or "")
-        self._dropped += 1
-        if self._dropped == 1 or self._dropped % MOST_LINES == 0:
-            notice = "log lines are coming faster than they can be stored; the oldest are dropped"
-            self._lines.appendleft(oldest._replace(level="warn", message=notice, fields=None))
-            self._characters += len(notice)
+        while len(self._lines) > MOST_LINES or self._characters > MOST_CHARACTERS:
+            self._characters -= _weight(self._lines.popleft())
+            self._dropped += 1
+
+
+def _weight(line: _Line) -> int:
+    return len(line.message) + len(line.fields or "")
 
 
 def clip(text: str) -> str:

@@ -132,7 +132,9 @@ def _read_hello(end: socket.socket) -> Hello:
         line += received
     hello = control.decode(line)
     if not isinstance(hello, Hello):
-        raise ConfigError(f"the supervisor of this runner began with {hello!r}; supervisor and runner must be one version")
+        raise ConfigError(
+            f"the supervisor of this runner began with {hello!r}; supervisor and runner must be one version"
+        )
     return hello
 
 
