@@ -57,7 +57,11 @@ def make(of: Home, pg: Binaries) -> None:
     if new.exists():
         shutil.rmtree(new)
     _run(of, [pg.program("initdb"), "-D", str(new), *INITDB_OPTIONS])
-    _run(of, [pg.program("postgres"), "--single", "-F", "-D", str(new), "postgres"], typed=f"create database {DATABASE}\n")
+    _run(
+        of,
+        [pg.program("postgres"), "--single", "-F", "-D", str(new), "postgres"],
+        typed=f"create database {DATABASE}\n",
+    )
     _run(of, [pg.program("initdb"), "--sync-only", "-D", str(new)])
     new.rename(of.data)
 
