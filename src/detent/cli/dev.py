@@ -1,0 +1,142 @@
+"""`detent dev`: a project's tasks, served on the developer's own machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detent.cli import database
+from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
+from detent.cli.project import CONFIG_FILE, FOLDER, Project, find
+
+if TYPE_CHECKING:
+    from detent.cli.lines import Lines
+    from detent.postgres.embedded import EmbeddedServer
+    from detent.worker.settings import WorkerSettings
+    from detent.worker.supervisor import Supervisor
+
+GRACE = 2.0
+"""Seconds that executing runs are given on Ctrl-C: what is handed back goes on at the next start."""
+SERVER_CHECK_SECONDS = 1.0
+
+app = typer.Typer()
+
+
+@app.command()
+def dev(
+    path: Annotated[
+        Path | None, typer.Argument(help="The project, or the file or folder of tasks.  [default: the project here]")
+    ] = None,
+    runners: Annotated[int, typer.Option(min=1, help="Processes that execute runs.")] = 2,
+    reload: Annotated[bool, typer.Option(help="Load the tasks again whenever a file is saved.")] = True,
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """Serve a project's tasks, with a database of its own unless DETENT_DATABASE_URL names one."""
+    began = time.monotonic()
+    project, tasks = place(path, Path.cwd())
+    asyncio.run(_Dev(project, tasks, environment, runners, reload, as_json, began).serve())
+
+
+def place(path: Path | None, here: Path) -> tuple[Project, Path | None]:
+    """Return the project that is meant, and the tasks if they are not all of its tasks."""
+    if path is not None and (path / CONFIG_FILE).is_file():
+        return Project(root=path.resolve()), None
+    return find(here) or Project(root=here.resolve()), path
+
+
+@dataclass(frozen=True, slots=True)
+class _Dev:
+    project: Project
+    tasks: Path | None
+    environment: str
+    runners: int
+    is_reloading: bool
+    is_json: bool
+    began: float
+
+    async def serve(self) -> None:
+        from detent.cli import serving
+        from detent.cli.readiness import Readiness
+
+        async with self._database() as (dsn, name, server):
+            settings = self._settings(dsn)
+            with self._lines() as lines:
+                async with serving.backend_for(settings) as backend:
+                    readiness = Readiness(lines, backend, database=name, began=self.began)
+
+                    async def look_after(supervisor: Supervisor) -> None:
+                        async with asyncio.TaskGroup() as group:
+                            group.create_task(readiness.announce())
+                            group.create_task(_keep_alive(server, lines))
+                            if self.is_reloading:
+                                group.create_task(self._reload_on_save(supervisor, lines))
+
+                    await serving.serve(
+                        settings, backend, on_event=readiness.event, on_signal=lines.signal, beside=look_after
+                    )
+
+    def _settings(self, dsn: str) -> WorkerSettings:
+        from detent.cli import serving
+        from detent.sdk import discovery
+
+        config = discovery.load_config(self.project.root)
+        settings = serving.settings_of(config, database_url=dsn, environment=self.environment, path=self.tasks)
+        return replace(
+            settings,
+            runners=self.runners,
+            grace=GRACE,
+            is_retrying=config.retries.enabled_in_dev,
+            send_events=True,
+            echo_output=not self.is_json,
+        )
+
+    @asynccontextmanager
+    async def _database(self) -> AsyncIterator[tuple[str, str, EmbeddedServer | None]]:
+        """Yield a database with the newest schema, a name for it, and its server if that is the embedded one."""
+        from detent import migrations
+        from detent.migrations.connection import target
+
+        if url := database.named():
+            await migrations.apply(url)
+            yield url, target(url), None
+            return
+        with database.start_embedded(self.project) as server:
+            await migrations.apply(server.dsn)
+            yield server.dsn, f"PostgreSQL {server.version} in {FOLDER}", server
+
+    def _lines(self) -> Lines:
+        from detent.cli.lines import JsonLines, PlainLines
+
+        if self.is_json:
+            return JsonLines()
+        if not sys.stdout.isatty():
+            return PlainLines()
+        from detent.cli.live_lines import LiveLines
+
+        return LiveLines()
+
+    async def _reload_on_save(self, supervisor: Supervisor, lines: Lines) -> None:
+        from detent.cli import saving
+
+        folder = self.project.root if self.tasks is None else self.tasks.resolve()
+        async for changed in saving.saves({self.project.root, folder if folder.is_dir() else folder.parent}):
+            if any(file.name == CONFIG_FILE for file in changed):
+                lines.say("note", f"restart `detent dev` to apply what changed in {CONFIG_FILE}, but for its dirs")
+            await supervisor.reload()
+
+
+async def _keep_alive(server: EmbeddedServer | None, lines: Lines) -> None:
+    """Start the embedded database again when it has died."""
+    while server is not None:
+        await asyncio.sleep(SERVER_CHECK_SECONDS)
+        if await asyncio.to_thread(server.ensure_alive):
+            lines.say("warning", f"the embedded database had died and was started again; {server.log} says why")

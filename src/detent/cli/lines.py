@@ -1,0 +1,133 @@
+"""What a serving command says as it goes: one line for each thing that befalls a run, or the same as JSON."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from detent.cli import printing
+from detent.worker.telling import EventKind, WorkerEvent
+
+WORDS = {
+    EventKind.SUCCEEDED: "completed",
+    EventKind.RETRIED: "retrying",
+    EventKind.TIMED_OUT: "timed out",
+    EventKind.HANDED_BACK: "handed back",
+}
+"""What a state is called where its own name is not the word for it."""
+SAID_BY_LOG = frozenset({EventKind.RUNNER_DIED, EventKind.RUNNER_KILLED, EventKind.BLOCKING, EventKind.DATABASE_AWAY})
+"""The worker logs a sentence on these."""
+RUN_WIDTH, TASK_WIDTH, STATE_WIDTH = 30, 20, 11
+_SAME_SECONDS = 1.0
+
+
+class Lines(Protocol):
+    """Where a serving command says what happens. Entered, it also takes what the worker logs."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def event(self, event: WorkerEvent) -> None: ...
+    def ready(self, seconds: float, database: str, task_ids: Sequence[str], call: str) -> None: ...
+    def say(self, kind: str, sentence: str) -> None: ...
+    def signal(self, count: int) -> None: ...
+
+
+class _LogHandler(logging.Handler):
+    """Says what the worker logs, the same sentence once a second."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+        self._last = ("", 0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sentence, now = self.format(record), time.monotonic()
+        if self._last[0] != sentence or now - self._last[1] > _SAME_SECONDS:
+            self._last = sentence, now
+            self._lines.say("error" if record.levelno >= logging.ERROR else "warning", sentence)
+
+
+class PlainLines:
+    """Lines of text, one after the other."""
+
+    def __init__(self) -> None:
+        self._handler = _LogHandler(self)
+
+    def __enter__(self) -> Self:
+        logging.getLogger("detent").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        logging.getLogger("detent").removeHandler(self._handler)
+
+    def event(self, event: WorkerEvent) -> None:
+        if event.run_id and event.kind not in SAID_BY_LOG:
+            print(clock(), run_line(event), flush=True)
+        elif event.kind is EventKind.RELOADED:
+            self.say("reloaded", "new runs get the saved code")
+
+    def ready(self, seconds: float, database: str, task_ids: Sequence[str], call: str) -> None:
+        names = ", ".join(task_ids) or "none"
+        self.say("ready", f"in {printing.seconds(seconds)} on {database}; tasks: {names}")
+        if call:
+            print(f"\n  {call}\n", flush=True)
+
+    def say(self, kind: str, sentence: str) -> None:
+        print(f"{clock()} {kind}: {sentence}", flush=True)
+
+    def signal(self, count: int) -> None:
+        self.say("stopping", stopping(count))
+
+
+class JsonLines(PlainLines):
+    """The same as JSON, an object a line."""
+
+    def event(self, event: WorkerEvent) -> None:
+        printing.as_json_line({"at": datetime.now(UTC)} | asdict(event))
+
+    def ready(self, seconds: float, database: str, task_ids: Sequence[str], call: str) -> None:
+        facts = {"kind": "ready", "seconds": round(seconds, 3), "database": database, "task_ids": list(task_ids)}
+        printing.as_json_line({"at": datetime.now(UTC)} | facts)
+
+    def say(self, kind: str, sentence: str) -> None:
+        printing.as_json_line({"at": datetime.now(UTC), "kind": kind, "detail": sentence})
+
+
+def clock() -> str:
+    return datetime.now().strftime("%H:%M:%S")  # noqa: DTZ005 - the user's own time, for the user
+
+
+def run_line(event: WorkerEvent) -> str:
+    """Return what befell a run, in columns.
+
+    >>> run_line(WorkerEvent(kind=EventKind.SUCCEEDED, run_id="run_1", task_id="hello", attempt=1, seconds=0.25)).split()
+    ['run_1', 'hello', 'completed', 'attempt', '1', '250', 'ms']
+    """
+    word = WORDS.get(event.kind, event.kind.value)
+    columns = f"{event.run_id:<{RUN_WIDTH}}  {event.task_id:<{TASK_WIDTH}}  {word:<{STATE_WIDTH}}"
+    took = "" if event.kind is EventKind.STARTED else printing.seconds(event.seconds)
+    attempt = f"attempt {event.attempt}" if event.attempt else ""
+    return f"{columns}  {attempt}  {took:>8}  {first_line(event.detail)}".rstrip()
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def stopping(count: int) -> str:
+    """Return what is done on the first signal, and on those after it."""
+    if count > 1:
+        return "handing everything back at once"
+    again = "Ctrl-C" if sys.stdout.isatty() else signal.SIGTERM.name
+    return f"what executes may end, then the rest is handed back; {again} once more hands it back at once"

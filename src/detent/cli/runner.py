@@ -1,0 +1,24 @@
+"""`detent runner`: the composition root of a process that executes runs. Started by a supervisor, never by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from detent.engine.backend import EngineBackend, connect
+from detent.worker import process
+from detent.worker.settings import WorkerSettings
+
+COMMAND = (sys.executable, "-P", "-m", "detent", "runner")
+"""`-P`: a folder of the project that is called `detent` must not stand for this package."""
+
+
+def main() -> NoReturn:
+    sys.path.insert(0, os.getcwd())
+    process.main(_connect)
+
+
+def _connect(settings: WorkerSettings) -> EngineBackend:
+    # It outlives a database that is away, however long: what runs came to is told when it is back.
+    return connect(settings.database_url, environment=settings.environment, patience=None, size=1)

@@ -1,0 +1,154 @@
+"""`detent runs`: look at runs, read their logs, cancel and replay them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+
+import typer
+
+from detent.cli import database, printing
+from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
+
+if TYPE_CHECKING:
+    from detent.cli.calling import Caller
+    from detent.protocol.codec import JsonValue
+    from detent.protocol.models import StoredLog
+    from detent.sdk.runs import Run
+
+T = TypeVar("T")
+RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+
+FOLLOW_SECONDS = 0.5
+LOG_PAGE = 1000
+
+app = typer.Typer(name="runs", help="Look at runs, read their logs, cancel and replay them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    status: Annotated[list[str] | None, typer.Option(help="Only with this status; may be repeated.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only of this task; may be repeated.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; may be repeated: all of them.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 25,
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+
+    async def page(caller: Caller) -> list[Run[JsonValue]]:
+        statuses = [name.upper() for name in status or ()]
+        return list(await caller.client.runs.list(status=statuses, task_id=task or (), tags=tag or (), limit=limit))
+
+    found = _call(environment, page)
+    if as_json:
+        printing.as_json(found)
+    elif not found:
+        print("no runs" + (" match" if status or task or tag else " yet; start one with `detent trigger`"))
+    else:
+        printing.table(["RUN", "TASK", "STATUS", "ATTEMPT", "CREATED", "DURATION"], map(_row, found))
+
+
+def _row(run: Run[JsonValue]) -> list[str]:
+    return [run.id, run.task_id, run.status.value, str(run.attempt), printing.ago(run.created_at), _duration(run)]
+
+
+def _duration(run: Run[JsonValue]) -> str:
+    return printing.seconds(run.finished_at - run.started_at) if run.finished_at and run.started_at else ""
+
+
+@app.command()
+def get(run_id: RunArgument, environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False) -> None:
+    """Show a run."""
+    run = _call(environment, lambda caller: caller.client.runs.retrieve(run_id))
+    if as_json:
+        printing.as_json(run)
+    else:
+        from detent.cli import run_page
+
+        run_page.show(run)
+
+
+@app.command()
+def logs(
+    run_id: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """Print what a run has logged and printed."""
+    _call(environment, lambda caller: _print_logs(caller, run_id, follows=follow, as_json=as_json))
+
+
+async def _print_logs(caller: Caller, run_id: str, *, follows: bool, as_json: bool) -> None:
+    seen = 0
+    while True:
+        run = await caller.client.runs.retrieve(run_id)
+        while lines := await caller.backend.read_logs(run.id, after=seen - 1, limit=LOG_PAGE):
+            seen += len(lines)
+            for line in lines:
+                _print_line(line, as_json=as_json)
+        if not follows or run.is_completed:
+            return
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _print_line(line: StoredLog, *, as_json: bool) -> None:
+    if as_json:
+        printing.as_json_line(line)
+    else:
+        at = line.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        print(f"{at} {line.level:<5} {line.message}", line.fields or "", flush=True)
+
+
+@app.command()
+def cancel(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs' ids.")],
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """Cancel runs, with all their children."""
+
+    async def cancelled(caller: Caller) -> dict[str, bool]:
+        return {run_id: await caller.client.runs.cancel(run_id) for run_id in run_ids}
+
+    answers = _call(environment, cancelled)
+    if as_json:
+        printing.as_json([{"id": run_id, "is_cancelled": is_cancelled} for run_id, is_cancelled in answers.items()])
+        return
+    for run_id, is_cancelled in answers.items():
+        print(run_id, "is cancelled" if is_cancelled else "had already ended")
+
+
+@app.command()
+def replay(
+    run_id: RunArgument,
+    payload: Annotated[str | None, typer.Option(metavar="JSON", help="Another payload than the run had.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the new run's end and print its output.")] = False,
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """Start a new run with the input of an old one."""
+    from detent.cli import trigger
+
+    value = trigger.read_json("--payload", payload)
+
+    async def replayed(caller: Caller) -> int:
+        handle = await caller.client.runs.replay(run_id, payload=value)
+        if wait:
+            return trigger.show_end(await trigger.ended(caller, handle), as_json=as_json)
+        trigger.show_handle(handle, as_json=as_json)
+        return 0
+
+    raise typer.Exit(_call(environment, replayed))
+
+
+def _call(environment: str, call: Callable[[Caller], Awaitable[T]]) -> T:
+    async def made() -> T:
+        from detent.cli.calling import calling
+
+        async with database.opened() as dsn, calling(dsn, environment) as caller:
+            return await call(caller)
+
+    return asyncio.run(made())

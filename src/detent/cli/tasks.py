@@ -1,0 +1,40 @@
+"""`detent tasks`: the tasks that workers have registered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+
+from detent.cli import database, printing
+from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
+
+if TYPE_CHECKING:
+    from detent.protocol.models import RegisteredTask
+
+app = typer.Typer()
+
+
+@app.command()
+def tasks(environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False) -> None:
+    """List the tasks that workers have registered."""
+    found = asyncio.run(_tasks(environment))
+    if as_json:
+        printing.as_json(found)
+    elif not found:
+        print(f'no worker has registered a task in environment "{environment}"; start one with `detent dev`')
+    else:
+        printing.table(["TASK", "KIND", "WORKER", "VERSION", "QUEUE", "FILE", "DESCRIPTION"], map(_row, found))
+
+
+def _row(task: RegisteredTask) -> list[str]:
+    worker = "live" if task.has_live_worker else "none"
+    return [task.task_id, task.isolation.value, worker, task.version, task.queue, task.file_path, task.description]
+
+
+async def _tasks(environment: str) -> list[RegisteredTask]:
+    from detent.cli.calling import calling
+
+    async with database.opened() as dsn, calling(dsn, environment) as caller:
+        return await caller.backend.list_tasks()
