@@ -93,6 +93,8 @@ async def _serve(
     backend = connect(settings)
     runner = Runner(settings, backend, channel, note, capture, is_solo=hello.is_solo, is_spare=hello.is_spare)
     channel.receive = runner.receive
+    for message in early:
+        runner.receive(message)
     try:
         await runner.run(SessionId(hello.session_id))
     except DetentError as error:
