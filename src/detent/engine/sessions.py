@@ -119,6 +119,7 @@ async def _renew(place: Place, renewal: Renewal, solo: int) -> Renewed:
             "session": ids.decode("session", renewal.session_id),
             "held": holders_json(renewal.held),
             "in_flight": list(renewal.in_flight),
+            "is_repeat": False,
         },
     )
     found: dict[str, list[RunId]] = {"lost": [], "cancelled": [], "returned": [], "ended": []}

@@ -753,21 +753,25 @@ begin
     array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
 end $$;
 
--- Renews one session and compares what its runner really holds with what is assigned to it.
-create function detent.renew_session(environment integer, session uuid, held json, in_flight bigint[])
+-- Renews one session and compares what its runner really holds with what is assigned to it. Only runs leased before the
+-- previous renewal are judged: `held` and `in_flight` were gathered after it, but before whatever was leased since. A
+-- repeat after a lost reply judges nothing, for the renewal before it may be itself.
+create function detent.renew_session(environment integer, session uuid, held json, in_flight bigint[], is_repeat boolean)
 returns table (what text, run_id uuid) language plpgsql as $$
 #variable_conflict use_column
 declare
+  previous timestamptz;
   unheld uuid[];
 begin
-  update detent.sessions set beat = beat + 1, beat_at = clock_timestamp() where id = session and ended_at is null;
+  select beat_at into previous from detent.sessions where id = session and ended_at is null for update;
   if not found then
     return query select 'ended', null::uuid;
     return;
   end if;
+  update detent.sessions set beat = beat + 1, beat_at = clock_timestamp() where id = session;
   unheld := array(
     select id from detent.runs
-    where runs.session_id = session and fence <> all(in_flight)
+    where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id for update);
   if unheld <> '{}' then

@@ -488,7 +488,7 @@ begin
   from detent.wake_waiters(ended || complete) as woken;
 end $$;
 
-CREATE FUNCTION detent.renew_session(environment integer, session uuid, held json, in_flight bigint[]) RETURNS TABLE(what text, run_id uuid)
+CREATE FUNCTION detent.renew_session(environment integer, session uuid, held json, in_flight bigint[], is_repeat boolean) RETURNS TABLE(what text, run_id uuid)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -497,16 +497,18 @@ CREATE FUNCTION detent.renew_session(environment integer, session uuid, held jso
     AS $$
 #variable_conflict use_column
 declare
+  previous timestamptz;
   unheld uuid[];
 begin
-  update detent.sessions set beat = beat + 1, beat_at = clock_timestamp() where id = session and ended_at is null;
+  select beat_at into previous from detent.sessions where id = session and ended_at is null for update;
   if not found then
     return query select 'ended', null::uuid;
     return;
   end if;
+  update detent.sessions set beat = beat + 1, beat_at = clock_timestamp() where id = session;
   unheld := array(
     select id from detent.runs
-    where runs.session_id = session and fence <> all(in_flight)
+    where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id for update);
   if unheld <> '{}' then

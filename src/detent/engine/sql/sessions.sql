@@ -47,7 +47,7 @@ on conflict do nothing
 
 -- name: renew_session
 -- Locks the session, then runs by id.
-select what, run_id from detent.renew_session(%(environment)s, %(session)s::uuid, %(held)s, %(in_flight)s::bigint[])
+select what, run_id from detent.renew_session(%(environment)s, %(session)s::uuid, %(held)s, %(in_flight)s::bigint[], %(is_repeat)s)
 
 -- name: count_solo
 select count(*) from (
