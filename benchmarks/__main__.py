@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import time
 import traceback
@@ -117,4 +118,6 @@ def _save(report: Mapping[str, object]) -> None:
 
 
 if __name__ == "__main__":
+    # Ended from outside, it still takes its processes and its folder with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

@@ -82,10 +82,15 @@ async def warm_up() -> None:
     await tasks.noop.batch_trigger([{"n": n} for n in range(WARM_UP_RUNS)])
 
 
+def check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Raise, with the end of its log, when a process that should serve has ended."""
+    if process.poll() is not None:
+        raise MeasurementError(f"{process.args!r} ended with code {process.returncode}:\n{log.read_text()[-2000:]}")
+
+
 def _await_sessions(process: subprocess.Popen[bytes], database: Database, wanted: int, log: Path) -> None:
     def is_ready() -> bool:
-        if process.poll() is not None:
-            raise MeasurementError(f"the worker ended with exit code {process.returncode}:\n{log.read_text()[-2000:]}")
+        check_alive(process, log)
         return database.live_sessions() >= wanted
 
     until(is_ready, "the worker was ready", within=START_TIMEOUT)

@@ -13,9 +13,11 @@ import psycopg
 
 from benchmarks.measuring import figure, median, until
 from benchmarks.stage import Stage
+from benchmarks.worker import check_alive
 from detent import Client
 from detent.postgres import embedded
 
+COMMAND = [sys.executable, "-m", "detent", "dev"]
 STARTS = 3
 LONGEST = 30.0
 STOP_TIMEOUT = 15
@@ -31,33 +33,48 @@ def answer(stage: Stage) -> float:
 
 
 def _seconds_to_trigger(project: Path) -> float:
+    log = project.parent / "dev.log"
     began = time.monotonic()
-    with (project.parent / "dev.log").open("w") as output:
-        command = [sys.executable, "-m", "detent", "dev"]
-        dev = subprocess.Popen(command, cwd=project, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    with log.open("w") as output:
+        dev = subprocess.Popen(COMMAND, cwd=project, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        dsn = _await_worker(project)
+        dsn = _await_worker(project / ".detent", dev, log)
         asyncio.run(_trigger(dsn))
         return time.monotonic() - began
     finally:
-        dev.send_signal(signal.SIGINT)
-        dev.wait(STOP_TIMEOUT)
+        _stop(dev, project / ".detent")
 
 
-def _await_worker(project: Path) -> str:
+def _await_worker(folder: Path, dev: subprocess.Popen[bytes], log: Path) -> str:
     """Return the dsn of the project's server once tasks are registered there by a worker that lives."""
-    folder = project / ".detent"
-    until(lambda: embedded.running(folder) is not None, "the server was up", within=LONGEST, every=POLL)
+
+    def is_up() -> bool:
+        check_alive(dev, log)
+        return embedded.running(folder) is not None
+
+    def has_worker() -> bool:
+        check_alive(dev, log)
+        return connection.execute(LIVE_WORKER).fetchone() == (True,)
+
+    until(is_up, "the server was up", within=LONGEST, every=POLL)
     dsn = embedded.running(folder) or ""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        until(lambda: _has_worker(connection), "the worker was up", within=LONGEST, every=POLL)
+        until(has_worker, "the worker was up", within=LONGEST, every=POLL)
     return dsn
-
-
-def _has_worker(connection: psycopg.Connection) -> bool:
-    return connection.execute(LIVE_WORKER).fetchone() == (True,)
 
 
 async def _trigger(dsn: str) -> None:
     async with Client(database_url=dsn) as client:
         await client.tasks.trigger("hello", {"name": "Ada"})
+
+
+def _stop(dev: subprocess.Popen[bytes], folder: Path) -> None:
+    dev.send_signal(signal.SIGINT)
+    try:
+        dev.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        dev.kill()
+        dev.wait()
+        # Nobody is left who would stop its server: join, and be the last to leave.
+        embedded.start(folder).stop()
+        raise
