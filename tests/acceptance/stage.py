@@ -115,7 +115,7 @@ class Stage:
                 env=os.environ
                 | {
                     "DETENT_DATABASE_URL": self.dsn,
-                    "PYTHONPATH": str(ROOT),
+                    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
                     ledger.VARIABLE: str(self.ledger.path),
                 },
                 stdin=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ async def test_run_that_kills_its_process_crashes_alone(stage: Stage, task: str,
     await _ends(stage, task, "CRASHED", attempts, code)
     await _neighbours_end_well(stage)
     # Each attempt once among the others, then once alone.
+    print(stage.ledger.of("begin", run_id))
     assert _executions(stage, run_id) == {attempt: 2 for attempt in range(1, attempts + 1)}
 
 
