@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from detent.engine import attempts, events, runs, sessions, trigger, waits
@@ -144,6 +144,9 @@ class EngineBackend:
 
     async def list_sessions(self) -> list[SessionBeat]:
         return await sessions.list_sessions(await self._at())
+
+    def hear(self, listener: Callable[[Wake], bool]) -> None:
+        self._notifier.local = listener
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         return await attempts.lease(await self._at(), request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -37,6 +37,7 @@ class Notifier:
         self._finished: list[UUID] = []
         self._environment = 0
         self._task: asyncio.Task[None] | None = None
+        self.local: Callable[[Wake], bool] | None = None
 
     def notify(
         self,
@@ -48,6 +49,8 @@ class Notifier:
         finished: UUID | None = None,
     ) -> None:
         self._environment = environment
+        if (ready or resumed) and self.local is not None and self.local(_wake(ready, resumed)):
+            return
         self._ready += ready
         if resumed:
             self._resumed.add(resumed)
@@ -136,6 +139,10 @@ async def _wakes(
     finally:
         if connection is not None:
             await connection.close()
+
+
+def _wake(ready: int, resumed: UUID | None) -> Wake:
+    return Wake(ready=ready, resumed=(SessionId(ids.encode("session", resumed)),) if resumed else ())
 
 
 def _decode(notice: str) -> Wake:

@@ -6,8 +6,6 @@
 -- `runs.session_id` and `runs.fence`. What a run waits for are `waitpoints`, joined to it by `waits`; what it has done so
 -- far is its `journal`. Payloads, outputs and errors are JSON text, byte for byte as given.
 
-create schema if not exists detent;
-
 -- The clock of delays, waits, retries and schedules; replaced by a movable one in tests. Liveness uses clock_timestamp().
 create function detent.now() returns timestamptz language sql volatile parallel safe as $$ select clock_timestamp() $$;
 

@@ -474,6 +474,16 @@ returns table (
   version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
 #variable_conflict use_column
 begin
+  -- Nothing to take: the lock on the session would cost a flush to disk.
+  if not exists (
+    select from detent.sessions
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
+    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id
+    join detent.ready on ready.lane_id = lanes.id
+    where sessions.id = by_session
+  ) then
+    return;
+  end if;
   return query
   with session as (
     select id, environment_id, version_id from detent.sessions

@@ -328,6 +328,16 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, 
     AS $$
 #variable_conflict use_column
 begin
+  -- Nothing to take: the lock on the session would cost a flush to disk.
+  if not exists (
+    select from detent.sessions
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
+    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id
+    join detent.ready on ready.lane_id = lanes.id
+    where sessions.id = by_session
+  ) then
+    return;
+  end if;
   return query
   with session as (
     select id, environment_id, version_id from detent.sessions

@@ -8,7 +8,7 @@ raises `ApiConnectionError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -113,6 +113,14 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def list_sessions(self) -> list[SessionBeat]:
         """The sessions that are not ended, with their heartbeat counters, for the reaper."""
+        ...
+
+    def hear(self, listener: Callable[[Wake], bool]) -> None:
+        """Tell *listener* at once what this backend's own calls made ready, before others hear of it.
+
+        It answers True when it takes care of that itself, and then nobody else is told. A backend that does not know what
+        its calls made ready never calls it.
+        """
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]: ...

@@ -35,6 +35,7 @@ from detent.protocol.models import (
     Stale,
     Succeeded,
     TimedOut,
+    Wake,
     WorkerRegistration,
 )
 from detent.protocol.run_error import ErrorCode
@@ -81,6 +82,8 @@ LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
 MOST_AWAITED = 10_000
 """Children remembered for the short cut from their end to their parent; those that end elsewhere make room as the oldest."""
+FEW = 4
+"""Executing runs up to which a runner takes what it made ready itself."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -132,6 +135,7 @@ class Runner:
         self._endings: Outbox[Holder, None] = Outbox(backend.end_cancelled)
         self._returns: Outbox[Holder, None] = Outbox(backend.hand_back)
         self._starts: Outbox[Holder, None] = Outbox(backend.start_attempts)
+        backend.hear(self._hear)
         self._session: SessionId | None = None
         self._version = ""
         self._rank = RANKS.get(settings.log_level, 1)
@@ -250,6 +254,18 @@ class Runner:
 
     # ---- leases ----
 
+    def _hear(self, wake: Wake) -> bool:
+        """Ask at once for what a run of this runner made ready. A single run needs nobody else while there is little to do."""
+        if self._session is None or self._is_draining:
+            return False
+        if self._session in wake.resumed:
+            self._leasing.wake()
+            return True
+        if wake.ready and self._room.has_any:
+            self._leasing.wake()
+            return wake.ready == 1 and self._room.executing <= FEW
+        return False
+
     async def _announce(self, fence: int) -> None:
         await self._control.flushed()
         self._control.send(Announced(fence=fence))
@@ -258,6 +274,7 @@ class Runner:
         if self._is_draining:
             for lease in leases:
                 self._returns.put(Holder(run_id=lease.run_id, fence=lease.fence))
+            self._notice_quiet()
             return
         begun = [attempt for lease in leases if (attempt := self._take(lease)) is not None]
         if begun and self._is_solo:
