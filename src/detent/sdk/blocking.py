@@ -14,7 +14,7 @@ from detent.errors import BlockingCallError, RunCancelledError
 from detent.sdk import scope as run_scope
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from asyncio import Task
 
     from detent.protocol.ids import RunId
     from detent.sdk.scope import RunScope
@@ -50,22 +50,22 @@ def is_on_loop() -> bool:
 
 
 def interrupt(run_id: RunId) -> None:
-    """Make the blocking calls that a run's threads stand in raise `RunCancelledError`. For the worker."""
-    for future in tuple(_blocked.get(run_id, ())):
-        future.cancel()
+    """Make the blocking calls that a run's threads stand in raise `RunCancelledError`. For the worker, on its loop."""
+    for task in tuple(_blocked.get(run_id, ())):
+        task.cancel()
 
 
-_blocked: dict[RunId, set[Future[Any]]] = {}
+# Kept on the loop's own thread: a call that is not in here yet has not begun, and finds the run refused when it does.
+_blocked: dict[RunId, set[Task[Any]]] = {}
 
 
 def _carry_out_in_run(present: RunScope, coroutine: Coroutine[Any, Any, R]) -> R:
-    import asyncio
+    from asyncio import run_coroutine_threadsafe
     from concurrent.futures import CancelledError
 
     run_id = present.context.run.id
     # The task is made in a copy of this thread's context: it finds the same run.
-    future = asyncio.run_coroutine_threadsafe(coroutine, present.loop)
-    _blocked.setdefault(run_id, set()).add(future)
+    future = run_coroutine_threadsafe(_noted(run_id, coroutine), present.loop)
     try:
         return future.result()
     except CancelledError as error:
@@ -73,12 +73,18 @@ def _carry_out_in_run(present: RunScope, coroutine: Coroutine[Any, Any, R]) -> R
     except BaseException:
         future.cancel()
         raise
+
+
+async def _noted(run_id: RunId, coroutine: Coroutine[Any, Any, R]) -> R:
+    from asyncio import current_task
+
+    task = current_task()
+    assert task is not None
+    tasks = _blocked.setdefault(run_id, set())
+    tasks.add(task)
+    try:
+        return await coroutine
     finally:
-        _forget(run_id, future)
-
-
-def _forget(run_id: RunId, future: Future[Any]) -> None:
-    futures = _blocked[run_id]
-    futures.discard(future)
-    if not futures:
-        _blocked.pop(run_id, None)
+        tasks.discard(task)
+        if not tasks:
+            _blocked.pop(run_id, None)

@@ -41,8 +41,9 @@ class Portal:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            _cancel_all(self._loop)
+            # Connections close first, while what they still have to send may be sent.
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            _cancel_all(self._loop)
         finally:
             self._loop.close()
 

@@ -315,8 +315,11 @@ class Runs:
                 return run
             watch = self._target.connection().watch
             end = watch.expect(run_id)
-            await watch.look([run_id])
-            await end
+            try:
+                await watch.look([run_id])
+                await end
+            finally:
+                end.cancel()
             return await self._retrieve(run_id, decode)
 
     async def _follow(self, task: Triggerable[T], request: TriggerRequest, timeout: Duration | None) -> Run[T]:
