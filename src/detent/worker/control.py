@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast, get_args
+
+log = logging.getLogger("detent.worker")
 
 # ---- from the supervisor ---------------------------------------------------------------------------------------------
 
@@ -197,7 +200,13 @@ class Channel(asyncio.Protocol):
         *lines, rest = self._partial.split(b"\n")
         self._partial = rest
         for line in lines:
-            self.receive(decode(bytes(line)))
+            self._take(bytes(line))
+
+    def _take(self, line: bytes) -> None:
+        try:
+            self.receive(decode(line))
+        except Exception:  # an error here would close the channel, and with it end the runner and all it executes
+            log.exception("a message could not be taken: %r", line[:200])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()

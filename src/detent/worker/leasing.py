@@ -83,13 +83,11 @@ class Leasing:
             leases = await self._lease(LeaseRequest(session_id=session, fence=fence, room=room))
         except ApiConnectionError:
             # What the lost reply may have brought is handed back at the next renewal, which no longer names this fence.
-            self.wake()
-            await asyncio.sleep(next(pauses(0.5)))
+            await self._failed(fence, 0.5)
             return
-        except Exception:
+        except Exception:  # the loop of a runner must not end with one bad answer
             log.exception("a lease call failed; trying again")
-            self.wake()
-            await asyncio.sleep(next(pauses(1.0)))
+            await self._failed(fence, 1.0)
             return
         finally:
             self.in_flight.discard(fence)
@@ -98,6 +96,13 @@ class Leasing:
         self._receive(leases)
         if len(leases) >= max(room.values()):
             self.wake()
+
+    async def _failed(self, fence: int, pause: float) -> None:
+        self.in_flight.discard(fence)
+        self._receive(())
+        if not self.is_over:
+            self.wake()
+            await asyncio.sleep(next(pauses(pause)))
 
     async def _poll(self) -> None:
         while True:

@@ -54,12 +54,12 @@ class Vigil:
             self._watch_stopped(now, child)
             return
         child.watched.stopped_at = None
-        noted = child.note.on_cpu()
+        noted = _culprits(child)
         overdue = [run for run in noted if run.deadline is not None and now > run.deadline + MARGIN]
         if overdue and not child.watched.is_condemned:
             child.watched.is_condemned = True
             self._time_out(child, overdue)
-        self._tell_blocking(child, now - child.watched.moved_at)
+        self._tell_blocking(child, noted, now - child.watched.moved_at)
 
     def _watch_stopped(self, now: float, child: Child) -> None:
         since = child.watched.stopped_at
@@ -68,10 +68,14 @@ class Vigil:
         elif now - since > LEASE:
             self._kill(child, f"it was stopped by a signal for more than {LEASE:g} s")
 
-    def _tell_blocking(self, child: Child, seconds: float) -> None:
+    def _tell_blocking(self, child: Child, noted: Sequence[Noted], seconds: float) -> None:
         """Name who keeps the loop, after 1 s, 2 s, 4 s …"""
-        run = child.note.on_loop()
-        noted = child.note.in_threads() if run is None else [run]
         if noted and seconds >= max(STUCK, 2 * child.watched.told_at):
             child.watched.told_at = seconds
             self._blocking(child, noted, seconds)
+
+
+def _culprits(child: Child) -> list[Noted]:
+    """Return who keeps the loop from turning: the run that it executes, else threads, one of which holds the interpreter."""
+    run = child.note.on_loop()
+    return child.note.in_threads() if run is None else [run]

@@ -1,0 +1,229 @@
+"""The supervisor with real runner processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from detent.engine.backend import EngineBackend, connect
+from detent.errors import ConfigError
+from detent.protocol import ids
+from detent.protocol.ids import RunId
+from detent.protocol.models import RunOutcome, TriggerRequest
+from detent.protocol.status import RunStatus
+from detent.worker.settings import WorkerSettings
+from detent.worker.supervisor import Supervisor
+from detent.worker.telling import EventKind, WorkerEvent
+from tests.database import Clock
+
+ROOT = Path(__file__).parents[2]
+TASKS = str(Path(__file__).parent / "project_tasks.py")
+COMMAND = (
+    sys.executable,
+    "-c",
+    "from detent.worker import process; from detent.engine.backend import connect;"
+    "process.main(lambda settings: connect(settings.database_url, environment=settings.environment))",
+)
+PATIENCE = 30.0
+
+
+class House:
+    """A supervisor at work, its runners, and somebody who triggers."""
+
+    def __init__(self, settings: WorkerSettings, backend: EngineBackend) -> None:
+        self.backend = backend
+        self.events: list[WorkerEvent] = []
+        self._news = asyncio.Event()
+        self.supervisor = Supervisor(settings, backend, COMMAND, on_event=self._hear)
+
+    def _hear(self, event: WorkerEvent) -> None:
+        self.events.append(event)
+        self._news.set()
+
+    async def heard(self, kind: EventKind, *, run_id: str = "", count: int = 1) -> list[WorkerEvent]:
+        async with asyncio.timeout(PATIENCE):
+            while len(found := [e for e in self.events if e.kind is kind and run_id in e.run_id]) < count:
+                self._news.clear()
+                await self._news.wait()
+        return found
+
+    def pids(self) -> list[int]:
+        return [
+            child.pid for child in self.supervisor._children if child.is_up and child.is_alive and not child.is_solo
+        ]
+
+    async def trigger(self, task_id: str, payload: object = None) -> RunId:
+        request = TriggerRequest(
+            run_id=ids.new_run_id(),
+            task_id=task_id,
+            payload=None if payload is None else json.dumps(payload),
+            is_watched=True,
+        )
+        await self.backend.trigger([request])
+        return request.run_id
+
+    async def end_of(self, run_id: RunId) -> RunOutcome:
+        async with asyncio.timeout(PATIENCE), self.backend.listen() as wakes:
+            (outcome,) = await self.backend.watch_runs([run_id])
+            while outcome is None:
+                await anext(wakes)
+                (outcome,) = await self.backend.watch_runs([run_id])
+        return outcome
+
+    async def status(self, run_id: RunId) -> RunStatus:
+        (record,) = await self.backend.retrieve_runs([run_id])
+        assert record is not None
+        return record.status
+
+
+StartHouse = Callable[..., AbstractAsyncContextManager[House]]
+
+
+@pytest.fixture
+def start_house(dsn: str) -> StartHouse:
+    @asynccontextmanager
+    async def start(*, runners: int = 1, **settings: object) -> AsyncIterator[House]:
+        backend = connect(dsn)
+        told: dict[str, object] = {
+            "sources": (TASKS,),
+            "folder": str(ROOT),
+            "send_events": True,
+            "grace": 0.2,
+        } | settings
+        house = House(WorkerSettings(database_url=dsn, runners=runners, **told), backend)  # type: ignore[arg-type]
+        ticker = asyncio.create_task(backend.maintenance.run())
+        serving = asyncio.create_task(house.supervisor.run())
+        try:
+            await house.heard(EventKind.UP, count=runners)
+            yield house
+        finally:
+            house.supervisor.interrupted()
+            await serving
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+            assert await backend.list_sessions() == []
+            await backend.close()
+
+    return start
+
+
+async def test_runners_execute_and_end_with_their_supervisor(start_house: StartHouse) -> None:
+    async with start_house(runners=2) as house:
+        outcome = await house.end_of(await house.trigger("pid"))
+        pids = house.pids()
+    assert outcome.output is not None
+    assert int(outcome.output) in pids
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_a_runner_that_is_killed_is_replaced_and_its_run_starts_again(
+    start_house: StartHouse, tmp_path: Path
+) -> None:
+    async with start_house() as house:
+        run_id = await house.trigger("marks_then_hangs", str(tmp_path / "mark"))
+        await house.heard(EventKind.STARTED, run_id=run_id)
+        (pid,) = house.pids()
+        os.kill(pid, signal.SIGKILL)
+        outcome = await house.end_of(run_id)
+        (record,) = await house.backend.retrieve_runs([run_id])
+    assert record is not None
+    assert (outcome.output, record.attempt, record.losses) == ('"second time"', 1, 1)
+
+
+async def test_a_waiting_run_survives_the_death_of_its_runner(start_house: StartHouse, clock: Clock) -> None:
+    async with start_house() as house:
+        run_id = await house.trigger("waits_then_pid")
+        await house.heard(EventKind.WAITING, run_id=run_id)
+        (pid,) = house.pids()
+        os.kill(pid, signal.SIGKILL)
+        await house.heard(EventKind.UP, count=2)
+        clock.advance(timedelta(hours=2))
+        outcome = await house.end_of(run_id)
+    assert outcome.status is RunStatus.COMPLETED
+    assert outcome.output != str(pid)
+
+
+async def test_isolated_tasks_have_processes_of_their_own(start_house: StartHouse) -> None:
+    async with start_house() as house:
+        outcomes = [await house.end_of(await house.trigger("alone")) for _ in range(2)]
+        pids = [str(pid) for pid in house.pids()]
+    outputs = [outcome.output for outcome in outcomes]
+    assert len({*outputs, *pids}) == 3
+
+
+async def test_a_reload_changes_the_code_and_loses_no_run(
+    start_house: StartHouse, tmp_path: Path, clock: Clock
+) -> None:
+    source = tmp_path / "changing.py"
+    text = "from detent import task, wait\n@task\nasync def changing() -> str:\n    await wait.for_(hours=1)\n    return 'one'\n"
+    source.write_text(text)
+    async with start_house(sources=(str(source),)) as house:
+        run_id = await house.trigger("changing")
+        await house.heard(EventKind.WAITING, run_id=run_id)
+        (before,) = house.pids()
+        source.write_text(text.replace("one", "two"))
+        assert await house.supervisor.reload()
+        await house.heard(EventKind.HANDED_BACK, run_id=run_id)
+        clock.advance(timedelta(hours=2))
+        outcome = await house.end_of(run_id)
+        assert before not in house.pids()
+    assert outcome.output == '"two"'
+
+
+async def test_code_that_does_not_load_is_told_and_the_old_code_stays(start_house: StartHouse, tmp_path: Path) -> None:
+    source = tmp_path / "breaking.py"
+    source.write_text("from detent import task\n@task\nasync def steady() -> int:\n    return 1\n")
+    async with start_house(sources=(str(source),)) as house:
+        before = house.pids()
+        source.write_text("import nothing_of_this_name\n")
+        assert not await house.supervisor.reload()
+        (told,) = await house.heard(EventKind.NOT_RELOADED)
+        outcome = await house.end_of(await house.trigger("steady"))
+        assert house.pids() == before
+    assert "breaking.py:1" in told.detail
+    assert outcome.output == "1"
+
+
+async def test_tasks_that_do_not_load_end_the_worker_with_a_sentence(dsn: str, tmp_path: Path) -> None:
+    source = tmp_path / "broken.py"
+    source.write_text("1 / 0\n")
+    backend = connect(dsn)
+    settings = WorkerSettings(database_url=dsn, sources=(str(source),), folder=str(ROOT))
+    with pytest.raises(ConfigError, match=r"broken\.py:1.*ZeroDivisionError"):
+        await Supervisor(settings, backend, COMMAND).run()
+    await backend.close()
+
+
+async def test_a_drain_lets_what_executes_end(start_house: StartHouse, tmp_path: Path) -> None:
+    async with start_house(grace=PATIENCE) as house:
+        os.mkfifo(tmp_path / "gate")
+        run_id = await house.trigger("reads", str(tmp_path / "gate"))
+        await house.heard(EventKind.STARTED, run_id=run_id)
+        house.supervisor.drain()
+        await asyncio.to_thread((tmp_path / "gate").write_text, "opened")
+        outcome = await house.end_of(run_id)
+    assert outcome.output == '"opened"'
+
+
+async def test_a_second_interruption_hands_back_at_once(start_house: StartHouse, tmp_path: Path) -> None:
+    async with start_house(grace=3600) as house:
+        os.mkfifo(tmp_path / "never")
+        run_id = await house.trigger("reads", str(tmp_path / "never"))
+        await house.heard(EventKind.STARTED, run_id=run_id)
+        house.supervisor.interrupted()
+        # The second one comes as the house closes.
+    backend = connect(house.supervisor._settings.database_url)
+    (record,) = await backend.retrieve_runs([run_id])
+    await backend.close()
+    assert record is not None
+    assert (record.status, record.attempt) == (RunStatus.QUEUED, 1)
