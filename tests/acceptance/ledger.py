@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from detent.sdk.context import Context
+from detent import Context
 
 VARIABLE = "LEDGER"
 

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from detent.sdk.client import Client
+from detent import Client
 from tests.acceptance import ledger
 from tests.acceptance.ledger import Ledger
 
@@ -88,14 +88,18 @@ class Stage:
 
     # ---- workers ----
 
-    async def start_worker(self, tasks: str = "load.py", *, runners: int = 2) -> WorkerProcess:
-        (worker,) = await self.start_workers(1, tasks, runners=runners)
+    async def start_worker(
+        self, tasks: str = "load.py", *, runners: int = 2, options: Sequence[str] = ()
+    ) -> WorkerProcess:
+        (worker,) = await self.start_workers(1, tasks, runners=runners, options=options)
         return worker
 
-    async def start_workers(self, count: int, tasks: str = "load.py", *, runners: int = 2) -> list[WorkerProcess]:
+    async def start_workers(
+        self, count: int, tasks: str = "load.py", *, runners: int = 2, options: Sequence[str] = ()
+    ) -> list[WorkerProcess]:
         """Start some and return when all their runners are up."""
         before = self.sessions()
-        arguments = ["worker", str(PROJECT / tasks), "--runners", str(runners)]
+        arguments = ["worker", str(PROJECT / tasks), "--runners", str(runners), *options]
         workers = [self.spawn(arguments) for _ in range(count)]
         await until(
             lambda: len(self.sessions() - before) >= runners * count or not all(worker.is_alive for worker in workers),

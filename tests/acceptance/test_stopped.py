@@ -55,7 +55,7 @@ async def test_runs_of_a_worker_that_was_stopped_whole_are_recovered_and_it_work
 async def _begin_runs(stage: Stage) -> WorkerProcess:
     """Begin runs one after the other; return the worker that holds most of them."""
     for n in range(RUNS):
-        handle = await stage.client.tasks.trigger("gated", n)
+        handle = await stage.client.tasks.trigger("gated_parent", n)
         await until(lambda run_id=handle.id: bool(stage.ledger.of("begin", run_id)), "the begin of a run")
     return max(stage.workers, key=lambda worker: len(_held_by(stage, _pids(worker))))
 
@@ -91,7 +91,7 @@ async def _check_late_calls_are_refused(stage: Stage, stale: set[int]) -> None:
 async def _check_recovered(stage: Stage, stale: set[int]) -> None:
     stage.open_gate()
     await stage.all_over(2 * RUNS)
-    rows = stage.query("select status::text, attempt, output::integer from detent.history where task_id = 'gated'")
+    rows = stage.query("select status::text, attempt, output::integer from detent.history where task_id = 'gated_parent'")
     assert len(rows) == RUNS
     assert {(status, attempt) for status, attempt, _ in rows} == {("COMPLETED", 1)}
     assert not stale & {pid for _, _, pid in rows}

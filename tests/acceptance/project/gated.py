@@ -1,4 +1,4 @@
-"""Tasks that stand still until the test opens their gate, then see whether the run is still theirs."""
+"""Tasks that stand still until the test opens their gate."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from detent.protocol.retry import Retry
-from detent.sdk.context import Context
-from detent.sdk.task import task
+from detent import Context, Retry, task, wait
 from tests.acceptance.ledger import VARIABLE, note
 
 ALL = "gate-all"
@@ -26,7 +24,16 @@ async def gated(n: int, ctx: Context) -> int:
     note("begin", ctx)
     while not is_open():
         await asyncio.sleep(0.02)
-    note("pass", ctx)
+    note("end", ctx)
+    return os.getpid()
+
+
+@task(retry=Retry(max_attempts=2, min_timeout="50ms"))
+async def gated_parent(n: int, ctx: Context) -> int:
+    """Behind the gate, see whether the run is still this process's."""
+    note("begin", ctx)
+    while not is_open():
+        await asyncio.sleep(0.02)
     try:
         await child.trigger(n)
     except BaseException as error:
@@ -37,18 +44,17 @@ async def gated(n: int, ctx: Context) -> int:
 
 
 @task
-def gated_thread(n: int, ctx: Context) -> int:
-    note("begin", ctx)
-    while not is_open():
-        time.sleep(0.02)
-    note("end", ctx)
-    return os.getpid()
-
-
-@task
 async def child(n: int, ctx: Context) -> int:
     note("child", ctx, str(n))
     return n
+
+
+@task
+async def waiting(n: int, ctx: Context) -> int:
+    note("begin", ctx)
+    await wait.for_(hours=1)
+    note("end", ctx)
+    return os.getpid()
 
 
 @task

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from detent.protocol.retry import Retry
-from detent.sdk.batch import batch
-from detent.sdk.context import Context
-from detent.sdk.task import task
-from detent.sdk.tasks import tasks
-from detent.sdk.wait import wait
+from detent import Context, Retry, batch, task, tasks, wait
 from tests.acceptance.ledger import note
 from tests.acceptance.plan import Plan, combine
 

@@ -7,9 +7,7 @@ import ctypes
 import os
 import time
 
-from detent.protocol.retry import Retry
-from detent.sdk.context import Context
-from detent.sdk.task import task
+from detent import Context, Retry, task
 from tests.acceptance.ledger import note
 from tests.acceptance.project.gated import is_open
 
