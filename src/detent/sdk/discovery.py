@@ -35,7 +35,7 @@ def load_config(start: Path) -> Config:
     file = find_config(start)
     if file is None:
         return default_config(start)
-    config = getattr(load_file(file), "config", None)
+    config = getattr(load_file(file, file.parent), "config", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{source.relative(str(file))} must set config = define_config(...); it is {config!r}")
     return config
@@ -46,7 +46,19 @@ def discover(where: Config | Path | str) -> list[ModuleType]:
 
     Raises `ConfigError` naming the file that does not load, and why.
     """
-    return [load_file(file) for file in task_files(where)]
+    root = _root_of(where)
+    return [load_file(file, root) for file in task_files(where)]
+
+
+def _root_of(where: Config | Path | str) -> Path:
+    """Return the folder that the names of modules begin in."""
+    if isinstance(where, Config):
+        return where.root
+    path = Path(where).resolve()
+    config = find_config(path)
+    if config is not None:
+        return config.parent
+    return path.parent if path.is_file() or path.name in CONVENTIONAL else path
 
 
 def task_files(where: Config | Path | str) -> list[Path]:
@@ -99,12 +111,12 @@ def _is_test(name: str) -> bool:
     return name == "conftest.py" or name.startswith("test_") or name.endswith("_test.py")
 
 
-def load_file(file: Path) -> ModuleType:
-    """Load a file under the name by which other code would import it. Raises `ConfigError`."""
+def load_file(file: Path, root: Path) -> ModuleType:
+    """Load a file under the name by which other code of the project in *root* would import it. Raises `ConfigError`."""
     file = file.resolve()
-    root, name = _place_of(file)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    top, name = _place_of(file, root)
+    if str(top) not in sys.path:
+        sys.path.insert(0, str(top))
     known = sys.modules.get(name)
     if known is not None and _file_of(known) == file:
         return known
@@ -143,26 +155,23 @@ def _load_apart(file: Path) -> ModuleType:
     return module
 
 
-def _place_of(file: Path) -> tuple[Path, str]:
+def _place_of(file: Path, root: Path) -> tuple[Path, str]:
     """Return the folder that must be importable, and the module's dotted name below it."""
     top = file.parent
     while (top / "__init__.py").is_file():
         top = top.parent
     if top == file.parent:
-        top = _importable_root(file) or top
+        top = _importable_root(file, root)
     parts = file.relative_to(top).with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     return top, name or file.stem
 
 
-def _importable_root(file: Path) -> Path | None:
-    """Return the innermost folder around *file* from which it can already be imported, or its project's folder."""
-    around = [Path(entry or ".").resolve() for entry in sys.path]
-    inside = [folder for folder in around if folder in file.parents]
-    config = find_config(file.parent)
-    if config is not None:
-        inside.append(config.parent)
-    return max(inside, key=lambda folder: len(folder.parts), default=None)
+def _importable_root(file: Path, root: Path) -> Path:
+    """Return the innermost folder from which *file* can already be imported, or *root*."""
+    known = [Path(entry or ".").resolve() for entry in sys.path]
+    inside = [folder for folder in (root.resolve(), *known) if folder in file.parents]
+    return max(inside, key=lambda folder: len(folder.parts), default=file.parent)
 
 
 def _file_of(module: ModuleType) -> Path | None:

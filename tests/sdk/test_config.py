@@ -1,0 +1,226 @@
+"""`define_config` checks every key; discovery finds and loads task files, and explains what does not load."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detent import Config, ConfigError, Retries, Retry, define_config
+from detent.sdk import discovery
+from detent.sdk.registry import registry
+
+
+@pytest.fixture(autouse=True)
+def restored_imports() -> Iterator[None]:
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write files: `tasks__billing` is tasks/billing.py; `package` stands for an `__init__`."""
+    for name, text in files.items():
+        file = folder / (name.replace("__", "/").replace("package", "__init__") + ".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def task_named(name: str, before: str = "") -> str:
+    return f"{before}\nfrom detent import task\n\n@task\nasync def {name}(payload: int) -> None: ...\n"
+
+
+# ---- define_config ----
+
+
+def test_config_keeps_what_it_was_given() -> None:
+    config = define_config(
+        project="proj_shop", dirs=["../sdk"], retries=Retries(enabled_in_dev=False, default=Retry(max_attempts=5)),
+        max_duration="1h", log_level="debug",
+    )  # fmt: skip
+
+    assert (config.project, config.dirs, config.max_duration, config.log_level) == (
+        "proj_shop",
+        ("../sdk",),
+        3600.0,
+        "debug",
+    )
+    assert not config.retries.enabled_in_dev
+    assert config.retries.default.max_attempts == 5
+    assert config.root == Path(__file__).parent
+
+
+def test_config_needs_nothing() -> None:
+    config = define_config()
+
+    assert (config.project, config.dirs, config.max_duration, config.log_level) == ("sdk", (), None, "info")
+    assert config.retries == Retries()
+    assert config.retries.enabled_in_dev
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"projct": "x"}, "unknown key 'projct'; did you mean \"project\"?"),
+        ({"project": ""}, "project='' must be the project's name"),
+        ({"dirs": ["nowhere"]}, "dirs names 'nowhere', which is no folder of"),
+        ({"dirs": 5}, "dirs=5 must be a list of folders"),
+        ({"retries": Retry()}, "must be Retries("),
+        ({"max_duration": "long"}, "max_duration: 'long' is no duration"),
+        ({"max_duration": 0}, "max_duration must be longer than 0 s"),
+        ({"log_level": "warning"}, "log_level='warning' is none; did you mean \"warn\"?"),
+        ({"machine": "small-1x"}, "the key machine is not available yet"),
+        ({"ttl": "1d"}, "the key ttl is not available yet"),
+    ],
+)
+def test_bad_key_is_refused_naming_the_file(keys: Any, why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        define_config(**keys)
+
+    assert why in str(refused.value)
+    assert str(refused.value).startswith("tests/sdk/test_config.py:")
+
+
+def test_environment_variable_goes_before_the_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETENT_LOG_LEVEL", "error")
+
+    assert define_config(log_level="debug").log_level == "error"
+
+
+# ---- loading the config ----
+
+
+def test_config_is_found_from_any_folder_below(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        detent_config='from detent import define_config\nconfig = define_config(project="p")\n',
+        src__deep__x="",
+    )
+
+    config = discovery.load_config(tmp_path / "src" / "deep")
+
+    assert (config.project, config.root) == ("p", tmp_path)
+
+
+def test_project_without_config_has_defaults(tmp_path: Path) -> None:
+    config = discovery.load_config(tmp_path)
+
+    assert (config.project, config.root, config.dirs) == (tmp_path.name, tmp_path, ())
+
+
+def test_config_file_must_set_config(tmp_path: Path) -> None:
+    write(tmp_path, detent_config="configuration = 5\n")
+
+    with pytest.raises(ConfigError, match=r"detent_config\.py must set config = define_config\(\.\.\.\)"):
+        discovery.load_config(tmp_path)
+
+
+# ---- discovery ----
+
+
+def test_tasks_are_found_in_folders_named_for_them(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        tasks__billing=task_named("charge"), tasks__mail__send=task_named("send"), app__trigger__report=task_named("report"),
+        app__views="raise SystemExit", tasks__test_billing="raise SystemExit", tasks__conftest="raise SystemExit",
+        tasks__tests__helper="raise SystemExit", tasks__billing_test="raise SystemExit",
+    )  # fmt: skip
+
+    discovery.discover(discovery.load_config(tmp_path))
+
+    assert [task.id for task in registry.all()] == ["charge", "report", "send"]
+
+
+def test_tasks_are_found_in_the_folders_of_the_config(tmp_path: Path) -> None:
+    write(tmp_path, jobs__a=task_named("a"), tasks__b=task_named("b"))
+
+    discovery.discover(Config(project="p", root=tmp_path, dirs=("jobs",)))
+
+    assert [task.id for task in registry.all()] == ["a"]
+
+
+def test_init_of_a_folder_is_loaded_first(tmp_path: Path) -> None:
+    write(tmp_path, tasks__a="import sys\nassert sys.was_first\n", tasks__init="import sys\nsys.was_first = True\n")
+
+    assert len(discovery.discover(discovery.load_config(tmp_path))) == 2
+    del sys.was_first  # type: ignore[attr-defined]
+
+
+def test_one_file_is_loaded_by_its_path(tmp_path: Path) -> None:
+    write(tmp_path, hello=task_named("hello"))
+
+    (module,) = discovery.discover(tmp_path / "hello.py")
+
+    assert registry.get("hello") is module.hello
+    assert module.__name__ == "hello"
+
+
+@pytest.mark.parametrize("name", ["json", "my-tasks", "detent"])
+def test_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path, **{name: task_named("hello")})
+
+    discovery.discover(tmp_path / f"{name}.py")
+
+    assert registry.get("hello") is not None
+
+
+def test_files_may_import_each_other(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        tasks__a=task_named("a", "from tasks.shared import LIMIT\nfrom tasks.b import b"),
+        tasks__b=task_named("b"),
+        tasks__shared="LIMIT = 5\n",
+    )
+
+    modules = {module.__name__: module for module in discovery.discover(discovery.load_config(tmp_path))}
+
+    assert set(modules) == {"tasks.a", "tasks.b", "tasks.shared"}
+    assert registry.get("b") is modules["tasks.a"].b
+
+
+def test_package_is_loaded_under_its_own_name(tmp_path: Path) -> None:
+    write(tmp_path, src__shop__package="", src__shop__tasks__package="", src__shop__tasks__a=task_named("a"))
+
+    modules = discovery.discover(discovery.load_config(tmp_path))
+
+    assert [module.__name__ for module in modules] == ["shop.tasks", "shop.tasks.a"]
+
+
+def test_loading_twice_gives_the_same_modules(tmp_path: Path) -> None:
+    write(tmp_path, tasks__a=task_named("a"))
+    config = discovery.load_config(tmp_path)
+
+    assert discovery.discover(config) == discovery.discover(config)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("x = 1\nraise ValueError('boom')\n", r"cannot load .*billing\.py:2: ValueError: boom"),
+        ("import nowhere\n", r"cannot load .*billing\.py:1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("def f(:\n", r"cannot load .*billing\.py:1: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", r"cannot load .*billing\.py:2: SystemExit: 3"),
+        (
+            "from detent import task\n@task(retri=3)\ndef f(): ...\n",
+            r"cannot load .*billing\.py:\d: DefinitionError: task \"f\" in",
+        ),
+    ],
+)
+def test_file_that_does_not_load_is_named_with_the_cause(tmp_path: Path, code: str, why: str) -> None:
+    write(tmp_path, tasks__billing=code)
+
+    with pytest.raises(ConfigError, match=why):
+        discovery.discover(discovery.load_config(tmp_path))
+
+
+def test_project_without_tasks_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no folder named tasks or trigger; make one"):
+        discovery.discover(discovery.load_config(tmp_path))
+    with pytest.raises(ConfigError, match="there is no file or folder"):
+        discovery.discover(tmp_path / "nowhere.py")
