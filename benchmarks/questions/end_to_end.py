@@ -14,7 +14,6 @@ from benchmarks.worker import WARM_UP_RUNS
 
 RUNS = 10_000
 ROUNDS = 3
-LAST_END = "select extract(epoch from max(finished_at)) from detent.history"
 
 
 def answer(stage: Stage) -> dict[str, float]:
@@ -28,12 +27,12 @@ def answer(stage: Stage) -> dict[str, float]:
 def _runs_per_s(database: Database, count: int) -> float:
     began = asyncio.run(_trigger(count))
     database.await_end_of_runs()
-    return count / (database.number(LAST_END) - began)
+    return count / (time.monotonic() - began)
 
 
 async def _trigger(count: int) -> float:
-    """Return when it began, as the database tells the time."""
+    """Return when it began."""
     await noop.trigger({"n": 0})
-    began = time.time()
+    began = time.monotonic()
     await trigger_concurrently(count)
     return began
