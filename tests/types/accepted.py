@@ -1,0 +1,253 @@
+"""What both type checkers must accept, and the types they must see. Checked, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from pydantic import BaseModel, TypeAdapter
+
+from detent import (
+    AbortTaskRunError,
+    BatchHandle,
+    BatchResult,
+    CancelSignal,
+    Client,
+    Context,
+    Err,
+    IdempotencyKey,
+    JsonValue,
+    Ok,
+    Result,
+    Retries,
+    Retry,
+    Run,
+    RunError,
+    RunHandle,
+    RunPage,
+    TaskRef,
+    TriggerOptions,
+    batch,
+    define_config,
+    idempotency_keys,
+    logger,
+    runs,
+    schema_task,
+    task,
+    tasks,
+    wait,
+)
+
+
+class Order(BaseModel):
+    id: str
+    amount: int
+
+
+class Receipt(BaseModel):
+    order_id: str
+    charged: int
+
+
+@dataclass
+class Point:
+    x: int
+
+
+@task(id="charge", retry=Retry(max_attempts=5, factor=1.8, min_timeout="500ms", max_timeout="30s"), max_duration=60)
+async def charge(order: Order, ctx: Context) -> Receipt:
+    if order.amount <= 0:
+        raise AbortTaskRunError("invalid amount")
+    return Receipt(order_id=order.id, charged=order.amount)
+
+
+@task
+def shrink(folder: str, signal: CancelSignal) -> int:
+    signal.raise_if_cancelled()
+    return len(folder)
+
+
+@task
+async def tick() -> None: ...
+
+
+@task
+async def tock(ctx: Context, signal: CancelSignal) -> str:
+    return ctx.run.id
+
+
+@task
+def watch(signal: CancelSignal) -> list[Point]:
+    return []
+
+
+@task(retry=3, isolation="process")
+async def anything(payload: object) -> dict[str, int]:
+    return {}
+
+
+@schema_task(schema=Order, id="by-model")
+async def by_model(order: Order) -> int:
+    return order.amount
+
+
+@schema_task(schema=TypeAdapter(list[int]))
+def by_adapter(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def to_point(value: int) -> Point:
+    return Point(value)
+
+
+@schema_task(schema=to_point)
+async def by_parser(point: Point, ctx: Context) -> None: ...
+
+
+ORDER = Order(id="o1", amount=5)
+
+
+async def triggering(ctx: Context) -> None:
+    assert_type(await charge.trigger(ORDER, delay="1h", tags=["user:7"]), RunHandle[Receipt])
+    assert_type(await charge.trigger_and_wait(ORDER), Result[Receipt])
+    assert_type(await charge.trigger_and_wait(ORDER).unwrap(), Receipt)
+    assert_type(await charge.call(ORDER), Receipt)
+    assert_type(await charge.batch_trigger([ORDER, charge.item(ORDER, delay="5m")]), BatchHandle[Receipt])
+    assert_type(await charge.batch_trigger_and_wait([ORDER, ORDER]), BatchResult[Receipt])
+    assert_type(await shrink.call("images"), int)
+    assert_type(await tick.trigger(), RunHandle[None])
+    assert_type(await tick.trigger(delay=timedelta(hours=1)), RunHandle[None])
+    assert_type(await tock.call(priority=10), str)
+    assert_type(await watch.call(), list[Point])
+    assert_type(await anything.call({"any": ["thing"]}), dict[str, int])
+    assert_type(await tick.batch_trigger([tick.item(), tick.item(tags="a")]), BatchHandle[None])
+    assert_type(await by_model.call(ORDER), int)
+    assert_type(await by_adapter.call([1]), int)
+    assert_type(await by_parser.call(5), None)
+
+    assert_type(await charge(ORDER, ctx), Receipt)
+    assert_type(shrink("images", CancelSignal()), int)
+    assert_type(await by_parser(Point(1), ctx), None)
+    assert_type(await tick(), None)
+
+
+async def every_option() -> None:
+    await charge.trigger(
+        ORDER,
+        delay=datetime(2030, 1, 1, tzinfo=UTC),
+        tags="one",
+        max_attempts=3,
+        max_duration="1m",
+        metadata={"a": [1, {"b": None}]},
+        idempotency_key=["order", "o1"],
+        idempotency_key_ttl="1h",
+        queue="cards",
+        concurrency_key="user 7",
+        priority=1.5,
+    )
+    options: TriggerOptions = {"delay": "1h"}
+    await charge.trigger(ORDER, **options)
+
+
+async def streaming() -> None:
+    def some() -> Iterator[Order]:
+        yield ORDER
+
+    async def more() -> AsyncIterator[Order]:
+        yield ORDER
+
+    await charge.batch_trigger(some())
+    await charge.batch_trigger(more(), tags="all")
+
+
+async def results() -> None:
+    result = await charge.trigger_and_wait(ORDER)
+    if result.ok:
+        assert_type(result.output, Receipt)
+    else:
+        assert_type(result.error, RunError)
+    match result:
+        case Ok(output):
+            assert_type(output, Receipt)
+        case Err(error):
+            assert_type(error, RunError)
+    done = await charge.batch_trigger_and_wait([ORDER])
+    for run in done.runs:
+        assert_type(run, Ok[Receipt] | Err)
+
+
+async def parallel() -> None:
+    one, two = await asyncio.gather(charge.trigger_and_wait(ORDER), shrink.trigger_and_wait("images"))
+    assert_type(one, Ok[Receipt] | Err)
+    assert_type(two, Ok[int] | Err)
+    async with asyncio.TaskGroup() as group:
+        child = group.create_task(charge.trigger_and_wait(ORDER))
+    assert_type(child.result(), Result[Receipt])
+    assert_type(await asyncio.wait_for(charge.trigger_and_wait(ORDER), 5), Ok[Receipt] | Err)
+
+
+async def by_id() -> None:
+    assert_type(await tasks.trigger("charge", {"id": "o1", "amount": 5}), RunHandle[JsonValue])
+    assert_type(await tasks.trigger_and_wait("charge", ORDER), Result[JsonValue])
+    assert_type(await tasks.trigger_and_poll("charge", {}, timeout="1m"), Run[JsonValue])
+    assert_type(tasks.ref("charge", payload=Order, output=Receipt), TaskRef[Order, Receipt])
+    assert_type(tasks.ref("charge", payload=TypeAdapter(list[int]), output=Receipt), TaskRef[list[int], Receipt])
+    assert_type(tasks.ref("charge", output=Receipt), TaskRef[object, Receipt])
+    assert_type(tasks.ref("charge"), TaskRef[object, JsonValue])
+    await batch.trigger([tasks.item("charge", {}), charge.item(ORDER), tick.item()])
+    assert_type(await batch.trigger_and_wait([charge.item(ORDER), charge.item(ORDER)]), BatchResult[Receipt])
+
+
+async def reading() -> None:
+    handle = await charge.trigger(ORDER)
+    assert_type(await runs.retrieve(handle), Run[Receipt])
+    assert_type((await runs.poll(handle)).output, Receipt | None)
+    assert_type(await runs.retrieve("run_1"), Run[JsonValue])
+    assert_type(await runs.replay(handle), RunHandle[Receipt])
+    assert_type(await runs.cancel(handle), bool)
+    assert_type(await runs.list(status="FAILED"), RunPage)
+    async for run in runs.list():
+        assert_type(run, Run[JsonValue])
+
+
+def in_a_script() -> None:
+    assert_type(charge.sync.trigger(ORDER, delay="1h"), RunHandle[Receipt])
+    assert_type(charge.sync.call(ORDER), Receipt)
+    assert_type(charge.sync.trigger_and_wait(ORDER), Result[Receipt])
+    assert_type(charge.sync.batch_trigger([ORDER], tags="a"), BatchHandle[Receipt])
+    assert_type(tick.sync.trigger(), RunHandle[None])
+    assert_type(tasks.sync.trigger("charge", {}), RunHandle[JsonValue])
+    assert_type(runs.sync.retrieve(charge.sync.trigger(ORDER)), Run[Receipt])
+    assert_type(runs.sync.retrieve("run_1"), Run[JsonValue])
+    assert_type(runs.sync.list(limit=5), RunPage)
+    assert_type(wait.sync.for_(seconds=5), None)
+
+
+async def the_rest() -> None:
+    await wait.for_(seconds=5)
+    await wait.for_("1h30m")
+    await wait.until(datetime(2030, 1, 1, tzinfo=UTC), raise_if_past=True)
+    assert_type(idempotency_keys.create(["a", "b"], scope="global"), IdempotencyKey)
+    await idempotency_keys.reset("charge", "k", scope="global")
+    logger.info("charged", order="o1", amount=5)
+    with logger.trace("resize") as span:
+        span.set(width=7)
+    async with Client(database_url="postgresql://") as client:
+        assert_type(await client.tasks.trigger("charge"), RunHandle[JsonValue])
+
+
+async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:
+    return await ref.call(ORDER)
+
+
+async def passing_on() -> None:
+    coroutine: Coroutine[Any, Any, Receipt] = passed_on(charge)
+    await coroutine
+
+
+config = define_config(
+    project="shop", dirs=["tasks"], retries=Retries(enabled_in_dev=False, default=Retry()), max_duration="1h"
+)

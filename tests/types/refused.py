@@ -1,0 +1,110 @@
+"""What both type checkers must refuse: an ignore that hides nothing is an error. Checked, never run."""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from detent import (
+    Context,
+    Result,
+    TaskRef,
+    batch,
+    define_config,
+    idempotency_keys,
+    runs,
+    schema_task,
+    task,
+    tasks,
+    wait,
+)
+
+
+class Order(BaseModel):
+    id: str
+    amount: int
+
+
+class Receipt(BaseModel):
+    order_id: str
+
+
+@task
+async def charge(order: Order, ctx: Context) -> Receipt:
+    return Receipt(order_id=order.id)
+
+
+@task
+async def tick() -> None: ...
+
+
+ORDER = Order(id="o1", amount=5)
+
+
+async def wrong_payload() -> None:
+    await charge.trigger({"id": "o1"})  # type: ignore[arg-type]
+    await charge.trigger()  # type: ignore[call-arg]
+    await charge.trigger_and_wait(5)  # type: ignore[arg-type]
+    await charge.call("o1")  # type: ignore[arg-type]
+    await tick.trigger(payload=5)  # type: ignore[call-arg]
+    charge.item(5)  # type: ignore[arg-type]
+    await charge.batch_trigger([5])  # type: ignore[list-item]
+    await charge.batch_trigger([ORDER, tick.item()])  # type: ignore[list-item]
+    await tasks.ref("charge", payload=Order).trigger({})  # type: ignore[arg-type]
+
+
+async def wrong_options() -> None:
+    await charge.trigger(ORDER, dely="1h")  # type: ignore[call-arg]
+    await charge.trigger(ORDER, max_attempts="many")  # type: ignore[arg-type]
+    await charge.trigger(ORDER, metadata=[1])  # type: ignore[arg-type]
+    await charge.trigger_and_wait(ORDER, ttl="1h")  # type: ignore[call-arg]
+    await tasks.trigger("charge", {}, dely="1h")  # type: ignore[call-arg]
+    charge.sync.trigger(ORDER, dely="1h")  # type: ignore[call-arg]
+
+
+async def wrong_calls(ctx: Context) -> None:
+    await charge(ORDER)  # type: ignore[call-arg]
+    await charge("o1", ctx)  # type: ignore[arg-type]
+    charge.sync.trigger(5)  # type: ignore[arg-type]
+    await wait.for_(second=5)  # type: ignore[call-arg]
+    idempotency_keys.create("k", scope="globl")  # type: ignore[arg-type]
+    await batch.trigger([ORDER])  # type: ignore[arg-type]
+    await runs.retrieve(5)  # type: ignore[call-overload]
+
+
+def wants_int(number: int) -> None: ...
+
+
+def wants_receipt(receipt: Receipt) -> None: ...
+
+
+async def wrong_outputs(ref: TaskRef[Order, Receipt]) -> None:
+    result: Result[Receipt] = await charge.trigger_and_wait(ORDER)
+    result.order_id  # type: ignore[union-attr]
+    result["order_id"]  # type: ignore[index]
+    wants_int(await charge.call(ORDER))  # type: ignore[arg-type]
+    wants_receipt(charge.call(ORDER))  # type: ignore[arg-type]
+    result.ok = True  # type: ignore[misc]
+    if result.ok:
+        result.output.charged  # type: ignore[attr-defined]
+
+
+async def passed_on(ref: TaskRef[Order, int]) -> None: ...
+
+
+async def passing_on() -> None:
+    await passed_on(charge)  # type: ignore[arg-type]
+
+
+def wrong_definitions() -> None:
+    @task(max_duraton=5)  # type: ignore[call-overload, untyped-decorator]
+    async def misspelt(order: Order) -> None: ...
+
+    @task(retry="often")  # type: ignore[call-overload, untyped-decorator]
+    async def often(order: Order) -> None: ...
+
+    @schema_task(schema=Order)  # type: ignore[arg-type]
+    async def other(order: Receipt) -> None: ...
+
+    define_config(projct="shop")  # type: ignore[call-arg]
