@@ -53,8 +53,13 @@ def _await_worker(folder: Path, dev: subprocess.Popen[bytes], log: Path) -> str:
         return embedded.running(folder) is not None
 
     def has_worker() -> bool:
-        check_alive(dev, log)
-        return connection.execute(LIVE_WORKER).fetchone() == (True,)
+        try:
+            return connection.execute(LIVE_WORKER).fetchone() == (True,)
+        except psycopg.OperationalError:
+            # It stopped its server, and ends.
+            dev.wait(STOP_TIMEOUT)
+            check_alive(dev, log)
+            raise
 
     until(is_up, "the server was up", within=LONGEST, every=POLL)
     dsn = embedded.running(folder) or ""
