@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from detent.errors import ApiConnectionError
 from detent.protocol.ids import SessionId
@@ -33,7 +34,8 @@ class Leasing:
     ) -> None:
         self._lease, self._room, self._announce, self._receive = lease, room, announce, receive
         self._wanted = asyncio.Event()
-        self._may_be_more = False
+        # Kinds of which there may be ready runs: some were announced, or the last call did not ask for them.
+        self._may_be_more = set[Isolation]()
         self._session: SessionId | None = None
         self.in_flight: set[int] = set()
         self.is_over = False
@@ -54,12 +56,12 @@ class Leasing:
 
     def wake(self) -> None:
         """There may be work."""
-        self._may_be_more = True
+        self._may_be_more.update(Isolation)
         self._wanted.set()
 
     def has_room(self, kind: Isolation) -> None:
         """A run of this kind has ended or waits."""
-        if self._may_be_more and not self._wanted.is_set() and self._room.is_worth_asking(kind):
+        if kind in self._may_be_more and not self._wanted.is_set() and self._room.is_worth_asking(kind):
             self._wanted.set()
 
     async def run(self) -> None:
@@ -77,7 +79,7 @@ class Leasing:
     async def _ask(self, session: SessionId, room: dict[Isolation, int]) -> None:
         fence = secrets.randbelow((1 << 63) - 1) + 1
         self.in_flight.add(fence)
-        self._may_be_more = False
+        self._may_be_more.difference_update(room)
         try:
             await self._announce(fence)
             leases = await self._lease(LeaseRequest(session_id=session, fence=fence, room=room))
@@ -94,8 +96,15 @@ class Leasing:
         if session != self._session and not self.is_over:
             return
         self._receive(leases)
-        if len(leases) >= max(room.values()):
-            self.wake()
+        self._look_for_more(room, leases)
+
+    def _look_for_more(self, room: Mapping[Isolation, int], leases: Sequence[Lease]) -> None:
+        """A kind of which as many came as were asked for may have more."""
+        came = Counter(lease.isolation for lease in leases)
+        full = [kind for kind, asked in room.items() if came[kind] >= asked]
+        if full:
+            self._may_be_more.update(full)
+            self._wanted.set()
 
     async def _failed(self, fence: int, pause: float) -> None:
         self.in_flight.discard(fence)
