@@ -204,7 +204,8 @@ def _triggered(request: TriggerRequest, run_id: object, is_cached: object) -> Tr
 
 def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
     _, run_id, is_cached, is_suspended, status, task_id, output, error = row
-    triggered = _triggered(child.request, run_id, is_cached)
+    # Not the request's own id: the operation may have been recorded before, under another.
+    triggered = Triggered(run_id=RunId(ids.encode("run", cast("UUID", run_id))), is_cached=bool(is_cached))
     if not child.origin.wait:
         return ChildTriggered(triggered=triggered)
     if is_suspended:

@@ -1,7 +1,8 @@
 -- What may happen to a run, and the functions that make it happen.
 -- Reason: operations that need a second snapshot or a loop inside one round trip. Lock: none. Pre: before the code that needs it.
 --
--- Lock order, everywhere: session, batch, runs by id, waitpoints by id, waits, runs that wake by id, ready.
+-- Lock order, everywhere: session, batch, runs by id, waitpoints by id, waits, runs that wake by id. Rows of the ready queue
+-- stand outside of it: a lease locks them before its runs, so everybody else passes over the locked ones.
 -- Every function takes and returns sets; `fence` guards each row, and what did not apply is simply not returned.
 
 -- Derived from TRANSITIONS in detent/protocol/status.py; a test compares the two.
@@ -9,7 +10,7 @@ create function detent.is_legal(before detent.run_status, after detent.run_statu
 returns boolean language sql immutable parallel safe as $$
   select case before
     when 'DELAYED' then after in ('QUEUED', 'CANCELED')
-    when 'QUEUED' then after in ('DEQUEUED', 'CANCELED', 'EXPIRED')
+    when 'QUEUED' then after in ('DEQUEUED', 'WAITING', 'CANCELED', 'EXPIRED')
     when 'DEQUEUED' then after in ('EXECUTING', 'WAITING', 'QUEUED', 'COMPLETED', 'FAILED', 'CRASHED', 'SYSTEM_FAILURE', 'TIMED_OUT', 'CANCELED')
     when 'EXECUTING' then after in ('WAITING', 'QUEUED', 'COMPLETED', 'FAILED', 'CRASHED', 'SYSTEM_FAILURE', 'TIMED_OUT', 'CANCELED')
     when 'WAITING' then after in ('QUEUED', 'CANCELED')
@@ -44,8 +45,9 @@ begin
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
 end $$;
 
--- Gives each key to the first request that names it, unless a run that still counts has it. Clearing is compare-and-set.
-create function detent.claim_keys(environment integer, requests json)
+-- Gives each key to the first wanted request that names it, unless a run that still counts has it. Clearing is
+-- compare-and-set.
+create function detent.claim_keys(environment integer, requests json, wanted integer[])
 returns table (i integer, run_id uuid, is_new boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -54,7 +56,7 @@ begin
   insert into detent.idempotency_keys (environment_id, task_id, key, run_id, expires_at)
   select distinct on (r.task, r.key) environment, r.task, r.key, r.id, moment + make_interval(secs => r.key_ttl)
   from json_to_recordset(requests) as r (i integer, id uuid, task text, key text, key_ttl double precision)
-  where r.key is not null
+  where r.key is not null and (wanted is null or r.i = any(wanted))
   order by r.task, r.key, r.i
   on conflict do nothing;
 
@@ -63,7 +65,7 @@ begin
   from (
     select distinct on (task, key) *
     from json_to_recordset(requests) as r (i integer, id uuid, task text, key text, key_ttl double precision)
-    where key is not null
+    where key is not null and (wanted is null or i = any(wanted))
     order by task, key, i
   ) as r
   where held.environment_id = environment and held.task_id = r.task and held.key = r.key
@@ -94,7 +96,7 @@ begin
       awaited boolean, watched boolean, replay_of uuid, test boolean)
     where wanted is null or r.i = any(wanted)
   ), claimed as materialized (
-    select * from detent.claim_keys(environment, requests) where has_keys
+    select * from detent.claim_keys(environment, requests, wanted) where has_keys
   ), fresh as (
     select request.*, request.due > moment as is_delayed
     from request left join claimed using (i)
@@ -141,24 +143,24 @@ end $$;
 -- Takes back runs that a repeated call made although they were over already (seen only in a snapshot after the insert).
 create function detent.forget_doubles(ids uuid[]) returns void language plpgsql as $$
 declare
-  doubles uuid[] := array(
-    select runs.id from detent.runs join detent.history on history.id = runs.id and history.finished_at >= detent.made_at(runs.id)
-    where runs.id = any(ids));
+  over uuid[] := array(
+    select id from detent.history
+    where id = any(ids) and finished_at >= (select min(detent.made_at(i)) from unnest(ids) as i));
 begin
-  if doubles <> '{}' then
-    delete from detent.ready where run_id = any(doubles);
-    delete from detent.inputs where run_id = any(doubles);
-    delete from detent.runs where id = any(doubles);
+  if over <> '{}' then
+    delete from detent.ready using detent.runs
+    where runs.id = any(over) and ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id;
+    delete from detent.inputs where run_id = any(over);
+    delete from detent.runs where id = any(over);
   end if;
 end $$;
 
 -- ---- waiting --------------------------------------------------------------------------------------------------------
 
 -- Joins runs to the waitpoints their operations need and suspends those that have one pending. The rows of the runs are
--- locked by the caller. A wait that is over already makes no edge.
+-- locked by the caller. A wait that is over already makes no edge. A run that was woken since its last wait, and that nobody
+-- has leased, goes on waiting; whoever is about to lease it has its row of the queue locked, and finds it suspended.
 create function detent.suspend_runs(edges json) returns void language plpgsql as $$
-declare
-  environment integer;
 begin
   perform from detent.waitpoints
   where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
@@ -171,14 +173,21 @@ begin
   where waitpoints.completed_at is null
   on conflict do nothing;
 
-  update detent.runs
-  set status = 'WAITING', pending_waits = pending.n, waits = waits + 1, losses_in_row = 0
-  from (
+  with pending as materialized (
     select waits.run_id, count(*) as n from detent.waits
     where not waits.is_done and waits.run_id in (select e.run from json_to_recordset(edges) as e (run uuid))
     group by waits.run_id
-  ) as pending
-  where runs.id = pending.run_id and runs.status in ('DEQUEUED', 'EXECUTING', 'WAITING');
+  ), unqueued as (
+    delete from detent.ready where ctid = any(array(
+      select ready.ctid
+      from pending join detent.runs on runs.id = pending.run_id and runs.status = 'QUEUED'
+      join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
+      for update of ready skip locked))
+  )
+  update detent.runs
+  set status = 'WAITING', pending_waits = pending.n, waits = waits + 1, losses_in_row = 0
+  from pending
+  where runs.id = pending.run_id;
 end $$;
 
 -- Called in a new snapshot after waitpoints were completed: the runs that now wait for nothing more are ready, at their
@@ -205,6 +214,8 @@ begin
     insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
     select lane_id, position, id, environment_id, woken.session_id, clock_timestamp() + interval '1 second', is_solo
     from woken where status = 'QUEUED'
+    on conflict (lane_id, position, run_id) do update
+    set resident_session = excluded.resident_session, resident_until = excluded.resident_until
     returning ready.run_id, ready.resident_session
   )
   select queued.run_id, queued.resident_session from queued;
@@ -217,9 +228,9 @@ returns table (i integer, run_id uuid, is_cached boolean, is_suspended boolean,
   run_status text, task_id text, output text, error text) language plpgsql as $$
 #variable_conflict use_column
 declare
+  recorded integer[];
   fresh integer[];
-  targets uuid[];
-  recorded integer;
+  edges json;
 begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
@@ -232,12 +243,14 @@ begin
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     order by r.i
     on conflict do nothing
-    returning run_id
+    returning run_id, operation
   ), marked as (
     update detent.runs set has_journal = true, losses_in_row = 0
     where id in (select entry.run_id from entry) and not (has_journal and losses_in_row = 0)
   )
-  select count(*) into recorded from entry;
+  select coalesce(array_agg(r.i), '{}') into recorded
+  from entry join json_to_recordset(requests) as r (i integer, parent uuid, operation text)
+    on r.parent = entry.run_id and r.operation = entry.operation;
 
   fresh := array(
     select r.i
@@ -249,31 +262,28 @@ begin
   with made as (
     -- An operation that was recorded before may have made its child before, and the child may be over.
     select * from detent.insert_runs(
-      environment, requests, has_keys, is_repeat or recorded < json_array_length(requests), fresh)
+      environment, requests, has_keys, is_repeat or cardinality(recorded) < json_array_length(requests), fresh)
   )
   update detent.journal set ref = made.run_id, is_cached = true
   from made join json_to_recordset(requests) as r (i integer, id uuid, parent uuid, operation text) using (i)
   join detent.runs as parent on parent.id = r.parent
   where made.is_cached and journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation;
 
-  targets := array(
-    select distinct journal.ref
-    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, waits boolean)
-    join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  edges := (
+    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
+    from json_to_recordset(requests) as r (i integer, parent uuid, operation text, waits boolean)
+    join detent.runs as parent on parent.id = r.parent
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
-    where r.waits);
-  if targets <> '{}' then
-    perform detent.make_run_waitpoints(targets);
-    perform detent.suspend_runs((
-      select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
-      from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, waits boolean)
-      join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-      join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
-      where r.waits));
+    where r.waits and r.i = any(recorded));
+  if edges is not null then
+    perform detent.make_run_waitpoints(edges);
+    perform detent.suspend_runs(edges);
   end if;
 
+  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
   return query
-  select r.i, journal.ref, journal.is_cached, r.waits and waitpoints.completed_at is null,
+  select r.i, journal.ref, journal.is_cached,
+    r.waits and exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation),
     waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, waits boolean)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
@@ -282,19 +292,26 @@ begin
   order by r.i;
 end $$;
 
--- A waitpoint for each of these runs; born completed for one that is over.
-create function detent.make_run_waitpoints(targets uuid[]) returns void language plpgsql as $$
+-- A waitpoint for each run that these edges wait for; born completed for one that is over. The runs are locked, so that none
+-- ends unseen between two statements; those that this very transaction made, nobody else sees.
+create function detent.make_run_waitpoints(edges json) returns void language plpgsql as $$
+declare
+  targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
 begin
   with locked as materialized (
-    select id from detent.runs where id = any(targets) and not is_awaited order by id for update
+    select id from detent.runs where id = any(targets) and xmin <> pg_current_xact_id()::xid order by id for update
   )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id;
+  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
 
-  insert into detent.waitpoints (id, environment_id, kind, task_id)
-  select id, environment_id, 'run', task_id from detent.runs where id = any(targets)
+  with wanted as (
+    select e.waitpoint as id, count(distinct e.run) > 1 as is_shared
+    from json_to_recordset(edges) as e (run uuid, waitpoint uuid) group by e.waitpoint
+  )
+  insert into detent.waitpoints (id, environment_id, kind, task_id, is_shared)
+  select id, environment_id, 'run', task_id, is_shared from wanted join detent.runs using (id)
   union all
-  select id, environment_id, 'run', task_id from detent.history
-  where id = any(targets) and finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t)
+  select id, environment_id, 'run', task_id, is_shared from wanted join detent.history using (id)
+  where finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t)
   order by 1
   on conflict (id) do update set is_shared = true;
 
@@ -339,12 +356,12 @@ begin
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
 
+  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
   return query
-  select r.i, waitpoints.completed_at is null
+  select r.i, exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation)
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
   join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
-  join detent.waitpoints on waitpoints.id = journal.ref
   order by r.i;
 end $$;
 
@@ -361,6 +378,7 @@ declare
   attempt smallint;
   is_known boolean;
   state detent.batches;
+  places integer[]; made_ids uuid[]; cached boolean[];
 begin
   if parent is not null then
     select runs.attempt into attempt from detent.runs where runs.id = parent and runs.fence = trigger_batch.fence for update;
@@ -385,11 +403,12 @@ begin
     return;
   end if;
 
-  return query select 'taken', made.i, made.run_id, made.is_cached
+  select array_agg(made.i), array_agg(made.run_id), array_agg(made.is_cached) into places, made_ids, cached
   from detent.insert_runs(environment, requests, has_keys, is_repeat or is_known) as made;
+  return query select 'taken', * from unnest(places, made_ids, cached);
 
-  if has_keys and state.is_awaited then
-    perform detent.await_cached_items(environment, batch, requests);
+  if state.is_awaited and true = any(cached) then
+    perform detent.await_cached_items(environment, batch, requests, places, made_ids, cached);
   end if;
   if trigger_batch.total is not null then
     update detent.batches set total = trigger_batch.total where batches.id = batch returning * into state;
@@ -399,60 +418,70 @@ begin
       on conflict do nothing;
       perform detent.suspend_runs(json_build_array(
         json_build_object('run', parent, 'operation', operation, 'waitpoint', batch)));
-      return query select case when waitpoints.completed_at is null then 'suspended' else 'completed' end,
-        null::integer, null::uuid, null::boolean
-      from detent.waitpoints where waitpoints.id = batch;
+      return query select
+        case when exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
+          then 'suspended' else 'completed' end,
+        null::integer, null::uuid, null::boolean;
     end if;
   end if;
 end $$;
 
--- Items that an idempotency key answered with an older run: its outcome counts for the batch, now or when it comes.
-create function detent.await_cached_items(environment integer, batch uuid, requests json) returns void language plpgsql as $$
+-- Items that an idempotency key answered with an older run: its outcome counts for the batch, now or when it comes. The runs
+-- are locked, so that none ends unseen between two statements.
+create function detent.await_cached_items(
+  environment integer, batch uuid, requests json, places integer[], made uuid[], cached boolean[])
+returns void language plpgsql as $$
 declare
   targets uuid[];
 begin
   insert into detent.batch_items (batch_id, index, run_id, environment_id)
-  select batch, r.batch_index, held.run_id, environment
-  from json_to_recordset(requests) as r (id uuid, task text, key text, batch_index integer)
-  join detent.idempotency_keys as held on held.environment_id = environment and held.task_id = r.task and held.key = r.key
-  where held.run_id <> r.id
+  select batch, request.batch_index, item.run_id, environment
+  from unnest(places, made, cached) as item (i, run_id, is_cached)
+  join json_to_recordset(requests) as request (i integer, batch_index integer) on request.i = item.i
+  where item.is_cached
   on conflict do nothing;
 
   targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
   with locked as materialized (
-    select id from detent.runs where id = any(targets) and not is_awaited order by id for update
+    select id from detent.runs where id = any(targets) order by id for update
   )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id;
+  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
   -- In a new snapshot: those that are over by now.
   perform detent.count_items(array(
     select history.id from detent.history
     where history.id = any(targets) and not exists (select from detent.runs where runs.id = history.id)));
 end $$;
 
--- Copies the outcomes of finished runs into the awaited batches that hold them; returns the batches that are complete.
+-- Copies the outcomes of finished runs into the awaited batches that hold them; returns the batches that are complete. The
+-- batches are locked first: one that goes with its cancelled parent meanwhile gets no more items.
 create function detent.count_items(ended uuid[]) returns uuid[] language plpgsql as $$
 declare
+  earliest timestamptz := (select min(detent.made_at(f)) from unnest(ended) as f);
   complete uuid[];
 begin
-  with own as (
+  with past as materialized (
+    select * from detent.history where id = any(ended) and finished_at >= earliest
+  ), locked as materialized (
+    select id from detent.batches
+    where is_awaited and id in (
+      select batch_id from past where batch_id is not null
+      union all select batch_id from detent.batch_items where run_id = any(ended) and run_status is null)
+    order by id for update
+  ), own as (
     insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output, error)
-    select batches.id, history.batch_index, history.id, history.environment_id, history.task_id, history.status, history.output, history.error
-    from detent.history join detent.batches on batches.id = history.batch_id and batches.is_awaited
-    where history.id = any(ended) and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
+    select locked.id, past.batch_index, past.id, past.environment_id, past.task_id, past.status, past.output, past.error
+    from past join locked on locked.id = past.batch_id
     on conflict do nothing
     returning batch_id
   ), cached as (
     update detent.batch_items as item
-    set task_id = history.task_id, run_status = history.status, output = history.output, error = history.error
-    from detent.history
-    where item.run_id = any(ended) and item.run_status is null and history.id = item.run_id
-      and history.finished_at >= (select min(detent.made_at(f)) from unnest(ended) as f)
+    set task_id = past.task_id, run_status = past.status, output = past.output, error = past.error
+    from past
+    where item.run_id = past.id and item.run_status is null
     returning item.batch_id
   ), counted as (
     select batch_id, count(*)::integer as n
     from (select batch_id from own union all select batch_id from cached) as item group by batch_id
-  ), locked as materialized (
-    select id from detent.batches where id in (select batch_id from counted) order by id for update
   ), updated as (
     update detent.batches set finished = finished + n from locked join counted on counted.batch_id = locked.id
     where batches.id = locked.id
@@ -575,6 +604,7 @@ begin
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
       retry_in double precision, retry_at timestamptz, lingers boolean)
+    order by o.id
   ), gone as (
     delete from detent.runs using outcome
     where runs.id = outcome.id
@@ -610,8 +640,12 @@ begin
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
     from over
   ), unqueued as (
-    delete from detent.ready using gone
-    where gone.status = 'QUEUED' and ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id
+    -- A row that somebody has locked is being leased, and deleted with no run behind it.
+    delete from detent.ready where ctid = any(array(
+      select ready.ctid
+      from gone join detent.ready on ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id
+      where gone.status = 'QUEUED'
+      for update of ready skip locked))
   ), unwaited as (
     delete from detent.waits using retried where retried.waits > 0 and waits.run_id = retried.id
   ), ending as (
@@ -697,10 +731,13 @@ create function detent.give_back(ids uuid[], suspects uuid[], loss integer, is_l
 returns table (run_id uuid) language plpgsql as $$
 #variable_conflict use_column
 begin
-  update detent.ready set resident_session = null, resident_until = null
-  from detent.runs
-  where runs.id = any(ids) and runs.status = 'QUEUED'
-    and ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id;
+  update detent.ready set resident_session = null, resident_until = null, is_solo = is_solo or run_id = any(suspects)
+  where ctid = any(array(
+    select ready.ctid
+    from detent.runs
+    join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
+    where runs.id = any(ids) and runs.status = 'QUEUED'
+    for update of ready skip locked));
 
   return query
   with given as (
@@ -708,7 +745,7 @@ begin
     set session_id = null, fence = null,
         status = case when status = 'WAITING' then status else 'QUEUED' end,
         losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
-        losses_in_row = losses_in_row + is_lost::integer,
+        losses_in_row = losses_in_row + case when status in ('DEQUEUED', 'EXECUTING') then is_lost::integer else 0 end,
         is_solo = is_solo or id = any(suspects)
     where id = any(ids)
     returning *
@@ -716,9 +753,8 @@ begin
     insert into detent.ready (lane_id, position, run_id, environment_id, is_solo)
     select lane_id, position, id, environment_id, is_solo from given where status = 'QUEUED'
     on conflict do nothing
-    returning run_id
   )
-  select queued.run_id from queued;
+  select given.id from given where given.status = 'QUEUED';
 end $$;
 
 -- Pause before the next attempt of a run whose process or worker died, by the policy of its task.
@@ -737,6 +773,9 @@ returns table (what text, run_id uuid, status text, session_id uuid, is_watched 
 declare
   held uuid[];
   crashed uuid[];
+  cause text := coalesce(error, json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
+    'message', 'the worker that executed the run was lost, again and again', 'stackTrace', '')::text);
 begin
   update detent.sessions set ended_at = clock_timestamp()
   where id = session and ended_at is null and (seen is null or beat = seen);
@@ -752,7 +791,7 @@ begin
 
   return query select * from detent.settle_runs((
     select json_agg(json_build_object(
-      'id', runs.id, 'status', 'CRASHED', 'error', error,
+      'id', runs.id, 'status', 'CRASHED', 'error', cause,
       'retry_in', case when not is_lost then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
     where runs.id = any(crashed)))

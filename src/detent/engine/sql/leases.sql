@@ -1,12 +1,15 @@
 -- name: lease_runs
--- Locks the session (share), ready rows (skip locked), then their runs, which nobody else can want: a ready run is held by
--- no one.
+-- Locks the session (share), ready rows (skip locked), then their runs.
 select * from detent.lease_runs(%(session)s::uuid, %(fence)s::bigint, %(room)s::json, %(most_lanes)s)
 
 -- name: start_attempts
-update detent.runs set status = 'EXECUTING'
-from json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
-where runs.id = h.id and runs.fence = h.fence and runs.status = 'DEQUEUED'
+-- Passes over runs that somebody else has locked: showing them as executing is not worth a deadlock with their completion.
+with held as materialized (
+  select runs.id from detent.runs join json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
+    on runs.id = h.id and runs.fence = h.fence
+  where runs.status = 'DEQUEUED' for update of runs skip locked
+)
+update detent.runs set status = 'EXECUTING' from held where runs.id = held.id
 
 -- name: settle_runs
 -- Locks the runs, then what waits for them (batches, waitpoints, runs that wake).
@@ -31,7 +34,6 @@ select i, is_suspended from detent.wait_for_time(%(environment)s, %(requests)s)
 select attempt from detent.runs where id = %(run)s and fence = %(fence)s
 
 -- name: read_journal
--- A waitpoint that another waiter's end has swept away is made good from history.
 select journal.operation, journal.kind, journal.fingerprint, journal.ref, journal.is_cached, waitpoints.completed_at is not null as is_done,
   waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error, batches.total is not null as is_sealed
 from detent.journal
