@@ -29,16 +29,22 @@ from detent.trigger_batch(
   %(parent)s::uuid, %(fence)s::bigint, %(operation)s::text, %(fingerprint)s::text, %(waits)s::boolean)
 
 -- name: abort_batch
--- A sealed batch is left alone.
-update detent.batches set aborted = %(reason)s
-where id = %(batch)s and environment_id = %(environment)s and total is null and aborted is null
+-- A sealed batch is left alone. One that is not there yet is made, for its first items may still be under way.
+insert into detent.batches (id, environment_id, is_awaited, aborted)
+values (%(batch)s, %(environment)s, false, %(reason)s)
+on conflict (id) do update set aborted = excluded.aborted
+where batches.environment_id = excluded.environment_id and batches.total is null and batches.aborted is null
 
 -- name: find_schemas
--- The payload schema that the newest version of each task registered.
-select distinct on (task_id) task_id, payload_schema
-from detent.version_tasks
-where environment_id = %(environment)s and task_id = any(%(tasks)s)
-order by task_id, version_id desc
+-- The payload schema that each task's current version registered: the newest that has a live worker, else the newest.
+select distinct on (t.task_id) t.task_id, t.payload_schema
+from detent.version_tasks as t
+left join (
+  select distinct version_id from detent.sessions
+  where environment_id = %(environment)s and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+) as live on live.version_id = t.version_id
+where t.environment_id = %(environment)s and t.task_id = any(%(tasks)s)
+order by t.task_id, live.version_id desc nulls last, t.version_id desc
 
 -- name: cancel_runs
 -- Locks runs by id, level by level.

@@ -13,13 +13,14 @@ order by id desc limit 1
 -- Names are YYYYMMDD.n; a lost race on the name is tried again by the caller.
 insert into detent.versions (environment_id, name, fingerprint)
 select %(environment)s, coalesce(%(name)s::text, to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.' || (
-    select count(*) + 1 from detent.versions
+    select coalesce(max(substring(name from '^\d{8}\.(\d{1,9})$')::integer), 0) + 1 from detent.versions
     where environment_id = %(environment)s and name like to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.%%')),
   %(fingerprint)s
 on conflict (environment_id, name) do nothing
 returning id, name
 
 -- name: make_version_tasks
+-- Makes the tasks of a version, and forgets those that its name meant before.
 with task as (
   select * from json_to_recordset(%(tasks)s) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
@@ -27,6 +28,8 @@ with task as (
 ), queue as (
   insert into detent.queues (environment_id, name) select distinct %(environment)s::integer, queue from task order by 2
   on conflict do nothing
+), former as (
+  delete from detent.version_tasks where version_id = %(version)s and task_id not in (select task from task)
 )
 insert into detent.version_tasks (
   version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration,
@@ -63,14 +66,17 @@ from detent.end_session(%(session)s::uuid, %(suspects)s::uuid[], %(error)s, %(is
 select id, beat from detent.sessions where environment_id = %(environment)s and ended_at is null
 
 -- name: list_tasks
+-- Each task as its current version has it: the newest that has a live worker, else the newest.
 select distinct on (t.task_id) t.task_id, t.isolation, t.file_path, t.queue, t.description, t.payload_schema, versions.name as version,
-  exists (
-    select from detent.sessions join detent.version_tasks as own on own.version_id = sessions.version_id and own.task_id = t.task_id
-    where sessions.environment_id = %(environment)s and ended_at is null
-      and beat_at > clock_timestamp() - interval '15 seconds') as has_live_worker
-from detent.version_tasks as t join detent.versions on versions.id = t.version_id
+  live.version_id is not null as has_live_worker
+from detent.version_tasks as t
+join detent.versions on versions.id = t.version_id
+left join (
+  select distinct version_id from detent.sessions
+  where environment_id = %(environment)s and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+) as live on live.version_id = t.version_id
 where t.environment_id = %(environment)s
-order by t.task_id, t.version_id desc
+order by t.task_id, live.version_id desc nulls last, t.version_id desc
 
 -- name: find_named_version
 -- The same name with other tasks: the newer registration is what the name means from here on.
