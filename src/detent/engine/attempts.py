@@ -12,7 +12,7 @@ from detent.engine import lifecycle
 from detent.engine.db import Row
 from detent.engine.outcomes import wait_result
 from detent.engine.place import Place
-from detent.protocol import ids
+from detent.protocol import ids, run_error
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -141,8 +141,8 @@ def _line_fields(line: LogLine) -> dict[str, object]:
         "number": line.number,
         "at": line.at.isoformat(),
         "level": line.level,
-        "message": line.message,
-        "fields": line.fields,
+        "message": run_error.clean(line.message),
+        "fields": run_error.clean(line.fields) if line.fields is not None else None,
     }
 
 

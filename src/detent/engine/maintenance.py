@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
@@ -50,9 +49,9 @@ class Maintenance:
         """Do what is due; return the seconds until something may be due again."""
         rows = await self._db.call("tick", {"most": _MOST_DUE})
         pause = LONGEST_SLEEP
-        for what, _, session_id, environment, next_due in rows:
+        for what, _, session_id, environment, seconds in rows:
             if what == "next":
-                pause = _pause_until(cast("datetime | None", next_due))
+                pause = _within_limits(cast("float | None", seconds))
             elif session_id is not None:
                 self._notifier(cast("int", environment)).notify(cast("int", environment), resumed=cast("UUID", session_id))
             else:
@@ -71,7 +70,5 @@ class Maintenance:
         return self._notifiers.setdefault(environment, Notifier(self._db))
 
 
-def _pause_until(due: datetime | None) -> float:
-    if due is None:
-        return LONGEST_SLEEP
-    return min(LONGEST_SLEEP, max(SHORTEST_SLEEP, (due - datetime.now(UTC)).total_seconds()))
+def _within_limits(seconds: float | None) -> float:
+    return LONGEST_SLEEP if seconds is None else min(LONGEST_SLEEP, max(SHORTEST_SLEEP, seconds))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from detent.engine.db import Db
+from detent.errors import SerializationError
+from detent.protocol import codec
 from detent.protocol.models import Refused, TriggerRequest
 
 FRESH_SECONDS = 2.0
@@ -62,7 +64,10 @@ def _validator(schema: str) -> Validator:
 
 
 def _errors(validator: Validator, payload: str | None) -> list[str]:
-    instance = None if payload is None else json.loads(payload)
+    try:
+        instance = None if payload is None else codec.decode(payload, what="the payload")
+    except SerializationError as error:
+        return [str(error)]
     found = []
     for error in validator.iter_errors(instance):  # type: ignore[attr-defined] # the stub says only object
         path = "/".join(str(part) for part in error.instance_path)

@@ -1,19 +1,26 @@
 -- name: tick
 -- Takes due rows with skip locked; wakes runs by id.
-select what, run_id, session_id, environment_id, next_due from detent.tick(%(most)s)
+select what, run_id, session_id, environment_id, extract(epoch from next_due - detent.now())::double precision as pause
+from detent.tick(%(most)s)
 
 -- name: make_partitions
 select detent.make_partitions(%(days)s)
 
 -- name: forget_expired
--- What nobody can ask for any more: expired idempotency keys, sessions long ended, shared waitpoints of long ago.
+-- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches of long ago that nobody waits for
+-- (what remembers that their items were given), shared waitpoints of long ago.
 with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
 ), session as (
   delete from detent.sessions where ended_at < clock_timestamp() - interval '1 day'
+), batch as (
+  delete from detent.batches
+  where not is_awaited and created_at < clock_timestamp() - interval '60 days'
+    and not exists (select from detent.runs where runs.id = batches.parent_id)
 )
 delete from detent.waitpoints
 where is_shared and completed_at < detent.now() - interval '60 days'
+  and not exists (select from detent.journal where journal.ref = waitpoints.id)
 
 -- name: notify
 select pg_notify(%(channel)s, %(notice)s)
