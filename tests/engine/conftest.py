@@ -1,0 +1,32 @@
+"""Fixtures of the engine's tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from psycopg import AsyncConnection
+
+from detent.engine.backend import EngineBackend, connect
+from tests.engine.invariants import broken_rules
+from tests.engine.stage import Stage, Worker
+
+
+@pytest.fixture
+async def engine(dsn: str) -> AsyncIterator[EngineBackend]:
+    backend = connect(dsn, patience=5.0)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def stage(engine: EngineBackend, conn: AsyncConnection) -> AsyncIterator[Stage]:
+    """An engine on an empty database; whatever a test does, it leaves the tables consistent."""
+    yield Stage(engine, conn)
+    assert await broken_rules(conn) == {}
+
+
+@pytest.fixture
+async def worker(stage: Stage) -> Worker:
+    """A worker that has task `work`: asynchronous, three attempts."""
+    return await stage.worker("work")

@@ -1,0 +1,213 @@
+"""The words in which tests speak to an engine: what is asked for, a worker that holds runs, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from detent.engine.backend import EngineBackend
+from detent.protocol import ids
+from detent.protocol.ids import BatchId, RunId, SessionId
+from detent.protocol.models import (
+    AttemptOutcome,
+    BatchChunk,
+    Broken,
+    ChildRequest,
+    ChildTriggered,
+    ChunkTaken,
+    Completed,
+    Failed,
+    Holder,
+    Isolation,
+    Lease,
+    LeaseRequest,
+    Origin,
+    Refused,
+    Renewal,
+    Renewed,
+    RunRecord,
+    SessionEnd,
+    SessionOpening,
+    Stale,
+    Succeeded,
+    Suspended,
+    TaskRegistration,
+    TimedOut,
+    TimeWait,
+    Triggered,
+    TriggerRequest,
+    WaitResult,
+    WorkerRegistration,
+)
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+
+BOOM = RunError(name="ValueError", message="boom")
+SOON = timedelta(seconds=30)
+PLENTY = {Isolation.ASYNC: 100, Isolation.THREAD: 100, Isolation.PROCESS: 100}
+
+
+def task(
+    task_id: str, *, isolation: Isolation = Isolation.ASYNC, max_attempts: int = 3, **options: Any
+) -> TaskRegistration:
+    retry = {"max_attempts": max_attempts, "factor": 2, "min_timeout": 1, "max_timeout": 10, "randomize": True}
+    fields = {"file_path": f"tasks/{task_id}.py", "queue": f"task/{task_id}", "retry": json.dumps(retry)} | options
+    return TaskRegistration(task_id=task_id, isolation=isolation, **fields)
+
+
+def registration(*tasks: str | TaskRegistration, version: str | None = None) -> WorkerRegistration:
+    full = tuple(task(t) if isinstance(t, str) else t for t in tasks)
+    return WorkerRegistration(tasks=full, version=version)
+
+
+def request(task_id: str = "work", **options: Any) -> TriggerRequest:
+    return TriggerRequest(**{"run_id": ids.new_run_id(), "task_id": task_id, "payload": "{}"} | options)
+
+
+def holder(lease: Lease) -> Holder:
+    return Holder(run_id=lease.run_id, fence=lease.fence)
+
+
+def origin(lease: Lease, operation: str, *, wait: bool = True) -> Origin:
+    return Origin(holder=holder(lease), operation=operation, wait=wait)
+
+
+def child(lease: Lease, operation: str, task_id: str = "work", *, wait: bool = True, **options: Any) -> ChildRequest:
+    return ChildRequest(request=request(task_id, **options), origin=origin(lease, operation, wait=wait))
+
+
+def time_wait(lease: Lease, operation: str, until: timedelta = timedelta(hours=1)) -> TimeWait:
+    return TimeWait(origin=origin(lease, operation), until=until, waitpoint_id=ids.new_waitpoint_id())
+
+
+def chunk(
+    batch_id: BatchId, indexes: Sequence[int], *, total: int | None = None, origin: Origin | None = None, **options: Any
+) -> BatchChunk:
+    items = tuple((i, request(**{"run_id": ids.item_run_id(batch_id, i)} | options)) for i in indexes)
+    return BatchChunk(batch_id=batch_id, items=items, total=total, origin=origin)
+
+
+@dataclass(slots=True)
+class Worker:
+    """A runner with an open session, whose tasks do what the test says."""
+
+    engine: EngineBackend
+    session_id: SessionId
+    version: str
+
+    async def lease(self, fence: int | None = None, **room: int) -> list[Lease]:
+        wanted = {Isolation(kind): places for kind, places in room.items()} or PLENTY
+        fence = fence if fence is not None else secrets.randbits(62)
+        return await self.engine.lease(LeaseRequest(session_id=self.session_id, fence=fence, room=wanted))
+
+    async def lease_one(self) -> Lease:
+        (lease,) = await self.lease()
+        return lease
+
+    async def start(self, *leases: Lease) -> None:
+        await self.engine.start_attempts([holder(lease) for lease in leases])
+
+    async def settle(self, *outcomes: AttemptOutcome) -> list[Completed | Stale]:
+        return await self.engine.complete_attempts(outcomes)
+
+    async def succeed(self, *leases: Lease, output: str | None = '"done"') -> list[Completed | Stale]:
+        return await self.settle(*(Succeeded(holder=holder(lease), output=output) for lease in leases))
+
+    async def fail(self, *leases: Lease, retry_in: Any = None, error: RunError = BOOM) -> list[Completed | Stale]:
+        return await self.settle(*(Failed(holder=holder(x), error=error, retry_in=retry_in) for x in leases))
+
+    async def time_out(self, *leases: Lease) -> list[Completed | Stale]:
+        return await self.settle(*(TimedOut(holder=holder(lease), error=BOOM) for lease in leases))
+
+    async def give_up(self, *leases: Lease) -> list[Completed | Stale]:
+        return await self.settle(*(Broken(holder=holder(lease), error=BOOM) for lease in leases))
+
+    async def sleep(self, lease: Lease, operation: str = "0", **until: float) -> WaitResult | Suspended | Stale:
+        (answer,) = await self.engine.wait_for_time([time_wait(lease, operation, timedelta(**until or {"hours": 1}))])
+        return answer
+
+    async def call(
+        self, lease: Lease, operation: str = "0", task_id: str = "work", **options: Any
+    ) -> ChildTriggered | Stale | Refused:
+        (answer,) = await self.engine.trigger_children([child(lease, operation, task_id, **options)])
+        return answer
+
+    async def renew(self, *held: Lease, in_flight: tuple[int, ...] = ()) -> Renewed:
+        renewal = Renewal(session_id=self.session_id, held=tuple(map(holder, held)), in_flight=in_flight)
+        (renewed,) = await self.engine.renew_sessions([renewal])
+        return renewed
+
+    async def hand_back(self, *leases: Lease) -> None:
+        await self.engine.hand_back([holder(lease) for lease in leases])
+
+    async def end(self, **options: Any) -> int:
+        return await self.engine.end_session(SessionEnd(session_id=self.session_id, **options))
+
+    async def batch(self, lease: Lease, count: int, operation: str = "0", **options: Any) -> tuple[BatchId, ChunkTaken]:
+        """Trigger a batch of *count* items in one chunk, and wait for it."""
+        batch_id = ids.new_batch_id()
+        whole = chunk(batch_id, range(count), total=count, origin=origin(lease, operation), **options)
+        taken = await self.engine.trigger_batch(whole)
+        assert isinstance(taken, ChunkTaken)
+        return batch_id, taken
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """An engine on an empty database, and the database itself."""
+
+    engine: EngineBackend
+    connection: AsyncConnection
+
+    async def worker(self, *tasks: str | TaskRegistration, version: str | None = None) -> Worker:
+        name = await self.engine.register_worker(registration(*(tasks or ("work",)), version=version))
+        return await self.session(name)
+
+    async def session(self, version: str) -> Worker:
+        session_id = ids.new_session_id()
+        await self.engine.open_session(SessionOpening(session_id=session_id, version=version, worker="host:1"))
+        return Worker(self.engine, session_id, version)
+
+    async def trigger(self, task_id: str = "work", **options: Any) -> RunId:
+        (answer,) = await self.engine.trigger([request(task_id, **options)])
+        assert isinstance(answer, Triggered)
+        return answer.run_id
+
+    async def leased(self, worker: Worker, task_id: str = "work", **options: Any) -> Lease:
+        """Make a run and have *worker* lease it, when nothing else is ready."""
+        run_id = await self.trigger(task_id, **options)
+        lease = await worker.lease_one()
+        assert lease.run_id == run_id
+        return lease
+
+    async def run(self, run_id: RunId) -> RunRecord:
+        (record,) = await self.engine.retrieve_runs([run_id])
+        assert record is not None
+        return record
+
+    async def status(self, run_id: RunId) -> RunStatus:
+        return (await self.run(run_id)).status
+
+    async def statuses(self, *run_ids: RunId) -> list[RunStatus]:
+        return [await self.status(run_id) for run_id in run_ids]
+
+    async def tick(self) -> float:
+        maintenance = self.engine.maintenance
+        try:
+            return await maintenance.tick()
+        finally:
+            await maintenance.close()
+
+    async def query(self, statement: str, *params: object) -> list[tuple[Any, ...]]:
+        cursor = await self.connection.execute(statement.encode(), params)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def count(self, table: str) -> int:
+        ((number,),) = await self.query(f"select count(*) from detent.{table}")
+        return number

@@ -1,0 +1,296 @@
+"""Many runs at once, and waiting for all of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from detent.protocol import ids
+from detent.protocol.models import ChunkTaken, Idempotency, Refused, RunFilter, Stale, Suspended, Triggered, WaitResult
+from detent.protocol.status import RunStatus
+from tests.engine.stage import BOOM, SOON, Stage, Worker, chunk, holder, origin, request
+from tests.engine.test_idempotency import KEY
+
+KEYED = {"idempotency": Idempotency(key=KEY, user_key="k", scope="global")}
+
+
+async def test_a_batch_outside_a_run_makes_its_runs_in_order(stage: Stage, worker: Worker) -> None:
+    batch_id = ids.new_batch_id()
+    taken = await stage.engine.trigger_batch(chunk(batch_id, range(5), total=5))
+    wanted = [ids.item_run_id(batch_id, i) for i in range(5)]
+    assert taken == ChunkTaken(items=tuple(Triggered(run_id=run_id) for run_id in wanted))
+    leases = await worker.lease()
+    assert [lease.run_id for lease in leases] == wanted
+    assert {lease.batch_id for lease in leases} == {batch_id}
+    assert {lease.parent_run_id for lease in leases} == {None}
+
+
+async def test_chunks_of_a_batch_come_in_any_order(stage: Stage, worker: Worker) -> None:
+    batch_id = ids.new_batch_id()
+    for indexes in ([4, 5], [0, 1], [2, 3]):
+        await stage.engine.trigger_batch(chunk(batch_id, indexes))
+    await stage.engine.trigger_batch(chunk(batch_id, [], total=6))
+    listed = await stage.engine.list_runs(RunFilter(batch_id=batch_id))
+    assert sorted(run.id for run in listed) == [ids.item_run_id(batch_id, i) for i in range(6)]
+
+
+async def test_an_item_given_twice_is_one_run(stage: Stage, worker: Worker) -> None:
+    batch_id = ids.new_batch_id()
+    for indexes in ([0, 1, 2], [1, 2, 3], [0, 3]):
+        taken = await stage.engine.trigger_batch(chunk(batch_id, indexes))
+        assert taken.items == tuple(Triggered(run_id=ids.item_run_id(batch_id, i)) for i in indexes)
+    assert await stage.count("runs") == 4
+
+
+async def test_an_item_given_again_after_its_run_is_over_is_not_run_again(stage: Stage, worker: Worker) -> None:
+    batch_id = ids.new_batch_id()
+    await stage.engine.trigger_batch(chunk(batch_id, [0, 1]))
+    await worker.succeed(*await worker.lease())
+    await stage.engine.trigger_batch(chunk(batch_id, [0, 1, 2]))
+    assert [lease.run_id for lease in await worker.lease()] == [ids.item_run_id(batch_id, 2)]
+
+
+async def test_a_parent_resumes_when_every_item_is_final(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, taken = await worker.batch(parent, 4)
+    assert not taken.completed
+    assert await stage.status(parent.run_id) is RunStatus.WAITING
+    a, b, c, d = await worker.lease()
+    await worker.succeed(a, output="0")
+    await worker.fail(b)
+    await stage.engine.cancel_runs([c.run_id], "not needed")
+    assert await worker.lease() == []
+    await worker.succeed(d, output="3")
+    resumed = await worker.lease_one()
+    assert resumed.results == (WaitResult(operation="0"),)
+    results = await stage.engine.read_batch_results(batch_id)
+    assert [result.run_id for result in results] == [ids.item_run_id(batch_id, i) for i in range(4)]
+    assert [(r.status, r.output) for r in results] == [
+        (RunStatus.COMPLETED, "0"),
+        (RunStatus.FAILED, None),
+        (RunStatus.CANCELED, None),
+        (RunStatus.COMPLETED, "3"),
+    ]
+    assert results[1].error == BOOM
+    await worker.succeed(resumed)
+
+
+async def test_results_are_read_in_pages(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, _ = await worker.batch(parent, 7)
+    await worker.succeed(*await worker.lease())
+    pages = [await stage.engine.read_batch_results(batch_id, after=after, limit=3) for after in (-1, 2, 5, 6)]
+    assert [len(page) for page in pages] == [3, 3, 1, 0]
+    assert [r.run_id for page in pages for r in page] == [ids.item_run_id(batch_id, i) for i in range(7)]
+
+
+async def test_items_that_end_before_the_batch_is_sealed_count(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id = ids.new_batch_id()
+    taken = await stage.engine.trigger_batch(chunk(batch_id, [0, 1], origin=origin(parent, "0")))
+    assert not taken.completed
+    assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
+    await worker.succeed(*await worker.lease())
+    taken = await stage.engine.trigger_batch(chunk(batch_id, [], total=2, origin=origin(parent, "0")))
+    assert taken.completed
+    assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
+    assert len(await stage.engine.read_batch_results(batch_id)) == 2
+    await worker.succeed(parent)
+
+
+async def test_an_empty_batch_is_over_at_once(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, taken = await worker.batch(parent, 0)
+    assert taken == ChunkTaken(items=(), completed=True)
+    assert await stage.engine.read_batch_results(batch_id) == []
+    await worker.succeed(parent)
+
+
+async def test_a_batch_that_nobody_waits_for_leaves_its_parent_alone(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id = ids.new_batch_id()
+    whole = chunk(batch_id, [0, 1], total=2, origin=origin(parent, "0", wait=False))
+    assert not (await stage.engine.trigger_batch(whole)).completed
+    items = await worker.lease()
+    assert {item.parent_run_id for item in items} == {parent.run_id}
+    await worker.succeed(*items)
+    await worker.succeed(parent)
+    assert await stage.count("batch_items") == 0
+
+
+async def test_sealing_twice_is_sealing_once(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id = ids.new_batch_id()
+    whole = chunk(batch_id, [0], total=1, origin=origin(parent, "0"))
+    for _ in range(2):
+        assert not (await stage.engine.trigger_batch(whole)).completed
+    await worker.succeed(await worker.lease_one())
+    assert not (await stage.engine.trigger_batch(whole)).completed
+    resumed = await worker.lease_one()
+    assert [result.operation for result in resumed.results] == ["0"]
+    await worker.succeed(resumed)
+
+
+async def test_a_retry_of_an_item_keeps_its_parent_waiting(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    await worker.batch(parent, 2)
+    first, second = await worker.lease()
+    await worker.succeed(first)
+    await worker.fail(second, retry_in=timedelta(0))
+    await stage.tick()
+    assert await stage.status(parent.run_id) is RunStatus.WAITING
+    await worker.fail(await worker.lease_one())
+    assert (await worker.lease_one()).run_id == parent.run_id
+
+
+async def test_an_item_that_a_finished_run_answers_by_its_key_counts_at_once(stage: Stage, worker: Worker) -> None:
+    done = await stage.leased(worker, **KEYED)
+    await worker.succeed(done, output="8")
+    parent = await stage.leased(worker)
+    batch_id, taken = await worker.batch(parent, 1, **KEYED)
+    assert taken.items == (Triggered(run_id=done.run_id, is_cached=True),)
+    assert taken.completed
+    (result,) = await stage.engine.read_batch_results(batch_id)
+    assert (result.run_id, result.output) == (done.run_id, "8")
+    await worker.succeed(parent)
+
+
+async def test_an_item_that_a_live_run_answers_by_its_key_counts_when_that_ends(stage: Stage, worker: Worker) -> None:
+    live = await stage.leased(worker, **KEYED)
+    parent = await stage.leased(worker)
+    batch_id, taken = await worker.batch(parent, 1, **KEYED)
+    assert (taken.items[0].is_cached, taken.completed) == (True, False)
+    await worker.succeed(live, output="8")
+    assert (await worker.lease_one()).run_id == parent.run_id
+    assert [r.output for r in await stage.engine.read_batch_results(batch_id)] == ["8"]
+
+
+async def test_one_key_in_several_items_is_one_run_that_counts_for_each(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, taken = await worker.batch(parent, 3, **KEYED)
+    assert [item.is_cached for item in taken.items] == [False, True, True]
+    assert len({item.run_id for item in taken.items}) == 1
+    await worker.succeed(await worker.lease_one(), output="1")
+    assert (await worker.lease_one()).run_id == parent.run_id
+    assert [r.output for r in await stage.engine.read_batch_results(batch_id)] == ["1", "1", "1"]
+
+
+async def test_an_aborted_batch_takes_no_more_items(stage: Stage, worker: Worker) -> None:
+    batch_id = ids.new_batch_id()
+    await stage.engine.trigger_batch(chunk(batch_id, [0]))
+    await stage.engine.abort_batch(batch_id, "the iterable raised")
+    refused = await stage.engine.trigger_batch(chunk(batch_id, [1]))
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (409, "batch_aborted")
+    assert [lease.run_id for lease in await worker.lease()] == [ids.item_run_id(batch_id, 0)]
+
+
+async def test_a_batch_aborted_before_its_first_chunk_arrived_takes_none(stage: Stage, worker: Worker) -> None:
+    """The chunk may be on its way still, on a connection that was given up."""
+    batch_id = ids.new_batch_id()
+    await stage.engine.abort_batch(batch_id, "the iterable raised")
+    assert isinstance(await stage.engine.trigger_batch(chunk(batch_id, [0])), Refused)
+    assert await stage.count("runs") == 0
+
+
+async def test_a_parent_whose_batch_was_aborted_goes_on(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id = ids.new_batch_id()
+    await stage.engine.trigger_batch(chunk(batch_id, [0], origin=origin(parent, "0")))
+    await stage.engine.abort_batch(batch_id, "the iterable raised")
+    assert isinstance(
+        await stage.engine.trigger_batch(chunk(batch_id, [1], total=2, origin=origin(parent, "0"))), Refused
+    )
+    assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
+    await worker.succeed(*await worker.lease())
+    await worker.succeed(parent)
+    assert [await stage.count(table) for table in ("batches", "batch_items", "waitpoints")] == [0, 0, 0]
+
+
+async def test_a_sealed_batch_is_not_aborted(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, _ = await worker.batch(parent, 1)
+    await stage.engine.abort_batch(batch_id, "too late")
+    await worker.succeed(await worker.lease_one())
+    (result,) = (await worker.lease_one()).results
+    assert result.error is None
+
+
+async def test_a_batch_of_a_stale_parent_makes_nothing(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    await worker.hand_back(parent)
+    batch_id = ids.new_batch_id()
+    stale = await stage.engine.trigger_batch(chunk(batch_id, [0], total=1, origin=origin(parent, "0")))
+    assert stale == Stale(run_id=parent.run_id)
+    assert [await stage.count(table) for table in ("runs", "batches", "journal")] == [1, 0, 0]
+
+
+async def test_another_runner_gives_the_rest_of_an_unsealed_batch(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id = ids.new_batch_id()
+    await stage.engine.trigger_batch(chunk(batch_id, [0, 1], origin=origin(parent, "0")))
+    await worker.succeed(*(await worker.lease())[:1])
+    await worker.end()
+    other = await stage.session(worker.version)
+    leases = {lease.run_id: lease for lease in await other.lease()}
+    again = leases.pop(parent.run_id)
+    (entry,) = await stage.engine.read_journal(holder(again))
+    assert (entry.ref, entry.is_sealed) == (batch_id, False)
+    taken = await stage.engine.trigger_batch(chunk(batch_id, [0, 1, 2], total=3, origin=origin(again, "0")))
+    assert not taken.completed
+    leases |= {lease.run_id: lease for lease in await other.lease()}
+    assert set(leases) == {ids.item_run_id(batch_id, i) for i in (1, 2)}
+    await other.succeed(*leases.values())
+    assert (await other.lease_one()).run_id == parent.run_id
+
+
+async def test_delayed_items_are_waited_for(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, _ = await worker.batch(parent, 1, delay=SOON)
+    assert await stage.status(ids.item_run_id(batch_id, 0)) is RunStatus.DELAYED
+    await stage.engine.cancel_runs([ids.item_run_id(batch_id, 0)], "x")
+    assert (await worker.lease_one()).run_id == parent.run_id
+
+
+async def test_two_batches_at_once_and_a_child_are_waited_for_together(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    await worker.batch(parent, 2, "0")
+    await worker.batch(parent, 3, "1")
+    assert (await worker.call(parent, "2")).wait == Suspended()
+    for lease in await worker.lease():
+        assert await stage.status(parent.run_id) is RunStatus.WAITING
+        await worker.succeed(lease)
+    assert sorted(result.operation for result in (await worker.lease_one()).results) == ["0", "1", "2"]
+
+
+async def test_a_thousand_items_are_one_chunk_and_one_completion(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, _ = await worker.batch(parent, 1000)
+    leases = await worker.lease(**{"async": 1000})
+    await worker.succeed(*leases)
+    assert (await worker.lease_one()).run_id == parent.run_id
+    assert len(await stage.engine.read_batch_results(batch_id, limit=2000)) == 1000
+
+
+async def test_a_run_may_have_another_batch_of_the_same_tasks_in_its_next_attempt(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    first, _ = await worker.batch(parent, 1)
+    await worker.succeed(await worker.lease_one(), output="1")
+    resumed = await worker.lease_one()
+    await worker.fail(resumed, retry_in=timedelta(0))
+    await stage.tick()
+    again = await worker.lease_one()
+    second, _ = await worker.batch(again, 1)
+    await worker.succeed(await worker.lease_one(), output="2")
+    await worker.lease_one()
+    assert [(await stage.engine.read_batch_results(b))[0].output for b in (first, second)] == ["1", "2"]
+
+
+async def test_runs_of_other_callers_are_no_items(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    batch_id, _ = await worker.batch(parent, 1)
+    await stage.engine.trigger([request(run_id=ids.item_run_id(batch_id, 7))])
+    leases = await worker.lease()
+    await worker.succeed(leases[-1])
+    assert await stage.status(parent.run_id) is RunStatus.WAITING
+    await worker.succeed(leases[0])
+    assert await stage.status(parent.run_id) is RunStatus.QUEUED
