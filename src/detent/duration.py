@@ -50,9 +50,9 @@ def seconds(value: Duration) -> float:
 
 
 def _from_seconds(value: float) -> timedelta:
-    if not math.isfinite(value):
-        raise ValueError(_refusal(value))
     try:
+        if not math.isfinite(value):
+            raise ValueError(_refusal(value))
         return timedelta(seconds=value)
     except OverflowError as error:
         raise ValueError(f"a duration of {value!r} seconds is too long") from error

@@ -49,7 +49,17 @@ from typing import ClassVar
 
 
 class DetentError(Exception):
-    """The root of every error that detent raises on purpose."""
+    """The root of every error that detent raises on purpose. It can be pickled, with the facts it carries."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are rebuilt by calling the class with their args, which here is the message and not the facts.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[DetentError], args: tuple[object, ...], facts: dict[str, object]) -> DetentError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class DefinitionError(DetentError):

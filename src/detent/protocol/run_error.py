@@ -52,7 +52,7 @@ class RunError:
 def from_exception(error: BaseException, *, code: str = "") -> RunError:
     return RunError(
         name=type(error).__name__[:LONGEST_NAME],
-        message=clean(str(error))[:LONGEST_MESSAGE],
+        message=clean(_text_of(error))[:LONGEST_MESSAGE],
         code=code,
         traceback=_traceback_text(error),
     )
@@ -88,6 +88,13 @@ def from_json(text: str) -> RunError:
 def clean(text: str) -> str:
     """Return *text* without what PostgreSQL or JSON refuses: NUL and lone surrogates."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - a user's exception that cannot say what it is has failed its run all the same
+        return f"its message is not to be had: str() raised {type(failure).__name__}"
 
 
 def _traceback_text(error: BaseException) -> str:
