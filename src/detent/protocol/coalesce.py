@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -33,25 +34,21 @@ class Coalescer(Generic[Q, A]):
         self._call, self._most, self._heaviest, self._weigh = call, most, heaviest, weigh
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._free = in_flight
-        self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        # A call carries the items of many callers: it must not run in the context of the one that happened to start it.
+        self._context = contextvars.Context()
 
     def __call__(self, item: Q) -> asyncio.Future[A]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[A] = loop.create_future()
         self._waiting.append((item, answer))
-        if self._free and not self._is_scheduled:
-            self._is_scheduled = True
-            loop.call_soon(self._send)
-        return answer
-
-    def _send(self) -> None:
-        self._is_scheduled = False
-        while self._free and self._waiting:
+        if self._free:
+            # It takes its items when it starts, a turn of the loop later: all that is asked for in this turn goes along.
             self._free -= 1
-            task = asyncio.get_running_loop().create_task(self._carry(self._take()))
+            task = loop.create_task(self._carry(), context=self._context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        return answer
 
     def _take(self) -> list[tuple[Q, asyncio.Future[A]]]:
         taken, weight = [self._waiting.popleft()], 0
@@ -63,12 +60,12 @@ class Coalescer(Generic[Q, A]):
             taken.append(self._waiting.popleft())
         return taken
 
-    async def _carry(self, pairs: list[tuple[Q, asyncio.Future[A]]]) -> None:
+    async def _carry(self) -> None:
         try:
-            await self._settle([pair for pair in pairs if not pair[1].cancelled()])
+            while self._waiting:
+                await self._settle([pair for pair in self._take() if not pair[1].cancelled()])
         finally:
             self._free += 1
-            self._send()
 
     async def _settle(self, pairs: list[tuple[Q, asyncio.Future[A]]]) -> None:
         if not pairs:
