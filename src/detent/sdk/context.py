@@ -25,14 +25,14 @@ class ContextTask(Protocol):
     def file_path(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchContext:
     """The batch that the run is an item of."""
 
     id: BatchId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunContext:
     """The run as it was when the attempt began. Times are aware, `priority` and `max_duration` are seconds."""
 
@@ -56,7 +56,7 @@ class RunContext:
     batch: BatchContext | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskContext:
     """The task that the run is of."""
 
@@ -64,7 +64,7 @@ class TaskContext:
     file_path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttemptContext:
     """One execution of the run."""
 
@@ -73,46 +73,28 @@ class AttemptContext:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QueueContext:
     """The queue that the run waited in."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EnvironmentContext:
     """The environment that the worker serves."""
 
     slug: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProjectContext:
     """The project, as its config names it."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineContext:
-    """The machine that the worker declares."""
-
-    name: str
-    cpu: float
-    memory: float
-    """Gigabytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentContext:
-    """The deployment that the worker's code came with."""
-
-    id: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Context:
     """Everything a task may know about its run. Declare a parameter `ctx: Context`, or call `Context.current()`.
 
@@ -129,10 +111,10 @@ class Context:
     queue: QueueContext
     environment: EnvironmentContext
     project: ProjectContext
-    machine: MachineContext | None = None
-    """None while the worker declares no machine."""
-    deployment: DeploymentContext | None = None
-    """None in a worker that was not deployed as a version."""
+    machine: None = None
+    """Always None yet: workers declare no machine."""
+    deployment: None = None
+    """Always None yet: workers are not deployed."""
 
     @staticmethod
     def current() -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
@@ -35,148 +35,47 @@ _QUEUED = frozenset({RunStatus.QUEUED, RunStatus.PENDING_VERSION, RunStatus.DELA
 _EXECUTING = frozenset({RunStatus.EXECUTING, RunStatus.DEQUEUED})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Generic[T]):
-    """A run as it was when it was read. Times are aware."""
+    """A run as it was when it was read. Times are aware, `max_duration` and `priority` are seconds."""
 
-    __slots__ = ("_record", "metadata", "output", "payload")
-
+    id: RunId
+    task_id: str
+    status: RunStatus
+    attempt: int
+    """The number of the present or last attempt; 0 before the first."""
     payload: JsonValue
     output: T | None
     """What the run returned; None before it has completed."""
+    error: RunError | None
     metadata: JsonValue
-
-    def __init__(self, record: RunRecord, decode: Callable[[str | None], T]) -> None:
-        self._record = record
-        self.payload, self.metadata = _json(record.payload), _json(record.metadata)
-        self.output = decode(record.output) if record.status.is_success else None
-
-    def __repr__(self) -> str:
-        return f"Run(id={self.id!r}, task_id={self.task_id!r}, status={self.status.value!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return self._record == other._record if isinstance(other, Run) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    @property
-    def id(self) -> RunId:
-        return self._record.id
-
-    @property
-    def task_id(self) -> str:
-        return self._record.task_id
-
-    @property
-    def status(self) -> RunStatus:
-        return self._record.status
-
-    @property
-    def attempt(self) -> int:
-        """The number of the present or last attempt; 0 before the first."""
-        return self._record.attempt
-
-    @property
-    def error(self) -> RunError | None:
-        """Why the run did not succeed."""
-        return self._record.error
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        return self._record.tags
-
-    @property
-    def created_at(self) -> datetime:
-        return self._record.created_at
-
-    @property
-    def queued_at(self) -> datetime | None:
-        return self._record.queued_at
-
-    @property
-    def started_at(self) -> datetime | None:
-        """When the first attempt began."""
-        return self._record.started_at
-
-    @property
-    def finished_at(self) -> datetime | None:
-        return self._record.finished_at
-
-    @property
-    def due_at(self) -> datetime | None:
-        """When a delayed, waiting or retried run goes on."""
-        return self._record.due_at
-
-    @property
-    def queue(self) -> str:
-        return self._record.queue
-
-    @property
-    def concurrency_key(self) -> str | None:
-        return self._record.concurrency_key
-
-    @property
-    def priority(self) -> float:
-        """Seconds."""
-        return self._record.priority
-
-    @property
-    def idempotency_key(self) -> str | None:
-        """As the user gave it."""
-        return self._record.idempotency_key
-
-    @property
-    def max_attempts(self) -> int | None:
-        return self._record.max_attempts
-
-    @property
-    def max_duration(self) -> float | None:
-        """Seconds that one attempt may take."""
-        return self._record.max_duration
-
-    @property
-    def version(self) -> str | None:
-        return self._record.version
-
-    @property
-    def parent_run_id(self) -> RunId | None:
-        return self._record.parent_run_id
-
-    @property
-    def root_run_id(self) -> RunId | None:
-        return self._record.root_run_id
-
-    @property
-    def batch_id(self) -> BatchId | None:
-        return self._record.batch_id
-
-    @property
-    def replay_of(self) -> RunId | None:
-        return self._record.replay_of
-
-    @property
-    def is_test(self) -> bool:
-        return self._record.is_test
-
-    @property
-    def losses(self) -> int:
-        """How often a worker died or was lost under it."""
-        return self._record.losses
-
-    @property
-    def waits(self) -> int:
-        """How often it suspended."""
-        return self._record.waits
-
-    @property
-    def waiting_reason(self) -> WaitingReason | None:
-        """Why it is not running, in words and as a code; None for a run that executes or has ended."""
-        return self._record.waiting_reason
-
-    @property
-    def attempts(self) -> tuple[AttemptRecord, ...]:
-        """The attempts that failed and were followed by another."""
-        return self._record.attempts
+    tags: tuple[str, ...]
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    due_at: datetime | None
+    """When a delayed, waiting or retried run goes on."""
+    queue: str
+    concurrency_key: str | None
+    priority: float
+    idempotency_key: str | None
+    max_attempts: int | None
+    max_duration: float | None
+    version: str | None
+    parent_run_id: RunId | None
+    root_run_id: RunId | None
+    batch_id: BatchId | None
+    replay_of: RunId | None
+    is_test: bool
+    losses: int
+    """How often a worker died or was lost under it."""
+    waits: int
+    """How often it suspended."""
+    waiting_reason: WaitingReason | None
+    """Why it is not running, in words and as a code; None for a run that executes or has ended."""
+    attempts: tuple[AttemptRecord, ...]
+    """The attempts that failed and were followed by another."""
 
     @property
     def is_queued(self) -> bool:
@@ -207,6 +106,19 @@ class Run(Generic[T]):
     @property
     def is_cancelled(self) -> bool:
         return self.status.is_cancelled
+
+
+_COPIED = tuple(item.name for item in fields(Run) if item.name not in {"payload", "output", "metadata"})
+
+
+def of_record(record: RunRecord, decode: Callable[[str | None], T]) -> Run[T]:
+    """Return a run as callers see it; *decode* makes its output."""
+    return Run(
+        payload=_json(record.payload),
+        output=decode(record.output) if record.status.is_success else None,
+        metadata=_json(record.metadata),
+        **{name: getattr(record, name) for name in _COPIED},
+    )
 
 
 def _json(text: str | None) -> JsonValue:
@@ -304,7 +216,7 @@ class Runs:
         (record,) = await persistently(lambda: backend.retrieve_runs([run_id]))
         if record is None:
             raise _unknown(run_id)
-        return Run(record, decode)
+        return of_record(record, decode)
 
     async def _poll(self, run_id: RunId, decode: Callable[[str | None], T], timeout: float | None) -> Run[T]:
         import asyncio
@@ -342,7 +254,7 @@ class Runs:
         records = await persistently(lambda: backend.list_runs(query))
         following = replace(query, before=records[-1].id) if len(records) == query.limit else None
         return RunPage(
-            runs=tuple(Run(record, _plain) for record in records),
+            runs=tuple(of_record(record, _plain) for record in records),
             read_next=None if following is None else lambda: self._page(following),
         )
 

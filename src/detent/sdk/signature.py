@@ -33,7 +33,7 @@ class _Untyped:
 UNTYPED = _Untyped()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Annotation:
     """An annotation, and the names that its text refers to."""
 
@@ -52,7 +52,7 @@ class Annotation:
         return UNTYPED if resolved is typing.Any or resolved is object else resolved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Signature:
     """`positional` and `keywords` say how to call the function."""
 
