@@ -457,20 +457,22 @@ end $$;
 create function detent.count_items(ended uuid[]) returns uuid[] language plpgsql as $$
 declare
   earliest timestamptz := (select min(detent.made_at(f)) from unnest(ended) as f);
+  concerned uuid[];
   complete uuid[];
 begin
+  concerned := array(
+    select batch_id from detent.history where id = any(ended) and finished_at >= earliest and batch_id is not null
+    union
+    select batch_id from detent.batch_items where run_id = any(ended) and run_status is null);
+  -- In a statement of its own: one that had to wait here would go on with the rows of before, and lose its items.
+  perform from detent.batches where id = any(concerned) and is_awaited order by id for update;
+
   with past as materialized (
     select * from detent.history where id = any(ended) and finished_at >= earliest
-  ), locked as materialized (
-    select id from detent.batches
-    where is_awaited and id in (
-      select batch_id from past where batch_id is not null
-      union all select batch_id from detent.batch_items where run_id = any(ended) and run_status is null)
-    order by id for update
   ), own as (
     insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output, error)
-    select locked.id, past.batch_index, past.id, past.environment_id, past.task_id, past.status, past.output, past.error
-    from past join locked on locked.id = past.batch_id
+    select batches.id, past.batch_index, past.id, past.environment_id, past.task_id, past.status, past.output, past.error
+    from past join detent.batches on batches.id = past.batch_id and batches.is_awaited
     on conflict do nothing
     returning batch_id
   ), cached as (
@@ -483,8 +485,8 @@ begin
     select batch_id, count(*)::integer as n
     from (select batch_id from own union all select batch_id from cached) as item group by batch_id
   ), updated as (
-    update detent.batches set finished = finished + n from locked join counted on counted.batch_id = locked.id
-    where batches.id = locked.id
+    update detent.batches set finished = finished + n from counted
+    where batches.id = counted.batch_id
     returning batches.id, finished >= total as is_complete
   )
   select array_agg(id) into complete from updated where is_complete;
