@@ -11,10 +11,12 @@ import contextlib
 import itertools
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
+from weakref import WeakSet
 
 from detent.protocol.backend import CallerBackend
 from detent.protocol.coalesce import Coalescer
-from detent.protocol.models import Refused, Triggered, TriggerRequest
+from detent.protocol.ids import RunId
+from detent.protocol.models import Refused, RunRecord, Triggered, TriggerRequest
 from detent.sdk.persistence import persistently
 from detent.sdk.watch import Watch
 
@@ -23,11 +25,15 @@ class Connection:
     def __init__(self, backend: CallerBackend) -> None:
         self.backend = backend
         self.trigger: Coalescer[TriggerRequest, Triggered | Refused] = Coalescer(self._trigger, weigh=_weight)
+        self.retrieve: Coalescer[RunId, RunRecord | None] = Coalescer(self._retrieve)
         self.watch = Watch(backend)
 
     async def _trigger(self, requests: Sequence[TriggerRequest]) -> Sequence[Triggered | Refused]:
         tries = itertools.count()
         return await persistently(lambda: self.backend.trigger(requests, is_repeat=next(tries) > 0))
+
+    async def _retrieve(self, run_ids: Sequence[RunId]) -> Sequence[RunRecord | None]:
+        return await persistently(lambda: self.backend.retrieve_runs(run_ids))
 
     async def close(self) -> None:
         await self.watch.close()
@@ -38,6 +44,12 @@ def _weight(request: TriggerRequest) -> int:
     return len(request.payload or "") + len(request.metadata or "")
 
 
+async def close_here() -> None:
+    """Close every connection of the running loop, once what it still has to send is sent."""
+    for connections in tuple(_all):
+        await connections.close()
+
+
 class Connections:
     """The connections to one target: one for each event loop, and none that came over a fork."""
 
@@ -46,6 +58,7 @@ class Connections:
         self._pid = os.getpid()
         self._guarded: dict[asyncio.AbstractEventLoop, tuple[Connection, AsyncGenerator[None, None]]] = {}
         self._inherited: list[object] = []
+        _all.add(self)
 
     def here(self) -> Connection:
         """Return the running loop's connection, made now if there is none. It opens itself at its first call."""
@@ -83,3 +96,6 @@ class Connections:
         self._inherited += self._guarded.values()
         self._guarded = {}
         self._pid = os.getpid()
+
+
+_all: WeakSet[Connections] = WeakSet()

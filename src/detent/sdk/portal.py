@@ -9,6 +9,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from detent.sdk.connection import close_here
+
 R = TypeVar("R")
 
 _CLOSING_SECONDS = 5.0
@@ -32,7 +34,7 @@ class Portal:
             raise
 
     def close(self) -> None:
-        """End the loop; what was opened on it is closed by its own guard (`connection.py`)."""
+        """Close what was opened on the loop, and end it."""
         if self.pid == os.getpid() and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CLOSING_SECONDS)
@@ -41,9 +43,9 @@ class Portal:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            # Connections close first, while what they still have to send may be sent.
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(close_here())
             _cancel_all(self._loop)
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
 

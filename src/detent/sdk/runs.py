@@ -212,8 +212,7 @@ class Runs:
         return self._replay(ReplayRequest(run_id=new_run_id(), replay_of=_id_of(run), payload=text), _decoder_of(run))
 
     async def _retrieve(self, run_id: RunId, decode: Callable[[str | None], T]) -> Run[T]:
-        backend = self._target.connection().backend
-        (record,) = await persistently(lambda: backend.retrieve_runs([run_id]))
+        record = await self._target.connection().retrieve(run_id)
         if record is None:
             raise _unknown(run_id)
         return of_record(record, decode)
@@ -222,17 +221,15 @@ class Runs:
         import asyncio
 
         async with asyncio.timeout(timeout):
-            run = await self._retrieve(run_id, decode)
-            if run.is_completed:
-                return run
             watch = self._target.connection().watch
-            end = watch.expect(run_id)
-            try:
-                await watch.look([run_id])
-                await end
-            finally:
-                end.cancel()
-            return await self._retrieve(run_id, decode)
+            while not (run := await self._retrieve(run_id, decode)).is_completed:
+                end = watch.expect(run_id)
+                try:
+                    await watch.look([run_id])
+                    await end
+                finally:
+                    end.cancel()
+            return run
 
     async def _follow(self, task: Triggerable[T], request: TriggerRequest, timeout: Duration | None) -> Run[T]:
         """Trigger a run and return it when it has ended; expected before it exists, so that no end can be missed."""
@@ -242,12 +239,11 @@ class Runs:
             end = self._target.connection().watch.expect(request.run_id)
             try:
                 handle = await task._start(request)
-                if handle.id != request.run_id:
-                    return await self._poll(handle.id, task.decode, None)
-                await end
+                if handle.id == request.run_id:
+                    await end
             finally:
                 end.cancel()
-            return await self._retrieve(handle.id, task.decode)
+            return await self._poll(handle.id, task.decode, None)
 
     async def _page(self, query: RunFilter) -> RunPage:
         backend = self._target.connection().backend

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from detent.errors import ApiConnectionError, DetentError
 from detent.protocol.backend import CallerBackend
 from detent.protocol.ids import RunId
-from detent.protocol.models import RunOutcome, Wake
+from detent.protocol.models import Wake
 
 _LOOK_EVERY = 2.0
 _LINGER = 30.0
@@ -20,14 +20,17 @@ class Watch:
 
     def __init__(self, backend: CallerBackend) -> None:
         self._backend = backend
-        self._waiting: dict[RunId, list[asyncio.Future[RunOutcome]]] = {}
+        self._waiting: dict[RunId, list[asyncio.Future[None]]] = {}
         self._listener: asyncio.Task[None] | None = None
         self._last_look = self._last_use = 0.0
 
-    def expect(self, run_id: RunId) -> asyncio.Future[RunOutcome]:
-        """Return a future of the run's end. Of a run that was not triggered as watched, `look` must follow."""
+    def expect(self, run_id: RunId) -> asyncio.Future[None]:
+        """Return a future of the run's end: a hint, so that reading the run must follow.
+
+        Of a run that was not triggered as watched, `look` must come first.
+        """
         loop = asyncio.get_running_loop()
-        end: asyncio.Future[RunOutcome] = loop.create_future()
+        end: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(run_id, []).append(end)
         end.add_done_callback(lambda _: self._forget(run_id, end))
         self._last_use = loop.time()
@@ -41,7 +44,7 @@ class Watch:
         if asked:
             for outcome in await self._backend.watch_runs(asked):
                 if outcome is not None:
-                    self._deliver(outcome)
+                    self._tell(outcome.run_id)
 
     async def close(self) -> None:
         if self._listener is not None:
@@ -65,10 +68,9 @@ class Watch:
                 return
 
     async def _take(self, wake: Wake) -> None:
-        ended = [run_id for run_id in wake.finished if run_id in self._waiting]
-        if ended:
-            await self.look(ended)
-        elif not wake.finished and asyncio.get_running_loop().time() - self._last_look >= _LOOK_EVERY:
+        for run_id in wake.finished:
+            self._tell(run_id)
+        if not wake.finished and asyncio.get_running_loop().time() - self._last_look >= _LOOK_EVERY:
             await self._look_at_all()
 
     async def _look_at_all(self) -> None:
@@ -78,17 +80,17 @@ class Watch:
     def _is_unused(self) -> bool:
         return not self._waiting and asyncio.get_running_loop().time() - self._last_use > _LINGER
 
-    def _deliver(self, outcome: RunOutcome) -> None:
-        for end in tuple(self._waiting.get(outcome.run_id, ())):
+    def _tell(self, run_id: RunId) -> None:
+        for end in self._waiting.get(run_id, ()):
             if not end.done():
-                end.set_result(outcome)
+                end.set_result(None)
 
     def _fail_all(self, error: DetentError) -> None:
         for end in [end for ends in self._waiting.values() for end in ends]:
             if not end.done():
                 end.set_exception(error)
 
-    def _forget(self, run_id: RunId, end: asyncio.Future[RunOutcome]) -> None:
+    def _forget(self, run_id: RunId, end: asyncio.Future[None]) -> None:
         ends = self._waiting.get(run_id, [])
         if end in ends:
             ends.remove(end)
