@@ -9,7 +9,6 @@ from enum import Enum, auto
 from typing import Protocol
 
 from detent.errors import DetentError, RunCancelledError, StaleRunError
-from detent.protocol.ids import RunId
 from detent.protocol.models import AttemptOutcome, Holder, Isolation, Lease, WaitResult
 from detent.sdk import blocking
 from detent.sdk.context import CancelSignal
@@ -42,7 +41,6 @@ class Host(Protocol):
     def suspended(self, attempt: Attempt) -> None: ...
     def lost(self, attempt: Attempt) -> None: ...
     def vanished(self, attempt: Attempt) -> None: ...
-    def awaits(self, run_id: RunId) -> None: ...
 
 
 class Attempt:

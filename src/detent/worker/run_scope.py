@@ -118,10 +118,7 @@ class AttemptScope:
 
         async def ask() -> WaitResult | Suspended:
             made = await self._trigger(request, operation, wait=True)
-            if isinstance(made.wait, WaitResult):
-                return made.wait
-            self._attempt.host.awaits(made.triggered.run_id)
-            return Suspended()
+            return made.wait if made.wait is not None else Suspended()
 
         return _child_of(await self._wait(operation, ask))
 

@@ -80,8 +80,6 @@ TICK = 0.25
 """Seconds between the beats by which the supervisor sees that the loop turns."""
 LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
-MOST_AWAITED = 10_000
-"""Children remembered for the short cut from their end to their parent; those that end elsewhere make room as the oldest."""
 FEW = 4
 """Executing runs up to which a runner takes what it made ready itself."""
 SOLO_IDLE = 30.0
@@ -138,8 +136,8 @@ class Runner:
         backend.hear(self._hear)
         self._session: SessionId | None = None
         self._version = ""
+        self._has_process_tasks = False
         self._rank = RANKS.get(settings.log_level, 1)
-        self._awaited: dict[RunId, None] = {}
         self._quiet = asyncio.Event()
         self._is_draining = False
         self._is_full = False
@@ -170,6 +168,7 @@ class Runner:
         tasks = [
             task.registration(self._settings.default_retry, self._settings.max_duration) for task in registry.all()
         ]
+        self._has_process_tasks = any(task.isolation is Isolation.PROCESS for task in tasks)
         register = persistently(self._backend.register_worker)
         return await register(WorkerRegistration(tasks=tuple(tasks), version=self._settings.version))
 
@@ -185,7 +184,7 @@ class Runner:
                 session_id=session,
                 version=self._version,
                 task_ids=tuple(task.id for task in tasks),
-                has_process_tasks=any(task.isolation is Isolation.PROCESS for task in tasks),
+                has_process_tasks=self._has_process_tasks,
             )
         )
         self._leasing.open(session)
@@ -263,7 +262,7 @@ class Runner:
             return True
         if wake.ready and self._room.has_any:
             self._leasing.wake()
-            return wake.ready == 1 and self._room.executing <= FEW
+            return wake.ready == 1 and self._room.executing <= FEW and not self._has_process_tasks
         return False
 
     async def _announce(self, fence: int) -> None:
@@ -412,9 +411,6 @@ class Runner:
             self._endings.put(attempt.holder)
         else:
             self._tell_outcome(attempt, outcome, answer)
-            if attempt.run_id in self._awaited:
-                del self._awaited[attempt.run_id]
-                self._leasing.wake()
         self._notice_quiet()
 
     def _not_completed(self, outcome: AttemptOutcome, error: Exception) -> None:
@@ -463,13 +459,6 @@ class Runner:
     def vanished(self, attempt: Attempt) -> None:
         if attempt.phase in {Phase.EXECUTING, Phase.WAITING}:
             self._ended(attempt, None)
-
-    def awaits(self, run_id: RunId) -> None:
-        """A child was made that a run of this process waits for: quicker than by its announcement, it is leased at once."""
-        if len(self._awaited) >= MOST_AWAITED:
-            del self._awaited[next(iter(self._awaited))]
-        self._awaited[run_id] = None
-        self._leasing.wake()
 
     def _enter_thread(self, attempt: Attempt, record: int) -> None:
         if attempt.thread is not None:
