@@ -54,6 +54,8 @@ FAILED_STARTS = 5
 """Runners that may die in succession before any was up."""
 EXIT_SECONDS = 3.0
 """From a runner's last word to its exit."""
+SOLO_OFFER_SECONDS = 0.02
+"""After which processes for one run are woken: they must not compete with the runners for the moment in which a run starts."""
 MANY = 4
 """Runs ready at once from which on every runner is woken, not one."""
 
@@ -85,6 +87,7 @@ class Supervisor:
         self._failed_starts = 0
         self._was_up = False
         self._news = asyncio.Event()
+        self._solo_offer: asyncio.TimerHandle | None = None
 
     # ---- life ----
 
@@ -416,9 +419,8 @@ class Supervisor:
             self._offer(wake.ready, working)
 
     def _offer(self, ready: int, working: Sequence[Child]) -> None:
-        for child in working:
-            if child.is_solo and child.has_room:
-                child.send(Work())
+        if any(child.is_solo for child in working) and self._solo_offer is None:
+            self._solo_offer = asyncio.get_running_loop().call_later(SOLO_OFFER_SECONDS, self._offer_solos)
         runners = [
             child for child in working if not child.is_solo and child.has_room and not self._vigil.is_stuck(child)
         ]
@@ -429,6 +431,12 @@ class Supervisor:
             runners = [runners[self._turn % len(runners)]]
         for child in runners:
             child.send(Work())
+
+    def _offer_solos(self) -> None:
+        self._solo_offer = None
+        for child in self._children:
+            if child.is_solo and child.is_working and child.has_room:
+                child.send(Work())
 
     # ---- keeping an eye on them ----
 
