@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from detent.errors import (
+    ApiConnectionError,
     BatchTriggerError,
     NonDeterminismError,
     RateLimitError,
@@ -19,7 +21,6 @@ from detent.errors import (
 from detent.protocol.ids import BatchId, item_run_id
 from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, Triggered, TriggerRequest
 from detent.protocol.refusal import to_error
-from detent.sdk.persistence import persistently
 
 MOST_ITEMS = 500
 HEAVIEST = 4 * 1024 * 1024
@@ -112,7 +113,7 @@ class Sending:
 
     async def _give(self, chunk: BatchChunk) -> None:
         self._is_begun = True
-        taken = await persistently(lambda: self._backend.trigger_batch(chunk))
+        taken = await self._backend.trigger_batch(chunk)
         if isinstance(taken, Stale):
             raise StaleRunError(taken.run_id)
         if isinstance(taken, Refused):
@@ -127,7 +128,9 @@ class Sending:
 
     async def _abort(self, reason: str) -> None:
         if self._is_begun:
-            await self._backend.abort_batch(self._batch_id, reason)
+            # Where the database is away, what the batch failed with is told rather than that it could not be aborted.
+            with contextlib.suppress(ApiConnectionError):
+                await self._backend.abort_batch(self._batch_id, reason)
 
     def _failure(self, error: Exception) -> BatchTriggerError:
         return BatchTriggerError(

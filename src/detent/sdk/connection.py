@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from weakref import WeakSet
 
 from detent.protocol.backend import CallerBackend
 from detent.protocol.coalesce import Coalescer
 from detent.protocol.ids import RunId
 from detent.protocol.models import Refused, RunRecord, Triggered, TriggerRequest
-from detent.sdk.persistence import persistently
 from detent.sdk.watch import Watch
 
 
 class Connection:
     def __init__(self, backend: CallerBackend) -> None:
         self.backend = backend
-        self.trigger: Coalescer[TriggerRequest, Triggered | Refused] = Coalescer(self._trigger, weigh=_weight)
-        self.retrieve: Coalescer[RunId, RunRecord | None] = Coalescer(self._retrieve)
+        self.trigger: Coalescer[TriggerRequest, Triggered | Refused] = Coalescer(backend.trigger, weigh=_weight)
+        self.retrieve: Coalescer[RunId, RunRecord | None] = Coalescer(backend.retrieve_runs)
         self.watch = Watch(backend)
-
-    async def _trigger(self, requests: Sequence[TriggerRequest]) -> Sequence[Triggered | Refused]:
-        tries = itertools.count()
-        return await persistently(lambda: self.backend.trigger(requests, is_repeat=next(tries) > 0))
-
-    async def _retrieve(self, run_ids: Sequence[RunId]) -> Sequence[RunRecord | None]:
-        return await persistently(lambda: self.backend.retrieve_runs(run_ids))
 
     async def close(self) -> None:
         await self.watch.close()

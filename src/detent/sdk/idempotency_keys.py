@@ -11,7 +11,6 @@ from detent.sdk import scope as run_scope
 from detent.sdk.blocking import blocking
 from detent.sdk.idempotency import IdempotencyKey, Scope
 from detent.sdk.options import check_text
-from detent.sdk.persistence import persistently
 from detent.sdk.target import HERE, Target
 
 
@@ -62,7 +61,7 @@ class IdempotencyKeys:
 
     async def _reset(self, task_id: str, key: IdempotencyKey) -> None:
         backend = self._target.connection().backend
-        if not await persistently(lambda: backend.reset_idempotency_key(task_id, str(key))):
+        if not await backend.reset_idempotency_key(task_id, str(key)):
             raise NotFoundError(
                 f'task "{task_id}" has no run under the idempotency key "{key.user_key}" ({key.scope} scope)',
                 code="idempotency_key_not_found",

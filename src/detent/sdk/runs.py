@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -19,7 +18,6 @@ from detent.sdk.blocking import blocking
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
 from detent.sdk.options import aware
-from detent.sdk.persistence import persistently
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
@@ -247,7 +245,7 @@ class Runs:
 
     async def _page(self, query: RunFilter) -> RunPage:
         backend = self._target.connection().backend
-        records = await persistently(lambda: backend.list_runs(query))
+        records = await backend.list_runs(query)
         following = replace(query, before=records[-1].id) if len(records) == query.limit else None
         return RunPage(
             runs=tuple(of_record(record, _plain) for record in records),
@@ -256,7 +254,7 @@ class Runs:
 
     async def _cancel(self, run_id: RunId, reason: str) -> bool:
         backend = self._target.connection().backend
-        (is_cancelled,) = await persistently(lambda: backend.cancel_runs([run_id], reason))
+        (is_cancelled,) = await backend.cancel_runs([run_id], reason)
         if is_cancelled is None:
             raise _unknown(run_id)
         return is_cancelled
@@ -267,8 +265,7 @@ class Runs:
 
         task_id = (await self._retrieve(request.replay_of, _plain)).task_id
         backend = self._target.connection().backend
-        tries = itertools.count()
-        (answer,) = await persistently(lambda: backend.replay_runs([request], is_repeat=next(tries) > 0))
+        (answer,) = await backend.replay_runs([request])
         if isinstance(answer, Refused):
             raise to_error(answer)
         return RunHandle(answer.run_id, task_id, answer.is_cached, decode=decode)
