@@ -15,6 +15,7 @@ from detent.protocol.models import RunOutcome
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
 from detent.worker import overrun
+from detent.worker import runner as runner_module
 from detent.worker.control import Drain, Finished, Lost, Poisoned, Reopen, Up
 from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
@@ -295,6 +296,28 @@ async def test_a_thread_whose_process_is_gone_goes_on_where_it_stood(start_rig: 
         rig.clock.advance(timedelta(hours=2))
         outcome = await rig.end_of(run_id)
     assert (outcome.output, len(starts)) == ('"woken"', 2)
+
+
+async def test_threads_beyond_the_cap_are_let_go_and_replayed(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "MOST_BLOCKED", 1)
+    starts: list[int] = []
+
+    @task
+    def sleeper() -> str:
+        starts.append(1)
+        wait.sync.for_(hours=1)
+        return "woken"
+
+    async with start_rig() as rig:
+        runs = [await rig.trigger("sleeper") for _ in range(3)]
+        for run_id in runs:
+            await rig.saw(run_id, EventKind.WAITING)
+        rig.clock.advance(timedelta(hours=2))
+        outcomes = [await rig.end_of(run_id) for run_id in runs]
+    assert [outcome.output for outcome in outcomes] == ['"woken"'] * 3
+    assert len(starts) == 5
 
 
 async def test_a_replay_that_asks_for_something_else_fails_naming_both(start_rig: StartRig) -> None:

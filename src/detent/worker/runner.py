@@ -80,6 +80,8 @@ TICK = 0.25
 """Seconds between the beats by which the supervisor sees that the loop turns."""
 LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
+MOST_BLOCKED = 1000
+"""Threads that may stand in waits; a run beyond them is let go and replayed when it goes on."""
 FEW = 4
 """Executing runs up to which a runner takes what it made ready itself."""
 SOLO_IDLE = 30.0
@@ -449,9 +451,19 @@ class Runner:
         self._give_room(attempt)
         if self._is_draining:
             self._return(attempt)
+        elif attempt.is_threaded and self._count_blocked() > MOST_BLOCKED:
+            self._evict(attempt)
         elif self._is_solo:
             # A lease call that would resume it might bring another run, which would then not be alone.
             self.drain(None)
+
+    def _count_blocked(self) -> int:
+        return sum(held.is_threaded and held.phase is Phase.WAITING for held in self._held.values())
+
+    def _evict(self, attempt: Attempt) -> None:
+        """Free the memory of a run that waits; the database forgets that it was here."""
+        self._returns.put(attempt.holder)
+        self._forget(attempt)
 
     def lost(self, attempt: Attempt) -> None:
         self._forget(attempt)
