@@ -36,7 +36,12 @@ async def test_a_success_is_recorded_with_its_output(stage: Stage, worker: Worke
         Completed(run_id=lease.run_id, status=RunStatus.COMPLETED)
     ]
     run = await stage.run(lease.run_id)
-    assert (run.status, run.output, run.error, run.payload) == (RunStatus.COMPLETED, '{"b": "\\u0000"}', None, '{"n":1}')
+    assert (run.status, run.output, run.error, run.payload) == (
+        RunStatus.COMPLETED,
+        '{"b": "\\u0000"}',
+        None,
+        '{"n":1}',
+    )
     assert run.finished_at is not None
     assert run.started_at is not None
     assert (run.attempt, run.version, run.waiting_reason) == (1, worker.version, None)

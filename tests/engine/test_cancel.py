@@ -125,7 +125,9 @@ async def test_the_whole_family_goes_whatever_each_is_doing(stage: Stage, worker
     assert await stage.engine.cancel_runs([root.run_id], "all") == [True]
     assert await stage.statuses(*family) == [CANCELED] * 5
     assert await stage.status(outsider) is RunStatus.QUEUED
-    assert [await stage.count(table) for table in ("journal", "waits", "waitpoints", "batches", "batch_items")] == [0] * 5
+    assert [await stage.count(table) for table in ("journal", "waits", "waitpoints", "batches", "batch_items")] == [
+        0
+    ] * 5
 
 
 async def test_cancelling_a_child_wakes_its_parent_with_the_reason(stage: Stage, worker: Worker) -> None:
@@ -176,5 +178,3 @@ async def test_many_are_cancelled_in_one_call_parents_with_their_children(stage:
     everybody = [run_id for p, a in zip(parents, answers, strict=True) for run_id in (p.run_id, a.triggered.run_id)]
     assert await stage.engine.cancel_runs(everybody, "all") == [True] * 20
     assert await stage.count("runs") == 0
-
-

@@ -17,7 +17,9 @@ from tests.engine.stage import SOON, Stage, Worker, child, request
 KEY = "k" * 64
 
 
-def keyed(task_id: str = "work", *, key: str = KEY, ttl: timedelta = timedelta(days=30), **options: Any) -> TriggerRequest:
+def keyed(
+    task_id: str = "work", *, key: str = KEY, ttl: timedelta = timedelta(days=30), **options: Any
+) -> TriggerRequest:
     return request(task_id, idempotency=Idempotency(key=key, user_key="order-1", scope="global", ttl=ttl), **options)
 
 

@@ -20,7 +20,9 @@ async def test_operations_are_recorded_in_order_with_their_results(stage: Stage,
     batch_id = ids.new_batch_id()
     await stage.engine.trigger_batch(chunk(batch_id, [0], total=1, origin=origin(lease, "a/3"), task_id="mail"))
     other = ids.new_batch_id()
-    await stage.engine.trigger_batch(chunk(other, [0], total=2, origin=origin(lease, "a/4", wait=False), task_id="mail"))
+    await stage.engine.trigger_batch(
+        chunk(other, [0], total=2, origin=origin(lease, "a/4", wait=False), task_id="mail")
+    )
     clock.advance(timedelta(minutes=2))
     await stage.tick()
     await worker.succeed(await worker.lease_one(), output="2")

@@ -72,7 +72,10 @@ async def test_each_kind_of_run_takes_room_of_its_own_kind(stage: Stage) -> None
             await stage.trigger(kind.value)
     leases = await worker.lease(**{"async": 1, "thread": 2, "process": 0})
     assert sorted(lease.isolation for lease in leases) == [Isolation.ASYNC, Isolation.THREAD, Isolation.THREAD]
-    assert {lease.task_id: lease.isolation for lease in leases} == {"async": Isolation.ASYNC, "thread": Isolation.THREAD}
+    assert {lease.task_id: lease.isolation for lease in leases} == {
+        "async": Isolation.ASYNC,
+        "thread": Isolation.THREAD,
+    }
 
 
 async def test_many_lanes_share_the_room(stage: Stage, worker: Worker) -> None:

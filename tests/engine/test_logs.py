@@ -51,14 +51,22 @@ async def test_logs_outlive_their_run_and_its_attempts(stage: Stage, worker: Wor
     second = await worker.lease_one()
     await stage.engine.append_logs([line(second, 0, "two")])
     await worker.succeed(second)
-    assert [(log.attempt, log.message) for log in await stage.engine.read_logs(first.run_id)] == [(1, "one"), (2, "two")]
+    assert [(log.attempt, log.message) for log in await stage.engine.read_logs(first.run_id)] == [
+        (1, "one"),
+        (2, "two"),
+    ]
 
 
 async def test_logs_are_read_in_pages(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     await stage.engine.append_logs([line(lease, i) for i in range(25)])
     pages = [await stage.engine.read_logs(lease.run_id, after=after, limit=10) for after in (-1, 9, 19, 24)]
-    assert [[log.number for log in page] for page in pages] == [list(range(10)), list(range(10, 20)), list(range(20, 25)), []]
+    assert [[log.number for log in page] for page in pages] == [
+        list(range(10)),
+        list(range(10, 20)),
+        list(range(20, 25)),
+        [],
+    ]
 
 
 async def test_what_postgresql_cannot_store_is_stripped_and_costs_no_other_line(stage: Stage, worker: Worker) -> None:

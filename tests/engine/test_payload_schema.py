@@ -10,7 +10,11 @@ from detent.protocol.models import ChunkTaken, Refused, Triggered
 from tests.engine.stage import Stage, child, chunk, registration, request, task
 
 SCHEMA = json.dumps(
-    {"type": "object", "properties": {"amount": {"type": "integer", "minimum": 1}, "to": {"type": "string"}}, "required": ["to"]}
+    {
+        "type": "object",
+        "properties": {"amount": {"type": "integer", "minimum": 1}, "to": {"type": "string"}},
+        "required": ["to"],
+    }
 )
 GOOD, BAD = '{"to": "a", "amount": 1}', '{"amount": 0}'
 

@@ -63,9 +63,7 @@ async def test_a_suspended_run_is_kept_for_the_runner_that_holds_it(stage: Stage
     assert await stage.query("select session_id is not null from detent.runs") == [(True,)]
 
 
-async def test_a_suspended_run_that_its_runner_forgot_waits_on_without_it(
-    stage: Stage, worker: Worker
-) -> None:
+async def test_a_suspended_run_that_its_runner_forgot_waits_on_without_it(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     answer = await worker.call(lease)
     await stage.query(LONG_AGO)
@@ -235,9 +233,7 @@ async def test_a_run_alone_whose_session_ends_for_another_reason_is_handed_back(
 
 
 @pytest.mark.parametrize("error", [BOOM, None])
-async def test_a_run_lost_five_times_in_a_row_has_crashed(
-    stage: Stage, worker: Worker, error: RunError | None
-) -> None:
+async def test_a_run_lost_five_times_in_a_row_has_crashed(stage: Stage, worker: Worker, error: RunError | None) -> None:
     run_id = await stage.trigger()
     for losses in range(1, 6):
         session = await stage.session(worker.version)

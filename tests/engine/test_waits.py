@@ -88,7 +88,9 @@ async def test_a_child_that_nobody_waits_for_wakes_nobody(stage: Stage, worker: 
     assert await stage.count("waitpoints") == 0
 
 
-async def test_a_run_that_waits_for_several_resumes_when_all_are_done(stage: Stage, worker: Worker, clock: Clock) -> None:
+async def test_a_run_that_waits_for_several_resumes_when_all_are_done(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
     parent = await stage.leased(worker)
     await stage.engine.trigger_children([child(parent, "0"), child(parent, "1")])
     await worker.sleep(parent, "2", minutes=1)
@@ -103,7 +105,9 @@ async def test_a_run_that_waits_for_several_resumes_when_all_are_done(stage: Sta
     assert (await stage.run(parent.run_id)).waits == 2
 
 
-async def test_a_run_woken_while_it_was_about_to_wait_for_more_waits_on(stage: Stage, worker: Worker, clock: Clock) -> None:
+async def test_a_run_woken_while_it_was_about_to_wait_for_more_waits_on(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
     """As in `gather` of a child that is quick and a sleep that is long: the child may end between the two calls."""
     parent = await stage.leased(worker)
     await worker.call(parent, "0")
