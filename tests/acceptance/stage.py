@@ -34,6 +34,7 @@ PROJECT = Path(__file__).parent / "project"
 
 """Seconds without a heartbeat after which a session of a stage's worker is dead."""
 DEADLINE = 60.0
+POLL = 0.02
 HURRY_EVERY = 0.1
 HURRY_BY = "5 minutes"
 TAIL = 6_000
@@ -144,11 +145,21 @@ class Stage:
     # ---- the database, behind detent's back ----
 
     def query(self, statement: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Execute a statement on a connection of the test's own, opened anew when it was lost."""
+        """Execute a statement, again when the connection was lost: whatever a test asks may be asked twice."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                cursor = self._connected().execute(statement.encode(), params)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(POLL)
+
+    def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="acceptance")
-        cursor = self._connection.execute(statement.encode(), params)
-        return cursor.fetchall() if cursor.description else []
+        return self._connection
 
     def one(self, statement: str, params: Sequence[object] = ()) -> Any:
         return self.query(statement, params)[0][0]
@@ -166,8 +177,7 @@ class Stage:
 
     async def _hurry(self) -> None:
         while True:
-            with suppress(psycopg.Error):
-                self.query(f"update testing.clock set shift = shift + interval '{HURRY_BY}'")
+            self.query(f"update testing.clock set shift = shift + interval '{HURRY_BY}'")
             await asyncio.sleep(HURRY_EVERY)
 
     # ---- what must come, and hold ----
@@ -177,27 +187,27 @@ class Stage:
         await until(lambda: self._is_over(runs), lambda: f"the end of {runs} runs: {self.describe()}", deadline)
 
     def _is_over(self, runs: int) -> bool:
-        try:
-            live, ended = self.query(
-                "select (select count(*) from detent.runs), (select count(*) from detent.history)"
-            )[0]
-        except psycopg.OperationalError:
-            return False
+        live, ended = self.query("select (select count(*) from detent.runs), (select count(*) from detent.history)")[0]
         return not live and ended >= runs
 
     def describe(self) -> str:
         """Where the runs are, for a test that waited in vain."""
-        try:
-            live = self.query(
-                "select task_id, status, attempt, count(*), min(id::text), bool_or(is_solo), bool_or(session_id is not null), "
-                "exists (select from detent.ready where run_id in (select id from detent.runs r where r.task_id = runs.task_id)) "
-                "from detent.runs group by 1, 2, 3 order by 4 desc limit 20"
-            )
-            ended = self.query("select task_id, status, count(*) from detent.history group by 1, 2")
-            sessions = self.query("select worker, beat, ended_at from detent.sessions order by opened_at")
-        except psycopg.Error as error:
-            return f"the database is away: {error}"
-        return "\n".join(["", "live:", *map(str, live), "ended:", *map(str, ended), "sessions:", *map(str, sessions)])
+        live = self.query(
+            "select task_id, status::text, attempt, count(*), bool_or(is_solo), bool_or(session_id is not null), min(id::text), "
+            "count(*) filter (where exists (select from detent.ready where run_id = id)) "
+            "from detent.runs group by 1, 2, 3 order by 4 desc limit 20"
+        )
+        ended = self.query("select task_id, status::text, count(*) from detent.history group by 1, 2")
+        sessions = self.query("select worker, beat, ended_at from detent.sessions order by opened_at")
+        waits = self.query(
+            "select runs.id::text, waitpoints.kind, waits.is_done, waitpoints.completed_at, batches.total, batches.finished, "
+            "batches.aborted, (select count(*) from detent.batch_items where batch_id = batches.id), "
+            "(select count(*) from detent.history where batch_id = batches.id) "
+            "from detent.runs left join detent.waits on waits.run_id = runs.id "
+            "left join detent.waitpoints on waitpoints.id = waits.waitpoint_id "
+            "left join detent.batches on batches.id = waits.waitpoint_id where runs.status = 'WAITING' limit 10"
+        )
+        return "\n".join(["", "waits:", *map(str, waits), "live:", *map(str, live), "ended:", *map(str, ended), "sessions:", *map(str, sessions)])
 
     async def check_nothing_left(self) -> None:
         """Of runs that have ended only their history and logs may remain; of workers only the living."""
@@ -246,7 +256,7 @@ async def until(condition: Callable[[], bool], what: str | Callable[[], str], de
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"waited {deadline:g} s in vain for {what() if callable(what) else what}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(POLL)
 
 
 def _is_runner(process: psutil.Process) -> bool:
