@@ -29,7 +29,7 @@ class RunHandle(Generic[T_co]):
     """Makes the output of its JSON text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BatchHandle(Generic[T_co]):
     """A batch that was triggered; `runs` are in the order of its items."""
 
@@ -37,7 +37,7 @@ class BatchHandle(Generic[T_co]):
     runs: tuple[RunHandle[T_co], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BatchResult(Generic[T]):
     """How the runs of a batch ended; `runs` are in the order of its items."""
 

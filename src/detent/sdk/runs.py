@@ -33,7 +33,7 @@ _QUEUED = frozenset({RunStatus.QUEUED, RunStatus.PENDING_VERSION, RunStatus.DELA
 _EXECUTING = frozenset({RunStatus.EXECUTING, RunStatus.DEQUEUED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Run(Generic[T]):
     """A run as it was when it was read. Times are aware, `max_duration` and `priority` are seconds."""
 
@@ -74,6 +74,9 @@ class Run(Generic[T]):
     """Why it is not running, in words and as a code; None for a run that executes or has ended."""
     attempts: tuple[AttemptRecord, ...]
     """The attempts that failed and were followed by another."""
+
+    def __repr__(self) -> str:
+        return f"Run(id={self.id!r}, task_id={self.task_id!r}, status={self.status.value!r})"
 
     @property
     def is_queued(self) -> bool:
@@ -306,7 +309,7 @@ class RunsSync:
         return blocking(self._runs.replay)(run, payload=payload)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunPage:
     """Some runs, and the way to the next. Iterate over it for these; with `async for`, for these and all that follow."""
 

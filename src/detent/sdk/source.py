@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Source:
     """A function's file, line and name; `load` is the loading of its module that made it."""
 

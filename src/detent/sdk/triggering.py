@@ -112,7 +112,7 @@ class Triggerable(Generic[Out]):
         return building.run(self._target.run(f"{self.label}.batch_trigger_and_wait"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Item(Generic[In_co, Out_co]):
     """One run of a batch, with options of its own: `charge.item(order, delay="5m")`, `tasks.item("charge", {...})`."""
 
