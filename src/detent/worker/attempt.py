@@ -47,7 +47,7 @@ class Attempt:
     """A run under a fence. `record` is its place in the note, 0 once its code has ended."""
 
     __slots__ = (
-        "_lines", "_resumption", "_waiters", "began", "began_waiting", "clock", "fence", "holder", "host", "is_fenced",
+        "_lines", "_resumption", "_waiters", "began", "began_waiting", "clock", "fence", "holder", "host", "is_done", "is_fenced",
         "is_threaded", "journal", "kind", "last_line", "lease", "outcome", "phase", "record", "refusal", "run_id", "signal",
         "stop_reason", "task", "thread", "timer", "waited",
     )  # fmt: skip
@@ -69,6 +69,8 @@ class Attempt:
         self.stop_reason: Stop | None = None
         self.refusal: DetentError | None = None
         self.is_fenced = False
+        self.is_done = False
+        """Its code has ended; only its last lines are not stored yet."""
         self._waiters: dict[str, asyncio.Future[WaitResult]] | None = None
         self._resumption: asyncio.Future[None] | None = None
         self._lines = itertools.count()

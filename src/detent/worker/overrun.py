@@ -59,6 +59,8 @@ class Overrun:
         self._await_end(attempt, SIGNAL_GRACE if attempt.is_threaded else END_GRACE)
 
     def _time_out(self, attempt: Attempt, seconds: float) -> None:
+        if attempt.is_done:
+            return
         error = MaxDurationExceededError(attempt.run_id, seconds)
         attempt.stop(Stop.OVERRUN, error)
         self._fence(TimedOut(holder=attempt.holder, error=run_error.internal(ErrorCode.MAX_DURATION, str(error))))

@@ -15,12 +15,10 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
-from detent.errors import DetentError
 from detent.protocol import run_error
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import RunId, SessionId
@@ -40,11 +38,9 @@ from detent.protocol.models import (
 )
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
-from detent.sdk import scope as run_scope
-from detent.sdk.context import Context
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop
-from detent.worker.capture import RANKS, Capture
+from detent.worker.capture import Capture
 from detent.worker.control import (
     Announced,
     AskReport,
@@ -60,19 +56,15 @@ from detent.worker.control import (
     Up,
     Work,
 )
-from detent.worker.durable_calls import DurableCalls
-from detent.worker.executor import Executor
+from detent.worker.launcher import Launcher
 from detent.worker.leasing import Leasing
-from detent.worker.log_lines import LogLines
-from detent.worker.note import Note, Noted, OnCpu
+from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
 from detent.worker.persistence import persistently
 from detent.worker.room import Room
-from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.telling import EventKind, Teller
-from detent.worker.threads import NotedExecutor, Threads
 
 START_AFTER = 0.1
 """Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
@@ -110,22 +102,13 @@ class Runner:
         is_solo: bool = False,
         is_spare: bool = False,
     ) -> None:
-        self._settings, self._backend, self._control, self._note, self._capture = (
-            settings,
-            backend,
-            control,
-            note,
-            capture,
-        )
+        self._settings, self._backend, self._control, self._note = settings, backend, control, note
         self._is_solo, self._is_spare = is_solo, is_spare
         self._loop = asyncio.get_running_loop()
         self._held: dict[RunId, Attempt] = {}
         self._leaving: set[Attempt] = set()
         self._room = Room(_slots(settings, is_solo=is_solo))
-        self._threads = Threads(note)
-        self._calls = DurableCalls(backend)
-        self._lines = LogLines(backend, self._loop)
-        self._executor = Executor(settings, self._calls, self._threads)
+        self._launcher = Launcher(settings, backend, note, capture, self._ended)
         self._teller = Teller(control.send, is_on=settings.send_events)
         self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
         self._leasing = Leasing(backend.lease, self._room, announce=self._announce, receive=self._receive)
@@ -139,7 +122,6 @@ class Runner:
         self._session: SessionId | None = None
         self._version = ""
         self._has_process_tasks = False
-        self._rank = RANKS.get(settings.log_level, 1)
         self._quiet = asyncio.Event()
         self._is_draining = False
         self._is_full = False
@@ -152,8 +134,7 @@ class Runner:
 
     async def run(self, session: SessionId) -> None:
         """Serve until drained."""
-        self._loop.set_task_factory(partial(_task_of_run, self._note))  # type: ignore[arg-type]  # typeshed lacks context=
-        self._loop.set_default_executor(NotedExecutor(self._note, self._threads))
+        self._launcher.install()
         self._version = await self._register()
         await self._open(session)
         leasing = asyncio.create_task(self._leasing.run())
@@ -202,8 +183,7 @@ class Runner:
             attempt.drop()
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_CALLS)
-        self._threads.close()
-        self._loop.set_task_factory(None)
+        self._launcher.close()
         if self._heart is not None:
             self._heart.cancel()
 
@@ -301,8 +281,7 @@ class Runner:
         attempt.adopt(lease)
         if phase is Phase.WAITING:
             self._room.take(attempt.kind)
-            self._enter_thread(attempt, attempt.record)
-            self._note_down(attempt)
+            self._launcher.go_on(attempt)
             self._overrun.watch(attempt)
             self._teller.tell(EventKind.RESUMED, attempt)
         elif attempt.outcome is not None:
@@ -316,67 +295,24 @@ class Runner:
         attempt = Attempt(lease, kind, self, now)
         self._held[lease.run_id] = attempt
         self._room.take(kind)
-        self._note_down(attempt)
-        scope = AttemptScope(
-            attempt,
-            calls=self._calls,
-            lines=self._lines,
-            log_rank=self._rank,
-            loop=self._loop,
-            context=self._context_of,
-        )
-        context = contextvars.Context()
-        context.run(run_scope.enter, scope)
-        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note)
-        attempt.task = asyncio.Task(coroutine, loop=self._loop, context=context)
+        self._launcher.start(attempt)
         self._overrun.watch(attempt)
         self._teller.tell(EventKind.STARTED, attempt)
         return attempt
-
-    def _note_down(self, attempt: Attempt) -> None:
-        attempt.record = attempt.record or self._note.acquire()
-        most = attempt.lease.max_duration
-        self._note.describe(
-            attempt.record,
-            Noted(
-                run_id=attempt.run_id,
-                task_id=attempt.task_id,
-                fence=attempt.fence,
-                deadline=None if most is None else now() - attempt.elapsed + most,
-            ),
-        )
-
-    def _context_of(self, attempt: Attempt) -> Context:
-        task = registry.get(attempt.task_id)
-        if task is None:
-            raise DetentError(f'task "{attempt.task_id}" of run {attempt.run_id} is not in this worker any more')
-        settings = self._settings
-        return Context.from_lease(attempt.lease, task, environment=settings.environment, project=settings.project)
 
     def _show_started(self, begun: Sequence[Attempt]) -> None:
         for attempt in begun:
             if attempt.phase is Phase.EXECUTING and attempt.stop_reason is None:
                 self._starts.put(attempt.holder)
 
-    # ---- the code of a run ----
-
-    async def _execute(self, attempt: Attempt, scope: AttemptScope) -> None:
-        outcome: AttemptOutcome | None = None
-        try:
-            outcome = await self._executor.execute(attempt, scope)
-            self._capture.end(scope)
-            if self._lines.has_unsent(attempt) and not attempt.is_dropped:
-                await self._lines.flushed(attempt.last_line)
-        finally:
-            self._ended(attempt, outcome)
+    # ---- ends ----
 
     def _ended(self, attempt: Attempt, outcome: AttemptOutcome | None) -> None:
         was_waiting = attempt.phase is Phase.WAITING
         attempt.phase = Phase.ENDED
         attempt.task = None
         self._overrun.unwatch(attempt)
-        self._note.release(attempt.record)
-        attempt.record = 0
+        self._launcher.forget(attempt)
         if attempt.is_dropped:
             self._leaving.discard(attempt)
         elif attempt.is_fenced:
@@ -446,7 +382,7 @@ class Runner:
 
     def suspended(self, attempt: Attempt) -> None:
         self._overrun.unwatch(attempt)
-        self._enter_thread(attempt, 0)
+        self._launcher.stand(attempt)
         self._teller.tell(EventKind.WAITING, attempt)
         self._give_room(attempt)
         if self._is_draining:
@@ -471,10 +407,6 @@ class Runner:
     def vanished(self, attempt: Attempt) -> None:
         if attempt.phase in {Phase.EXECUTING, Phase.WAITING}:
             self._ended(attempt, None)
-
-    def _enter_thread(self, attempt: Attempt, record: int) -> None:
-        if attempt.thread is not None:
-            self._note.enter_thread(attempt.thread, record)
 
     # ---- ending early ----
 
@@ -547,7 +479,7 @@ class Runner:
     async def _deliver(self) -> None:
         try:
             async with asyncio.timeout(LAST_CALLS):
-                await self._lines.flushed_all()
+                await self._launcher.lines.flushed_all()
                 for outbox in (self._outcomes, self._endings, self._returns):
                     await outbox.emptied()
         except TimeoutError:
@@ -590,18 +522,3 @@ def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:
 def _takes_signal(attempt: Attempt) -> bool:
     task = registry.get(attempt.task_id)
     return task is not None and task.takes_signal
-
-
-def _task_of_run(
-    note: Note,
-    loop: asyncio.AbstractEventLoop,
-    coroutine: Coroutine[object, object, object],
-    *,
-    context: contextvars.Context | None = None,
-    **options: object,
-) -> asyncio.Task[object]:
-    """Make the tasks that a run's own code starts drive it under the run's name, too."""
-    scope = run_scope.current() if context is None else run_scope.current_in(context)
-    if isinstance(scope, AttemptScope) and not isinstance(coroutine, OnCpu):
-        coroutine = OnCpu(coroutine, scope, note)
-    return asyncio.Task(coroutine, loop=loop, context=context, **options)  # type: ignore[arg-type]

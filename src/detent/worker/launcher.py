@@ -1,0 +1,131 @@
+"""Starting the code of a run: in a context of its own, noted whenever it is on the CPU, with its lines kept until its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+
+from detent.errors import DetentError
+from detent.protocol.backend import WorkerBackend
+from detent.protocol.models import AttemptOutcome
+from detent.sdk import scope as run_scope
+from detent.sdk.context import Context
+from detent.sdk.registry import registry
+from detent.worker.attempt import Attempt
+from detent.worker.capture import RANKS, Capture
+from detent.worker.durable_calls import DurableCalls
+from detent.worker.executor import Executor
+from detent.worker.log_lines import LogLines
+from detent.worker.note import Note, Noted, OnCpu
+from detent.worker.run_scope import AttemptScope
+from detent.worker.settings import WorkerSettings
+from detent.worker.threads import NotedExecutor, Threads
+
+now = time.monotonic
+
+Ended = Callable[[Attempt, AttemptOutcome | None], None]
+
+
+class Launcher:
+    """What all runs of a process share. `ended` is told each attempt's end, with None when it came to no outcome."""
+
+    def __init__(
+        self, settings: WorkerSettings, backend: WorkerBackend, note: Note, capture: Capture, ended: Ended
+    ) -> None:
+        self._settings, self._note, self._capture, self._ended = settings, note, capture, ended
+        self._loop = asyncio.get_running_loop()
+        self._threads = Threads(note)
+        self._calls = DurableCalls(backend)
+        self._executor = Executor(settings, self._calls, self._threads)
+        self._rank = RANKS.get(settings.log_level, 1)
+        self.lines = LogLines(backend, self._loop)
+
+    def install(self) -> None:
+        """Have what runs start themselves (tasks, `to_thread`) noted under their name, too."""
+        self._loop.set_task_factory(partial(_task_of_run, self._note))  # type: ignore[arg-type]  # typeshed lacks context=
+        self._loop.set_default_executor(NotedExecutor(self._note, self._threads))
+
+    def close(self) -> None:
+        self._loop.set_task_factory(None)
+        self._threads.close()
+
+    def start(self, attempt: Attempt) -> None:
+        """Start the code of a run from its top."""
+        self.describe(attempt)
+        scope = AttemptScope(
+            attempt,
+            calls=self._calls,
+            lines=self.lines,
+            log_rank=self._rank,
+            loop=self._loop,
+            context=self._context_of,
+        )
+        context = contextvars.Context()
+        context.run(run_scope.enter, scope)
+        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note)
+        attempt.task = asyncio.Task(coroutine, loop=self._loop, context=context)
+
+    def describe(self, attempt: Attempt) -> None:
+        """Write down which run this is, and until when it may take."""
+        attempt.record = attempt.record or self._note.acquire()
+        most = attempt.lease.max_duration
+        self._note.describe(
+            attempt.record,
+            Noted(
+                run_id=attempt.run_id,
+                task_id=attempt.task_id,
+                fence=attempt.fence,
+                deadline=None if most is None else now() - attempt.elapsed + most,
+            ),
+        )
+
+    def forget(self, attempt: Attempt) -> None:
+        self._note.release(attempt.record)
+        attempt.record = 0
+
+    def stand(self, attempt: Attempt) -> None:
+        """The thread of a plain function stands in a wait: it is to blame for nothing."""
+        if attempt.thread is not None:
+            self._note.enter_thread(attempt.thread, 0)
+
+    def go_on(self, attempt: Attempt) -> None:
+        """The wait is over."""
+        self.describe(attempt)
+        if attempt.thread is not None:
+            self._note.enter_thread(attempt.thread, attempt.record)
+
+    async def _execute(self, attempt: Attempt, scope: AttemptScope) -> None:
+        outcome: AttemptOutcome | None = None
+        try:
+            outcome = await self._executor.execute(attempt, scope)
+            attempt.is_done = True
+            self._capture.end(scope)
+            if self.lines.has_unsent(attempt) and not attempt.is_dropped:
+                await self.lines.flushed(attempt.last_line)
+        finally:
+            self._ended(attempt, outcome)
+
+    def _context_of(self, attempt: Attempt) -> Context:
+        task = registry.get(attempt.task_id)
+        if task is None:
+            raise DetentError(f'task "{attempt.task_id}" of run {attempt.run_id} is not in this worker any more')
+        settings = self._settings
+        return Context.from_lease(attempt.lease, task, environment=settings.environment, project=settings.project)
+
+
+def _task_of_run(
+    note: Note,
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[object, object, object],
+    *,
+    context: contextvars.Context | None = None,
+    **options: object,
+) -> asyncio.Task[object]:
+    """Make the tasks that a run's own code starts drive it under the run's name."""
+    scope = run_scope.current() if context is None else run_scope.current_in(context)
+    if isinstance(scope, AttemptScope) and not isinstance(coroutine, OnCpu):
+        coroutine = OnCpu(coroutine, scope, note)
+    return asyncio.Task(coroutine, loop=loop, context=context, **options)  # type: ignore[arg-type]
