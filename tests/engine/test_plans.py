@@ -1,0 +1,185 @@
+"""What operations read when the tables are large: by key, in proportion to what was asked for, never a whole table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from detent.engine.backend import EngineBackend
+from detent.engine.db import Db, Row, Value
+from detent.engine.lanes import lane_of
+from detent.protocol import ids
+from detent.protocol.models import Idempotency, Lease, RunFilter
+from tests.database import Server
+from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
+
+QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
+ASKED = 100
+LARGE = (
+    "runs", "inputs", "ready", "history", "history_rest", "journal", "waits", "waitpoints", "batch_items",
+    "idempotency_keys", "attempts", "logs_rest",
+)  # fmt: skip
+BATCH = ids.new_batch_id()
+
+# Ids as of yesterday, rising; queued runs on twenty lanes, half of them of a task that no worker has.
+FILL = """
+create function testing.id_of(kind integer, n integer) returns uuid language sql immutable as $$
+  select (lpad(to_hex((extract(epoch from date '2026-01-01') * 1000)::bigint + n), 12, '0')
+    || '7' || lpad(to_hex(kind), 3, '0') || '8' || lpad(to_hex(n), 15, '0'))::uuid $$;
+
+insert into detent.runs (id, environment_id, task_id, lane_id, status, position, queued_at)
+select testing.id_of(1, n), 1, case when n % 2 = 0 then 'work' else 'other' end, ({lanes})[n % 20 + 1], 'QUEUED',
+  now() - interval '1 day' + n * interval '1 ms', now()
+from generate_series(1, {queued}) as n;
+insert into detent.ready (lane_id, position, run_id, environment_id)
+select lane_id, position, id, 1 from detent.runs;
+
+insert into detent.runs (
+  id, environment_id, task_id, lane_id, status, position, pending_waits, waits, has_journal, is_awaited, parent_id)
+select testing.id_of(2, n), 1, 'work', ({lanes})[1], 'WAITING', now(), 1, 1, true, true, testing.id_of(3, n)
+from generate_series(1, {sleeping}) as n;
+insert into detent.waitpoints (id, environment_id, kind, due_at)
+select testing.id_of(4, n), 1, 'time', detent.now() + case when n <= 100 then '-1 s' else interval '1 hour' end
+from generate_series(1, {sleeping}) as n;
+insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+select testing.id_of(2, n), '0', testing.id_of(4, n), 1 from generate_series(1, {sleeping}) as n;
+insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
+select testing.id_of(2, n), 1, '0', 1, 'time', 'time', testing.id_of(4, n) from generate_series(1, {sleeping}) as n;
+
+insert into detent.inputs (run_id, environment_id, created_at, payload, tags, queue, priority, is_test)
+select id, 1, now(), '{{}}', '{{}}', 'task/work', 0, false from detent.runs;
+
+insert into detent.history (
+  id, environment_id, task_id, status, attempt, finished_at, waits, losses, created_at, tags, queue, priority, is_test, output)
+select testing.id_of(5, n), 1, 'work', 'COMPLETED', 1, now(), 0, 0, now(), '{{}}', 'task/work', 0, false, '1'
+from generate_series(1, {past}) as n;
+insert into detent.batches (id, environment_id, is_awaited, finished) values ('{batch}', 1, true, {items});
+insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id, run_status, output)
+select '{batch}', n, testing.id_of(5, n), 1, 'work', 'COMPLETED', '1' from generate_series(1, {items}) as n;
+insert into detent.idempotency_keys (environment_id, task_id, key, run_id, expires_at)
+select 1, 'work', 'key' || n, testing.id_of(5, n), now() + interval '1 day' from generate_series(1, {items}) as n;
+analyze detent.runs, detent.inputs, detent.ready, detent.history, detent.history_rest, detent.journal, detent.waits,
+  detent.waitpoints, detent.batch_items, detent.idempotency_keys;
+"""
+
+
+class Enclosed(Db):
+    """All calls in one transaction, which is never committed."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__("")
+        self.connection = connection
+
+    async def _execute(self, statement: bytes, params: Mapping[str, Value]) -> list[Row]:
+        if b"pg_notify" in statement:
+            return []
+        cursor = await self.connection.execute(statement, params)
+        return await cursor.fetchall() if cursor.description else []
+
+
+@dataclass(slots=True)
+class Crowd:
+    """An engine among many rows, and what it has read of them since it was last asked."""
+
+    stage: Stage
+    worker: Worker
+    leases: list[Lease]
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    async def read(self) -> dict[str, tuple[int, int]]:
+        """Rows read by scanning a whole table, and rows fetched by an index, of each table."""
+        rows = await self.stage.query(
+            "select relname, coalesce(seq_tup_read, 0), coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables "
+            "where schemaname = 'detent'"
+        )
+        now = {table: (scanned, fetched) for table, scanned, fetched in rows}
+        before, self.seen = self.seen, now
+        return {
+            t: (s - before.get(t, (0, 0))[0], f - before.get(t, (0, 0))[1]) for t, (s, f) in now.items() if t in LARGE
+        }
+
+
+@pytest.fixture(scope="module")
+def crowded_dsn(server: Server, template: str) -> Iterator[str]:
+    lanes = [lane_of(1, f"q{i}", None, "work" if i % 2 == 0 else "other") for i in range(20)]
+    listed = ", ".join(f"'{lane.lane_id}'" for lane in lanes)
+    with server.new_database(template) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("set synchronous_commit = off")
+            connection.execute("insert into detent.environments (slug) values ('dev')")
+            connection.cursor().executemany(
+                "insert into detent.lanes (id, line_id, environment_id, task_id) values (%s, %s, 1, %s)",
+                [(lane.lane_id, lane.line_id, lane.task_id) for lane in lanes],
+            )
+            batch = ids.decode("batch", BATCH)
+            text = FILL.format(
+                lanes=f"array[{listed}]::uuid[]", queued=QUEUED, sleeping=SLEEPING, past=PAST, items=ITEMS, batch=batch
+            )
+            connection.execute(text.encode())
+        yield dsn
+
+
+@pytest.fixture
+async def crowd(crowded_dsn: str) -> AsyncIterator[Crowd]:
+    async with await AsyncConnection.connect(crowded_dsn) as connection:
+        stage = Stage(EngineBackend(Enclosed(connection), "dev", ""), connection)
+        worker = await stage.worker("work")
+        crowd = Crowd(stage, worker, [])
+        await crowd.read()
+        crowd.leases = await worker.lease(**{"async": ASKED})
+        yield crowd
+        await connection.rollback()
+
+
+def run_id(kind: int, n: int) -> ids.RunId:
+    moment = 1767225600000 + n
+    return ids.RunId(ids.encode("run", UUID(f"{moment:012x}7{kind:03x}8{n:015x}")))
+
+
+KEYED = [request(idempotency=Idempotency(key=f"key{n}", user_key="k", scope="run")) for n in range(ASKED)]
+
+OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
+    "lease": lambda c: c.worker.lease(**{"async": ASKED}),
+    "start": lambda c: c.worker.start(*c.leases),
+    "complete": lambda c: c.worker.succeed(*c.leases),
+    "retry": lambda c: c.worker.fail(*c.leases, retry_in=timedelta(1)),
+    "trigger": lambda c: c.stage.engine.trigger([request() for _ in range(ASKED)]),
+    "trigger again": lambda c: c.stage.engine.trigger([request() for _ in range(ASKED)], is_repeat=True),
+    "trigger by key": lambda c: c.stage.engine.trigger(KEYED),
+    "children": lambda c: c.stage.engine.trigger_children([child(lease, "9") for lease in c.leases]),
+    "wait": lambda c: c.stage.engine.wait_for_time([time_wait(lease, "9") for lease in c.leases]),
+    "chunk": lambda c: c.stage.engine.trigger_batch(chunk(BATCH, range(50_000, 50_000 + ASKED))),
+    "waiting batch": lambda c: c.worker.batch(c.leases[0], ASKED),
+    "cancel": lambda c: c.stage.engine.cancel_runs([lease.run_id for lease in c.leases], "stop"),
+    "cancel waiting": lambda c: c.stage.engine.cancel_runs([run_id(2, 500 + n) for n in range(ASKED)], "stop"),
+    "renew": lambda c: c.worker.renew(*c.leases),
+    "hand back": lambda c: c.worker.hand_back(*c.leases),
+    "end session": lambda c: c.worker.end(is_lost=True),
+    "tick": lambda c: c.stage.tick(),
+    "retrieve": lambda c: c.stage.engine.retrieve_runs([run_id(5, n) for n in range(1, 50)] + [run_id(1, 7)]),
+    "watch": lambda c: c.stage.engine.watch_runs([run_id(5, n) for n in range(1, 50)] + [run_id(1, 7)]),
+    "list": lambda c: c.stage.engine.list_runs(RunFilter()),
+    "list on": lambda c: c.stage.engine.list_runs(RunFilter(before=run_id(5, 35_000))),
+    "journal": lambda c: c.stage.engine.read_journal(holder(c.leases[0])),
+    "results": lambda c: c.stage.engine.read_batch_results(BATCH, after=5_000, limit=ASKED),
+    "retry of a batch": lambda c: c.stage.engine.trigger_batch(
+        chunk(ids.new_batch_id(), range(ASKED), total=ASKED, origin=origin(c.leases[0], "8"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_an_operation_among_many_rows_reads_few(crowd: Crowd, name: str) -> None:
+    assert len(crowd.leases) == ASKED
+    await crowd.read()
+    await OPERATIONS[name](crowd)
+    read = await crowd.read()
+    scanned = {table: rows for table, (rows, _) in read.items() if rows > 2 * ASKED}
+    fetched = {table: rows for table, (_, rows) in read.items() if rows > 12 * ASKED}
+    assert (scanned, fetched) == ({}, {})
