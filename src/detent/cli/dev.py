@@ -102,14 +102,19 @@ class _Dev:
     @asynccontextmanager
     async def _database(self) -> AsyncIterator[tuple[str, str, EmbeddedServer | None]]:
         """Yield a database with the newest schema, a name for it, and its server if that is the embedded one."""
-        from detent import migrations
-        from detent.migrations.connection import target
-
         if url := database.named():
+            from detent import migrations
+            from detent.migrations.connection import target
+
             await migrations.apply(url)
             yield url, target(url), None
             return
-        with database.start_embedded(self.project) as server:
+        starting = asyncio.get_running_loop().run_in_executor(None, database.start_embedded, self.project)
+        # Imported while it starts.
+        from detent import migrations
+        from detent.cli import serving  # noqa: F401
+
+        with await starting as server:
             await migrations.apply(server.dsn)
             yield server.dsn, f"PostgreSQL {server.version} in {FOLDER}", server
 

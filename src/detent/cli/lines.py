@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -73,7 +71,7 @@ class PlainLines:
 
     def event(self, event: WorkerEvent) -> None:
         if event.run_id and event.kind not in SAID_BY_LOG:
-            print(clock(), run_line(event), flush=True)
+            self._print(f"{clock()} {run_line(event)}")
         elif event.kind is EventKind.RELOADED:
             self.say("reloaded", "new runs get the saved code")
 
@@ -81,27 +79,36 @@ class PlainLines:
         names = ", ".join(task_ids) or "none"
         self.say("ready", f"in {printing.seconds(seconds)} on {database}; tasks: {names}")
         if call:
-            print(f"\n  {call}\n", flush=True)
+            self._print(f"\n  {call}\n")
 
     def say(self, kind: str, sentence: str) -> None:
-        print(f"{clock()} {kind}: {sentence}", flush=True)
+        self._print(f"{clock()} {kind}: {sentence}")
 
     def signal(self, count: int) -> None:
         self.say("stopping", stopping(count))
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            printing.mute()  # a worker goes on without a reader
 
 
 class JsonLines(PlainLines):
     """The same as JSON, an object a line."""
 
     def event(self, event: WorkerEvent) -> None:
-        printing.as_json_line({"at": datetime.now(UTC)} | asdict(event))
+        self._write(asdict(event))
 
     def ready(self, seconds: float, database: str, task_ids: Sequence[str], call: str) -> None:
         facts = {"kind": "ready", "seconds": round(seconds, 3), "database": database, "task_ids": list(task_ids)}
-        printing.as_json_line({"at": datetime.now(UTC)} | facts)
+        self._write(facts)
 
     def say(self, kind: str, sentence: str) -> None:
-        printing.as_json_line({"at": datetime.now(UTC), "kind": kind, "detail": sentence})
+        self._write({"kind": kind, "detail": sentence})
+
+    def _write(self, facts: dict[str, object]) -> None:
+        self._print(printing.json_line({"at": datetime.now(UTC)} | facts))
 
 
 def clock() -> str:
@@ -129,5 +136,4 @@ def stopping(count: int) -> str:
     """Return what is done on the first signal, and on those after it."""
     if count > 1:
         return "handing everything back at once"
-    again = "Ctrl-C" if sys.stdout.isatty() else signal.SIGTERM.name
-    return f"what executes may end, then the rest is handed back; {again} once more hands it back at once"
+    return "runs that execute may end, the rest is handed back; once more stops at once"

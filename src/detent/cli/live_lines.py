@@ -95,12 +95,12 @@ class LiveLines(PlainLines):
         while chunk := os.read(output, _CHUNK):
             *whole, rest = (rest + chunk).split(b"\n")
             if whole:
-                self._print(Text.from_ansi(b"\n".join(whole).decode(errors="replace"), style="dim"))
+                self._show(Text.from_ansi(b"\n".join(whole).decode(errors="replace"), style="dim"))
         if rest:
-            self._print(Text.from_ansi(rest.decode(errors="replace"), style="dim"))
+            self._show(Text.from_ansi(rest.decode(errors="replace"), style="dim"))
         os.close(output)
 
-    def _print(self, text: Text) -> None:
+    def _show(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
 
     # ---- what happens ----
@@ -119,10 +119,10 @@ class LiveLines(PlainLines):
         names = ", ".join(task_ids) or "none"
         self.say("ready", f"in {printing.seconds(seconds)} on {database}; tasks: {names}")
         if call:
-            self._print(Text.assemble("\n  ", (call, "bold cyan"), "\n"))
+            self._show(Text.assemble("\n  ", (call, "bold cyan"), "\n"))
 
     def say(self, kind: str, sentence: str) -> None:
-        self._print(Text.assemble((lines.clock(), "dim"), " ", (f"{kind}:", KIND_STYLES.get(kind, "bold")), f" {sentence}"))
+        self._show(Text.assemble((lines.clock(), "dim"), " ", (f"{kind}:", KIND_STYLES.get(kind, "bold")), f" {sentence}"))
 
     def _print_ended(self, event: WorkerEvent) -> None:
         second = int(time.monotonic())
@@ -131,13 +131,13 @@ class LiveLines(PlainLines):
             self._second, self._printed = second, 0
         if self._printed < MOST_A_SECOND:
             self._printed += 1
-            self._print(Text.assemble((lines.clock(), "dim"), " ", _line(event)))
+            self._show(Text.assemble((lines.clock(), "dim"), " ", _line(event)))
         else:
             self._skipped += 1
 
     def _say_skipped(self) -> None:
         if self._skipped:
-            self._print(_more(self._skipped, "ended"))
+            self._show(_more(self._skipped, "ended"))
             self._skipped = 0
 
     # ---- the bottom ----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -36,8 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe has gone (`detent runs list | head`): Python's own flush at exit must not say so again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from detent.cli import printing
+
+        printing.mute()
         return failure.FAILED
     except Exception as error:  # noqa: BLE001 - the process's boundary: whatever it was, the user gets a sentence
         if is_debugging:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,15 +29,21 @@ _STYLES = {
 }
 
 
+def mute() -> None:
+    """Let stdout lead nowhere: its reader has gone (`detent runs list | head`), and nothing may fail for it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def as_json(value: object) -> None:
     """Print a value as JSON: indented for a terminal, on one line for a program."""
     indent = 2 if sys.stdout.isatty() else None
     print(json.dumps(value, indent=indent, default=_plain, ensure_ascii=False))
 
 
-def as_json_line(value: object) -> None:
-    """Print a value as one line of JSON, at once: for what comes one after the other."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)
+def json_line(value: object) -> str:
+    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

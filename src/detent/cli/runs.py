@@ -96,7 +96,7 @@ async def _print_logs(caller: Caller, run_id: str, *, follows: bool, as_json: bo
 
 def _print_line(line: StoredLog, *, as_json: bool) -> None:
     if as_json:
-        printing.as_json_line(line)
+        print(printing.json_line(line), flush=True)
     else:
         at = line.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
         print(f"{at} {line.level:<5} {line.message}", line.fields or "", flush=True)

@@ -97,8 +97,8 @@ def _interrupting(supervisor: Supervisor, on_signal: Callable[[int], None]) -> I
     def interrupted() -> None:
         nonlocal count
         count += 1
-        on_signal(count)
         supervisor.interrupted()
+        on_signal(count)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, interrupted)
