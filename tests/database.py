@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import os
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -65,7 +65,6 @@ class Server:
     """A PostgreSQL that may be filled with databases."""
 
     dsn: str
-    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def dsn_of(self, database: str) -> str:
         return make_conninfo(self.dsn, dbname=database)
@@ -73,7 +72,7 @@ class Server:
     @contextmanager
     def new_database(self, template: str = "template0") -> Iterator[str]:
         """The dsn of a new database, which is dropped afterwards, whoever is still connected."""
-        name = f"{DATABASE_PREFIX}{os.getpid()}_{next(self.numbers)}"
+        name = f"{DATABASE_PREFIX}{os.getpid()}_{secrets.token_hex(3)}"
         with self.admin() as admin:
             _create(admin, name, template)
         try:

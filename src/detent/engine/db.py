@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from detent.engine.sql import STATEMENTS
-from detent.errors import ApiConnectionError, BadRequestError, DetentError, InternalServerError
+from detent.errors import ApiConnectionError, BadRequestError, ConfigError, DetentError, InternalServerError
 
 Value: TypeAlias = object
 Row: TypeAlias = tuple[object, ...]
@@ -34,6 +34,7 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
+FIRST_PATIENCE = 2.0
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _REPEATED_ERRORS = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
 _PREPARED_ERRORS = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
@@ -43,11 +44,11 @@ class Db:
     """A few connections to one database, for one event loop. `patience`: seconds a call goes on repeating; None: for ever."""
 
     def __init__(self, conninfo: str, *, size: int = 2, patience: float | None = 15.0) -> None:
-        self.conninfo, self.patience = conninfo, patience
+        self.conninfo, self.patience = _checked(conninfo), patience
         self._idle: list[psycopg.AsyncConnection[Row]] = []
         self._room = asyncio.Semaphore(size)
         self._prepare_threshold: int | None = 0
-        self._is_closed = False
+        self._is_closed = self._was_connected = False
 
     async def call(self, name: str, params: Mapping[str, Value], *, patience: float | None = None) -> list[Row]:
         """Execute a named statement and return its rows.
@@ -100,7 +101,9 @@ class Db:
             raise ApiConnectionError("this client is closed; open another")
         if self._idle:
             return self._idle.pop()
-        return await open_connection(self.conninfo, prepare_threshold=self._prepare_threshold)
+        connection = await open_connection(self.conninfo, prepare_threshold=self._prepare_threshold)
+        self._was_connected = True
+        return connection
 
     async def _return(self, connection: psycopg.AsyncConnection[Row]) -> None:
         connection.prepare_threshold = self._prepare_threshold
@@ -115,6 +118,9 @@ class Db:
         self._idle.clear()
         if self._is_closed:
             raise ApiConnectionError("this client was closed during the call") from error
+        if patience is not None and not self._was_connected:
+            # It never answered: more likely a wrong address than a restart.
+            patience = min(patience, FIRST_PATIENCE)
         if patience is not None and time.monotonic() - started > patience:
             message = f"the database is out of reach: {str(error).strip()}"
             raise ApiConnectionError(message, code="database_unreachable") from error
@@ -134,6 +140,15 @@ def _missing(conninfo: str) -> dict[str, str]:
     """Return the defaults that the user's own parameters leave open: a peer that is gone without a word is noticed."""
     given = conninfo_to_dict(conninfo)
     return {name: value for name, value in _DEFAULTS.items() if name not in given}
+
+
+def _checked(conninfo: str) -> str:
+    try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        message = f"the database URL cannot be read: {str(error).strip()}; one looks like postgresql://user@host/name"
+        raise ConfigError(message) from error
+    return conninfo
 
 
 def one(rows: Sequence[Row]) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -35,6 +36,7 @@ class Notifier:
         self._resumed: set[UUID] = set()
         self._cancelled: list[UUID] = []
         self._finished: list[UUID] = []
+        self._unsent: deque[str] = deque()
         self._environment = 0
         self._task: asyncio.Task[None] | None = None
         self.local: Callable[[Wake], bool] | None = None
@@ -62,19 +64,29 @@ class Notifier:
             self._task = asyncio.get_running_loop().create_task(self._send())
 
     async def close(self) -> None:
+        """Send what is left, also when the loop is ending and has cancelled the task that would have."""
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task])
+        await self._flush()
 
     async def _send(self) -> None:
         try:
-            while notices := self._take():
-                for notice in notices:
-                    await self._db.call("notify", {"channel": channel(self._environment), "notice": notice}, patience=1.0)
-                await asyncio.sleep(GATHER_SECONDS)
-        except DetentError:
-            pass  # the database is away: whoever waits for this hint polls
+            while await self._flush():
+                await asyncio.sleep(GATHER_SECONDS)  # noqa: ASYNC110 - it gathers; there is nothing to be told
         finally:
             self._task = None
+
+    async def _flush(self) -> bool:
+        self._unsent += self._take()
+        sent = bool(self._unsent)
+        try:
+            while self._unsent:
+                notice = {"channel": channel(self._environment), "notice": self._unsent[0]}
+                await self._db.call("notify", notice, patience=1.0)
+                self._unsent.popleft()
+        except DetentError:
+            self._unsent.clear()  # the database is away: whoever waits for this hint polls
+        return sent
 
     def _take(self) -> list[str]:
         ready, self._ready = self._ready, 0

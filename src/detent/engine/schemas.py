@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from detent.engine.db import Db
@@ -16,8 +17,15 @@ FRESH_SECONDS = 2.0
 _MOST_ERRORS = 5
 
 
+class Misfit(Protocol):
+    @property
+    def message(self) -> str: ...
+    @property
+    def instance_path(self) -> Sequence[str | int]: ...
+
+
 class Validator(Protocol):
-    def iter_errors(self, instance: object) -> object: ...
+    def iter_errors(self, instance: object) -> Iterator[Misfit]: ...
 
 
 class Schemas:
@@ -68,10 +76,5 @@ def _errors(validator: Validator, payload: str | None) -> list[str]:
         instance = None if payload is None else codec.decode(payload, what="the payload")
     except SerializationError as error:
         return [str(error)]
-    found = []
-    for error in validator.iter_errors(instance):  # type: ignore[attr-defined] # the stub says only object
-        path = "/".join(str(part) for part in error.instance_path)
-        found.append(f"{path or 'payload'}: {error.message}")
-        if len(found) == _MOST_ERRORS:
-            break
-    return found
+    found = itertools.islice(validator.iter_errors(instance), _MOST_ERRORS)
+    return [f"{'/'.join(map(str, misfit.instance_path)) or 'payload'}: {misfit.message}" for misfit in found]
