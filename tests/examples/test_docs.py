@@ -1,0 +1,1 @@
+"""Every snippet of the documentation runs, and prints what it is said to print."""
