@@ -101,3 +101,14 @@ async def test_an_exit_asked_for_by_a_run_stays_in_the_run(note: Note) -> None:
 
     with pytest.raises(DetentError, match="cannot end its worker"):
         await asyncio.create_task(OnCpu(leaves(), Owner(0), note))
+
+
+def test_runs_that_execute_are_known_though_nobody_is_on_the_cpu(note: Note) -> None:
+    runs, records = [noted(), noted(), noted()], [note.acquire() for _ in range(3)]
+    for run, record in zip(runs, records, strict=True):
+        note.describe(record, run)
+    note.pause(records[0])
+    note.release(records[1])
+    assert note.executing() == [runs[2]]
+    note.describe(records[0], runs[0])
+    assert note.executing() == [runs[0], runs[2]]

@@ -179,7 +179,7 @@ class Child:
         if noted or -code in {signal.SIGKILL, signal.SIGTERM}:
             return tuple(dict.fromkeys(noted))
         # It ended itself and nobody was seen doing it (a thread that user code started): any of them may have been it.
-        return tuple(RunId(run_id) for run_id, _ in self.held)
+        return tuple(run.run_id for run in self.note.executing())
 
     def is_stopped(self) -> bool:
         """Whether a signal has stopped the process (SIGSTOP, a debugger)."""

@@ -87,7 +87,8 @@ class Launcher:
         attempt.record = 0
 
     def stand(self, attempt: Attempt) -> None:
-        """The thread of a plain function stands in a wait: it is to blame for nothing."""
+        """The run stands in a wait: it is to blame for nothing, nor is its thread."""
+        self._note.pause(attempt.record)
         if attempt.thread is not None:
             self._note.enter_thread(attempt.thread, 0)
 

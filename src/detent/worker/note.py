@@ -21,10 +21,11 @@ from detent.protocol.ids import RunId
 
 THREADS = 2047
 RECORDS = 65_536
-_TICK, _LOOP = 0, 1
-_CELLS = 2 + THREADS
-_RECORD = struct.Struct("<32sqd80s")
-_SIZE = _CELLS * 8 + RECORDS * _RECORD.size
+_TICK, _LOOP, _USED, _THREAD = 0, 1, 2, 3
+_CELLS = _THREAD + THREADS
+_RECORD = struct.Struct("<32sqd80s?")
+_RECORDS_AT = _CELLS * 8
+_SIZE = _RECORDS_AT + RECORDS * _RECORD.size
 _NO_DEADLINE = 0.0
 
 T_co = TypeVar("T_co", covariant=True)
@@ -71,18 +72,26 @@ class Note:
             return self._free.pop()
         if self._used >= RECORDS - 1:
             return 0
-        self._used += 1
+        self._used = self.cells[_USED] = self._used + 1
         return self._used
 
     def release(self, record: int) -> None:
         if record:
+            self.pause(record)
             self._free.append(record)
 
     def describe(self, record: int, noted: Noted) -> None:
         if record:
             deadline = _NO_DEADLINE if noted.deadline is None else noted.deadline
-            place = _CELLS * 8 + record * _RECORD.size
-            _RECORD.pack_into(self._map, place, noted.run_id.encode(), noted.fence, deadline, noted.task_id.encode())
+            place = _RECORDS_AT + record * _RECORD.size
+            _RECORD.pack_into(
+                self._map, place, noted.run_id.encode(), noted.fence, deadline, noted.task_id.encode(), True
+            )
+
+    def pause(self, record: int) -> None:
+        """The run of this record executes no more, until it is described again."""
+        if record:
+            self._map[_RECORDS_AT + (record + 1) * _RECORD.size - 1] = 0
 
     def beat(self) -> None:
         """Show that the loop turns."""
@@ -90,7 +99,7 @@ class Note:
 
     def enter_thread(self, thread: int, record: int) -> None:
         if thread < THREADS:
-            self.cells[_LOOP + 1 + thread] = record
+            self.cells[_THREAD + thread] = record
 
     # ---- the supervisor reads ----
 
@@ -104,17 +113,25 @@ class Note:
 
     def in_threads(self) -> list[Noted]:
         """The runs that threads are executing."""
-        noted = (self._read(record) for record in self.cells[_LOOP + 1 :] if record)
+        noted = (self._read(record) for record in self.cells[_THREAD:] if record)
         return [run for run in noted if run is not None]
 
     def on_cpu(self) -> list[Noted]:
         first = self.on_loop()
         return self.in_threads() if first is None else [first, *self.in_threads()]
 
+    def executing(self) -> list[Noted]:
+        """All runs that execute, on the CPU or not."""
+        noted = (self._read(record) for record in range(1, self.cells[_USED] + 1) if self._is_executing(record))
+        return [run for run in noted if run is not None]
+
+    def _is_executing(self, record: int) -> bool:
+        return bool(self._map[_RECORDS_AT + (record + 1) * _RECORD.size - 1])
+
     def _read(self, record: int) -> Noted | None:
         if not 0 < record < RECORDS:
             return None
-        run_id, fence, deadline, task_id = _RECORD.unpack_from(self._map, _CELLS * 8 + record * _RECORD.size)
+        run_id, fence, deadline, task_id, _ = _RECORD.unpack_from(self._map, _RECORDS_AT + record * _RECORD.size)
         return Noted(
             run_id=RunId(run_id.rstrip(b"\0").decode()),
             task_id=task_id.rstrip(b"\0").decode(errors="replace"),

@@ -76,7 +76,12 @@ def main(connect: Connect) -> NoReturn:
     if not _load_tasks(settings, end):
         _leave(1)
     with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:
-        code = _new_loop().run_until_complete(_serve(end, hello, settings, connect, Note(inherited.note), capture))
+        serving = _serve(end, hello, settings, connect, Note(inherited.note), capture)
+        try:
+            code = _new_loop().run_until_complete(serving)
+        except BaseException:  # noqa: BLE001 - user code has ended the loop: a process that serves nobody must not stay
+            traceback.print_exc()
+            os._exit(1)
     _leave(code)
 
 
