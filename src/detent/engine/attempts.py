@@ -52,6 +52,8 @@ async def complete_attempts(place: Place, outcomes: Sequence[AttemptOutcome]) ->
     transitions = [lifecycle.after_attempt(outcome) for outcome in outcomes]
     rows = await place.db.call("settle_runs", {"outcomes": json.dumps([_outcome_fields(t) for t in transitions])})
     settled = announce(place, rows)
+    for transition in transitions:
+        place.alarm.set(transition.retry)
     return [
         Completed(run_id=t.holder.run_id, status=status) if status else Stale(run_id=t.holder.run_id)
         for t in transitions

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from detent.engine import attempts, events, runs, sessions, trigger, waits
+from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
 from detent.engine.lanes import KnownLanes
@@ -80,6 +81,8 @@ class EngineBackend:
         return Maintenance(self._db)
 
     async def close(self) -> None:
+        if self._place is not None:
+            self._place.alarm.close()
         await self._notifier.close()
         await self._db.close()
 
@@ -184,11 +187,13 @@ class EngineBackend:
         async with self._opening:
             if self._place is None:
                 environment = await sessions.find_environment(self._db, self._slug)
+                ticker = Maintenance(self._db, {environment: self._notifier})
                 self._place = Place(
                     db=self._db,
                     environment=environment,
                     slug=self._slug,
                     notifier=self._notifier,
+                    alarm=Alarm(ticker.tick),
                     lanes=KnownLanes(self._db),
                     schemas=Schemas(self._db, environment),
                 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -46,12 +46,13 @@ class Notifier:
         environment: int,
         *,
         ready: int = 0,
+        tasks: Collection[str] = (),
         resumed: UUID | None = None,
         cancelled: UUID | None = None,
         finished: UUID | None = None,
     ) -> None:
         self._environment = environment
-        if (ready or resumed) and self.local is not None and self.local(_wake(ready, resumed)):
+        if (ready or resumed) and self.local is not None and self.local(_wake(ready, tasks, resumed)):
             return
         self._ready += ready
         if resumed:
@@ -71,8 +72,8 @@ class Notifier:
 
     async def _send(self) -> None:
         try:
-            while await self._flush():
-                await asyncio.sleep(GATHER_SECONDS)  # noqa: ASYNC110 - it gathers; there is nothing to be told
+            while await self._flush():  # noqa: ASYNC110 - it gathers; there is nothing to be told
+                await asyncio.sleep(GATHER_SECONDS)
         finally:
             self._task = None
 
@@ -153,8 +154,8 @@ async def _wakes(
             await connection.close()
 
 
-def _wake(ready: int, resumed: UUID | None) -> Wake:
-    return Wake(ready=ready, resumed=(SessionId(ids.encode("session", resumed)),) if resumed else ())
+def _wake(ready: int, tasks: Collection[str], resumed: UUID | None) -> Wake:
+    return Wake(ready=ready, task_ids=tuple(tasks), resumed=(SessionId(ids.encode("session", resumed)),) if resumed else ())
 
 
 def _decode(notice: str) -> Wake:

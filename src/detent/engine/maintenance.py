@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import cast
 from uuid import UUID
 
@@ -26,9 +27,9 @@ log = logging.getLogger("detent.maintenance")
 class Maintenance:
     """The ticker: sleeps until the next due row, at most a second."""
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, notifiers: Mapping[int, Notifier] | None = None) -> None:
         self._db = db
-        self._notifiers: dict[int, Notifier] = {}
+        self._notifiers = dict(notifiers or {})
 
     async def run(self) -> None:
         """Tick until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""

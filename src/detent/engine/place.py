@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
 from detent.engine.lanes import KnownLanes
@@ -16,5 +17,6 @@ class Place:
     environment: int
     slug: str
     notifier: Notifier
+    alarm: Alarm
     lanes: KnownLanes
     schemas: Schemas

@@ -54,7 +54,7 @@ async def trigger(
         )
         for i, run_id, is_cached in rows:
             answers[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-        place.notifier.notify(place.environment, ready=sum(1 for i in good if requests[i].delay is None))
+        _tell(place, [requests[i] for i in good])
     return answers
 
 
@@ -79,7 +79,7 @@ async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> li
         for row in rows:
             i = cast("int", row[0])
             answers[i] = _child_triggered(children[i], row)
-        place.notifier.notify(place.environment, ready=len(rows))
+        _tell(place, [requests[cast("int", row[0])] for row in rows])
     return answers
 
 
@@ -109,7 +109,7 @@ async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale |
             "waits": origin.wait if origin else None,
         },
     )
-    place.notifier.notify(place.environment, ready=len(requests))
+    _tell(place, requests)
     return _chunk_taken(chunk, requests, rows)
 
 
@@ -128,6 +128,13 @@ def fingerprint_of_batch() -> str:
 
 
 _UNANSWERED = Refused(status=500, code="no_answer", message="the database gave no answer for this request")
+
+
+def _tell(place: Place, made: Sequence[TriggerRequest]) -> None:
+    delayed = [request for request in made if request.delay is not None]
+    for request in delayed:
+        place.alarm.set(request.delay)
+    place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
 
 
 async def _ensure_lanes(place: Place, requests: Sequence[TriggerRequest]) -> None:

@@ -43,6 +43,8 @@ _WAITPOINT_KIND = {OperationKind.CHILD: "run", OperationKind.BATCH_WAIT: "batch"
 
 async def wait_for_time(place: Place, waits: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]:
     requests = [_wait_fields(i, wait) for i, wait in enumerate(waits)]
+    for wait in waits:
+        place.alarm.set(wait.until)
     rows = await place.db.call("wait_for_time", {"environment": place.environment, "requests": json.dumps(requests)})
     answers: list[WaitResult | Suspended | Stale] = [Stale(run_id=wait.origin.holder.run_id) for wait in waits]
     for i, is_suspended in rows:

@@ -293,13 +293,13 @@ begin
 end $$;
 
 -- A waitpoint for each run that these edges wait for; born completed for one that is over. The runs are locked, so that none
--- ends unseen between two statements; those that this very transaction made, nobody else sees.
+-- ends unseen between two statements; but for those that this very transaction made, which nobody else sees.
 create function detent.make_run_waitpoints(edges json) returns void language plpgsql as $$
 declare
   targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
 begin
   with locked as materialized (
-    select id from detent.runs where id = any(targets) and xmin <> pg_current_xact_id()::xid order by id for update
+    select id from detent.runs where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id for update
   )
   update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
 
@@ -616,7 +616,9 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, is_solo = false, attempt_started_at = null
+        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, attempt_started_at = null,
+        -- What crashed a process of its own would crash the next shared one.
+        is_solo = outcome.status = 'CRASHED'
     from outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))

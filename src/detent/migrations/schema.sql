@@ -464,7 +464,7 @@ declare
   targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
 begin
   with locked as materialized (
-    select id from detent.runs where id = any(targets) and xmin <> pg_current_xact_id()::xid order by id for update
+    select id from detent.runs where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id for update
   )
   update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
 
@@ -589,7 +589,9 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, is_solo = false, attempt_started_at = null
+        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, attempt_started_at = null,
+        -- What crashed a process of its own would crash the next shared one.
+        is_solo = outcome.status = 'CRASHED'
     from outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))

@@ -419,6 +419,8 @@ class Wake:
     """
 
     ready: int = 0
+    task_ids: tuple[str, ...] = ()
+    """The tasks of the ready runs, where they are known."""
     resumed: tuple[SessionId, ...] = ()
     cancelled: tuple[RunId, ...] = ()
     finished: tuple[RunId, ...] = ()

@@ -121,7 +121,6 @@ class Runner:
         backend.hear(self._hear)
         self._session: SessionId | None = None
         self._version = ""
-        self._has_process_tasks = False
         self._quiet = asyncio.Event()
         self._is_draining = False
         self._is_full = False
@@ -151,7 +150,6 @@ class Runner:
         tasks = [
             task.registration(self._settings.default_retry, self._settings.max_duration) for task in registry.all()
         ]
-        self._has_process_tasks = any(task.isolation is Isolation.PROCESS for task in tasks)
         register = persistently(self._backend.register_worker)
         return await register(WorkerRegistration(tasks=tuple(tasks), version=self._settings.version))
 
@@ -167,7 +165,7 @@ class Runner:
                 session_id=session,
                 version=self._version,
                 task_ids=tuple(task.id for task in tasks),
-                has_process_tasks=self._has_process_tasks,
+                has_process_tasks=any(task.isolation is Isolation.PROCESS for task in tasks),
             )
         )
         self._leasing.open(session)
@@ -244,7 +242,7 @@ class Runner:
             return True
         if wake.ready and self._room.has_any:
             self._leasing.wake()
-            return wake.ready == 1 and self._room.executing <= FEW and not self._has_process_tasks
+            return wake.ready == 1 and self._room.executing <= FEW and _all_run_here(wake.task_ids)
         return False
 
     async def _announce(self, fence: int) -> None:
@@ -522,3 +520,9 @@ def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:
 def _takes_signal(attempt: Attempt) -> bool:
     task = registry.get(attempt.task_id)
     return task is not None and task.takes_signal
+
+
+def _all_run_here(task_ids: Sequence[str]) -> bool:
+    """Whether runs of these tasks need no other version's worker, and no process of their own."""
+    tasks = [registry.get(task_id) for task_id in task_ids]
+    return bool(tasks) and all(task is not None and task.isolation is not Isolation.PROCESS for task in tasks)
