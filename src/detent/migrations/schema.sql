@@ -159,9 +159,10 @@ begin
   delete from detent.endings where endings.session_id = session;
   held := array(select id from detent.runs where runs.session_id = session order by id for update);
   crashed := array(
-    select id from detent.runs
-    where id = any(held) and status in ('DEQUEUED', 'EXECUTING')
-      and (is_solo and id = any(suspects) or is_lost and losses_in_row >= 4));
+    select runs.id
+    from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING')
+      and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
   return query select * from detent.settle_runs((
     select json_agg(json_build_object(
