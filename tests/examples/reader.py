@@ -1,0 +1,252 @@
+"""A reader of one page, who saves its files, types its commands and executes its snippets, from the top to the end.
+
+Where a page says `detent init`, everything happens on the embedded database and the `detent dev` that the page itself starts;
+else on a database of the test, with a worker that has the tasks of the page. Time passes quickly: what would wait for minutes
+is due at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+from detent.migrations.connection import target
+from detent.postgres import embedded
+from tests.database import TESTING_SCHEMA
+from tests.examples.likeness import Ids, difference
+from tests.examples.page import ROOT, Block
+
+URL = "DETENT_DATABASE_URL"
+DEADLINE = 20.0
+POLL = 0.02
+PATIENT = 0.3
+"""Seconds for which something must be under way before time is moved for it."""
+DETENT = (sys.executable, "-m", "tests.acceptance.hurried")
+
+_INSTALLS = re.compile(r"(python3 -m venv|pip install|mkdir|git clone) ")
+"""Done already, by whoever runs the tests."""
+_MAKES = re.compile(r"make \w+$")
+_BENCHMARKS = re.compile(r"python -m benchmarks")
+"""Take minutes."""
+_SERVES = re.compile(r"detent (dev|worker)(?! --help)\b")
+
+# To the next moment at which something is due.
+_HURRY = """
+update testing.clock set shift = shift + due.at - detent.now()
+from (
+  select min(due_at) as at from (
+    select due_at from detent.runs
+    union all select due_at from detent.waitpoints where completed_at is null
+  ) as each
+) as due
+where due.at > detent.now()
+"""
+_NEVER_RUN = """
+select distinct task_id from detent.version_tasks
+except (select task_id from detent.history union select task_id from detent.runs)
+"""
+
+
+class Reader:
+    def __init__(self, folder: Path, page_dsn: str | None, production_dsn: Callable[[], str]) -> None:
+        """*page_dsn* is None for a page that makes a project with a database of its own."""
+        self.folder, self._dsn, self._production_dsn = folder, page_dsn, production_dsn
+        self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        self._environment.pop(URL, None)
+        if page_dsn is not None:
+            self._environment[URL] = page_dsn
+        self._ids = Ids()
+        self._shown_names: dict[str, str] = {}
+        """Names of databases, as they are and as the page has them."""
+        self._servers: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._snippets: subprocess.Popen[str] | None = None
+
+    # ---- what a page holds ----
+
+    def read(self, block: Block) -> None:
+        if block.file is not None:
+            self._save(block.file, block.text)
+        elif block.language == "python":
+            self._execute(block)
+        elif block.language == "console":
+            for command, shown in block.commands():
+                self._type(command, shown, block.place)
+
+    def save_all(self, blocks: list[Block]) -> None:
+        for block in blocks:
+            if block.file is not None:
+                self._save(block.file, block.text)
+
+    def serve(self) -> None:
+        self._serve("detent worker --runners 1", [], "the page's worker")
+
+    def tasks_never_run(self) -> set[str]:
+        """The tasks that were shown and that nothing on the page has triggered."""
+        if self._dsn is None:
+            return set()
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            return {task_id for (task_id,) in connection.execute(_NEVER_RUN)}
+
+    def _save(self, name: str, text: str) -> None:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(text)
+        if self._servers:
+            self._until(lambda: "reloaded: " in self._log(-1), "the reload")
+
+    # ---- commands ----
+
+    def _type(self, command: str, shown: list[str], place: str) -> None:
+        if _INSTALLS.match(command) or _BENCHMARKS.match(command):
+            return
+        if _MAKES.match(command):
+            subprocess.run(["make", "--dry-run", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+        elif command.startswith(f"export {URL}="):
+            self._environment[URL] = dsn = self._production_dsn()
+            self._shown_names[target(dsn)] = target(command.removeprefix(f"export {URL}="))
+        elif command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            self._environment[name] = value
+        elif _SERVES.match(command):
+            self._serve(command, shown, place)
+        else:
+            self._run(command, shown, place)
+
+    def _run(self, command: str, shown: list[str], place: str) -> None:
+        script = f'detent() {{ {shlex.join(DETENT)} "$@"; }}\n{self._ids.put_into(command)}'
+        with self._hurrying():
+            done = subprocess.run(
+                ["bash", "-c", script],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+            )
+        if shown:
+            self._compare(shown, done.stdout.splitlines(), f"{place}: {command}")
+        is_error = any(line.startswith("error: ") for line in shown)
+        assert (done.returncode != 0) == is_error, f"{place}: {command}: exit code {done.returncode}\n{done.stdout}"
+
+    def _serve(self, command: str, shown: list[str], place: str) -> None:
+        log = self.folder.parent / f"{self.folder.name}-{len(self._servers)}.log"
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [*DETENT, *shlex.split(command)[1:]],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self._servers.append((server, log))
+        self._until(lambda: " ready: " in self._log(-1) or server.poll() is not None, "the server")
+        if shown:
+            self._compare([*shown, "…"], self._log(-1).splitlines(), f"{place}: {command}")
+        if self._dsn is None and (dsn := embedded.running(self.folder / ".detent")):
+            self._dsn = dsn
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(TESTING_SCHEMA)
+
+    def _log(self, number: int) -> str:
+        return self._servers[number][1].read_text(errors="replace") if self._servers else ""
+
+    def _compare(self, shown: list[str], printed: list[str], place: str) -> None:
+        for name, shown_name in self._shown_names.items():
+            printed = [line.replace(name, shown_name) for line in printed]
+        wrong = difference(shown, printed, self._ids)
+        assert not wrong, f"{place}\n{wrong}"
+
+    # ---- snippets ----
+
+    def _execute(self, block: Block) -> None:
+        process = self._snippets = self._snippets or self._open_snippets()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(self._ids.put_into(block.text)) + "\n")
+        process.stdin.flush()
+        with self._hurrying():
+            answer = process.stdout.readline()
+        assert answer, f"{block.place}: the process of the snippets died"
+        wrong = json.loads(answer)
+        assert not wrong, f"{block.place}\n{wrong}\n{self._log(0)}"
+
+    def _open_snippets(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.examples.snippets"],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    # ---- time ----
+
+    @contextmanager
+    def _hurrying(self) -> Iterator[None]:
+        """Move the clock of the page's database to what is due next, for as long as this lasts."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._hurry, args=(over, self._dsn), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    @staticmethod
+    def _hurry(over: threading.Event, dsn: str | None) -> None:
+        if over.wait(PATIENT) or dsn is None:
+            return
+        with suppress(psycopg.Error), psycopg.connect(dsn, autocommit=True) as connection:
+            while not over.wait(POLL):
+                connection.execute(_HURRY)
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain for {what}\n{self._log(-1)}"
+            time.sleep(POLL)
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        if self._snippets is not None:
+            self._snippets.communicate(timeout=DEADLINE)
+        for server, _ in self._servers:
+            with suppress(ProcessLookupError):
+                server.send_signal(signal.SIGTERM)
+        for server, log in self._servers:
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+            log.unlink()
+
+
+def needs_worker(blocks: list[Block]) -> bool:
+    return any(block.file is not None and block.file.startswith("tasks/") for block in blocks)
+
+
+def makes_project(blocks: list[Block]) -> bool:
+    return any(command.startswith("detent init") for block in blocks if block.language == "console" for command, _ in block.commands())
+
+
