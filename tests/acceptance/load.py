@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from detent.protocol import ids
 from tests.acceptance.plan import Plan, plans
 from tests.acceptance.stage import Stage, until
 
@@ -33,9 +32,9 @@ class Load:
             )
             self.roots |= {run.id: plan for run, plan in zip(handle.runs, chunk, strict=True)}
 
-    def moments(self, count: int) -> Iterator[int]:
-        """Random moments of the load, as numbers of attempts begun."""
-        return iter(sorted(self.rng.sample(range(self.executions // 20, self.executions * 4 // 5), count)))
+    def moments(self, count: int, *, until: float = 0.8) -> Iterator[int]:
+        """Random moments of the load, as numbers of attempts begun, up to a part of them."""
+        return iter(sorted(self.rng.sample(range(self.executions // 20, int(self.executions * until)), count)))
 
     async def reaches(self, moment: int) -> None:
         ledger = self.stage.ledger
@@ -59,13 +58,9 @@ class Load:
 
     def _check_roots(self) -> None:
         assert len(self.roots) == len(self.plans)
-        outputs = dict(self._outputs())
+        outputs = dict(self.stage.outcomes("parent_id is null", "output"))
         for run_id, plan in self.roots.items():
             assert json.loads(outputs[run_id]) == plan.value, (run_id, plan)
-
-    def _outputs(self) -> Iterator[tuple[str, str]]:
-        for run_id, output in self.stage.query("select id, output from detent.history where parent_id is null"):
-            yield ids.encode("run", run_id), output
 
     def _check_attempts(self, found: Counter[tuple[str, int]]) -> None:
         """No death used up an attempt, and each planned failure did."""

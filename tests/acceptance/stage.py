@@ -26,6 +26,7 @@ import psutil
 import psycopg
 
 from detent import Client
+from detent.protocol import ids
 from tests.acceptance import ledger
 from tests.acceptance.ledger import Ledger
 
@@ -189,6 +190,15 @@ class Stage:
     def _is_over(self, runs: int) -> bool:
         live, ended = self.query("select (select count(*) from detent.runs), (select count(*) from detent.history)")[0]
         return not live and ended >= runs
+
+    async def none_live(self, deadline: float = DEADLINE) -> None:
+        """Return when every run has ended."""
+        await until(lambda: not self.one("select count(*) from detent.runs"), self.describe, deadline)
+
+    def outcomes(self, which: str = "true", what: str = "status::text") -> list[tuple[str, str]]:
+        """Something of each ended run, by its public id."""
+        rows = self.query(f"select id, {what} from detent.history where {which}")
+        return [(ids.encode("run", run_id), found) for run_id, found in rows]
 
     def describe(self) -> str:
         """Where the runs are, for a test that waited in vain."""

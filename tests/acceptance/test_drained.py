@@ -79,7 +79,7 @@ async def _check_another_goes_on(stage: Stage) -> None:
     await stage.start_worker("gated.py")
     stage.open_gate()
     async with stage.hurrying():
-        await until(lambda: not stage.one("select count(*) from detent.runs"), stage.describe)
+        await stage.none_live()
     rows = stage.query("select distinct status::text, attempt from detent.history")
     assert rows == [("COMPLETED", 1)]
     await stage.check_nothing_left()

@@ -43,7 +43,7 @@ async def test_reload_loses_no_run_and_new_runs_get_the_new_code(stage: Stage, t
         assert await _which(stage) == edition
     stage.open_gate()
     async with stage.hurrying():
-        await until(lambda: not stage.one("select count(*) from detent.runs"), stage.describe)
+        await stage.none_live()
     rows = stage.query("select distinct task_id, status::text, attempt, output from detent.history where task_id = 'parent'")
     assert rows == [("parent", "COMPLETED", 1, '"ac"')]
     assert stage.one("select count(*) from detent.history where status = 'COMPLETED'") == 4 * RUNS + 2

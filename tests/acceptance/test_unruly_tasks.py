@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.acceptance.project.unruly import RAISED
 from tests.acceptance.stage import Stage, until
 
 pytestmark = pytest.mark.acceptance
@@ -17,6 +18,7 @@ NEIGHBOURS = 20
         ("exiting", 2, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE"),
         ("exiting_thread", 2, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE"),
         ("segfaulting", 1, "TASK_PROCESS_SIGSEGV"),
+        ("killing_itself", 2, "TASK_PROCESS_MAYBE_OOM_KILLED"),
     ],
 )
 async def test_run_that_kills_its_process_crashes_alone(stage: Stage, task: str, attempts: int, code: str) -> None:
@@ -24,8 +26,15 @@ async def test_run_that_kills_its_process_crashes_alone(stage: Stage, task: str,
     await _ends(stage, task, "CRASHED", attempts, code)
     await _neighbours_end_well(stage)
     # Each attempt once among the others, then once alone.
-    print(stage.ledger.of("begin", run_id))
     assert _executions(stage, run_id) == {attempt: 2 for attempt in range(1, attempts + 1)}
+
+
+async def test_run_that_kills_its_process_unseen_is_found_among_all_that_executed(stage: Stage) -> None:
+    run_id = await _among_neighbours(stage, "exiting_behind_its_back")
+    stage.open_gate()
+    await _ends(stage, "exiting_behind_its_back", "CRASHED", 1, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE")
+    await _neighbours_end_well(stage)
+    assert _executions(stage, run_id) == {1: 2}
 
 
 async def test_run_that_kills_its_process_is_retried(stage: Stage) -> None:
@@ -57,11 +66,40 @@ async def test_run_that_swallows_its_cancel_is_cancelled_and_its_neighbours_stay
     await _neighbours_end_well(stage, executions=1)
 
 
-async def _among_neighbours(stage: Stage, task: str) -> str:
-    """Start a run of *task* in a process that executes others, too; return its id."""
+async def test_run_in_a_process_of_its_own_crashes_or_times_out_alone(stage: Stage) -> None:
+    exiting = await _among_neighbours(stage, "exiting_alone")
+    looping = (await stage.client.tasks.trigger("looping_alone")).id
+    await _ends(stage, "exiting_alone", "CRASHED", 2, "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE")
+    await _ends(stage, "looping_alone", "TIMED_OUT", 1, "MAX_DURATION_EXCEEDED")
+    await _neighbours_end_well(stage, executions=1, others=2)
+    assert (_executions(stage, exiting), _executions(stage, looping)) == ({1: 1, 2: 1}, {1: 1})
+
+
+async def test_run_cannot_stop_the_loop(stage: Stage) -> None:
+    await _among_neighbours(stage, "stopping_the_loop")
+    await _ends(stage, "stopping_the_loop", "COMPLETED", 1, None)
+    await _neighbours_end_well(stage, executions=1)
+
+
+@pytest.mark.parametrize("task", ["raising", "raising_in_a_thread", "raising_in_a_task"])
+async def test_run_may_raise_whatever_it_likes(stage: Stage, task: str) -> None:
+    await _with_neighbours(stage)
+    for what in RAISED:
+        await stage.client.tasks.trigger(task, what)
+    await until(lambda: len(_history(stage, task)) == len(RAISED), stage.describe)
+    assert {(status, attempt) for status, attempt, _ in _history(stage, task)} == {("FAILED", 1)}
+    await _neighbours_end_well(stage, executions=1, others=len(RAISED))
+
+
+async def _with_neighbours(stage: Stage) -> None:
     await stage.start_worker("unruly.py", runners=1)
     await stage.client.tasks.batch_trigger("neighbour", range(NEIGHBOURS))
     await until(lambda: len(stage.ledger.of("begin")) == NEIGHBOURS, "the neighbours")
+
+
+async def _among_neighbours(stage: Stage, task: str) -> str:
+    """Start a run of *task* in a process that executes others, too; return its id."""
+    await _with_neighbours(stage)
     handle = await stage.client.tasks.trigger(task)
     await until(lambda: bool(stage.ledger.of("begin", handle.id)), f"the begin of {task}")
     return handle.id
@@ -79,10 +117,10 @@ def _history(stage: Stage, task: str) -> list[tuple[object, ...]]:
     )
 
 
-async def _neighbours_end_well(stage: Stage, *, executions: int | None = None) -> None:
+async def _neighbours_end_well(stage: Stage, *, executions: int | None = None, others: int = 1) -> None:
     """They had no part in it: no attempt was used up, each result counts once; `executions`: nor were they begun anew."""
     stage.open_gate()
-    await stage.all_over(NEIGHBOURS + 1)
+    await stage.all_over(NEIGHBOURS + others)
     rows = stage.query("select output::integer, status::text, attempt from detent.history where task_id = 'neighbour'")
     assert sorted(rows) == [(n, "COMPLETED", 1) for n in range(NEIGHBOURS)]
     if executions is not None:

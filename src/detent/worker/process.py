@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -76,13 +76,23 @@ def main(connect: Connect) -> NoReturn:
     if not _load_tasks(settings, end):
         _leave(1)
     with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:
-        serving = _serve(end, hello, settings, connect, Note(inherited.note), capture)
         try:
-            code = _new_loop().run_until_complete(serving)
-        except BaseException:  # noqa: BLE001 - user code has ended the loop: a process that serves nobody must not stay
+            code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture))
+        except BaseException:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has
             traceback.print_exc()
             os._exit(1)
     _leave(code)
+
+
+def _run(serving: Coroutine[object, object, int]) -> int:
+    loop = _new_loop()
+    task = loop.create_task(serving)
+    task.add_done_callback(lambda _: loop.stop())
+    while not task.done():
+        # Again when the code of a run has stopped the loop, or a callback of it has raised SystemExit: it is not its to end.
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+    return task.result()
 
 
 async def _serve(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
+import sys
+import threading
 import time
+from collections.abc import Callable
 
 from detent import Context, Retry, task
 from tests.acceptance.ledger import note
@@ -93,3 +97,79 @@ async def swallowing_in_overtime(ctx: Context) -> None:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             note("swallowed", ctx)
+
+
+@task(retry=TWICE)
+async def killing_itself(ctx: Context) -> None:
+    note("begin", ctx)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(retry=1)
+async def exiting_behind_its_back(ctx: Context) -> None:
+    """End the process from a thread that detent knows nothing of, while nobody is on the CPU."""
+    note("begin", ctx)
+    threading.Timer(0.2, os._exit, [3]).start()
+    await asyncio.sleep(3600)
+
+
+@task
+async def stopping_the_loop(ctx: Context) -> None:
+    note("begin", ctx)
+    loop = asyncio.get_running_loop()
+    loop.stop()
+    await asyncio.sleep(0.1)
+    loop.call_soon(sys.exit, 3)
+    await asyncio.sleep(0.1)
+
+
+@task(retry=TWICE, isolation="process")
+def exiting_alone(ctx: Context) -> None:
+    note("begin", ctx)
+    os._exit(3)
+
+
+@task(retry=TWICE, isolation="process", max_duration=2)
+def looping_alone(ctx: Context) -> None:
+    note("begin", ctx)
+    while True:
+        pass
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "StopIteration": StopIteration,
+    "StopAsyncIteration": StopAsyncIteration,
+    "BaseException": BaseException,
+    "ExceptionGroup": lambda: ExceptionGroup("several", [ValueError(1), SystemError(2)]),
+    "WordlessError": WordlessError,
+    "RecursionError": RecursionError,
+    "MemoryError": MemoryError,
+    "ValueError": lambda: ValueError("a\0b\ud800" * 1_000_000),
+}
+
+
+@task(retry=1)
+async def raising(what: str) -> None:
+    raise RAISED[what]()
+
+
+@task(retry=1)
+def raising_in_a_thread(what: str) -> None:
+    raise RAISED[what]()
+
+
+@task(retry=1)
+async def raising_in_a_task(what: str) -> None:
+    async def inner() -> None:
+        raise RAISED[what]()
+
+    await asyncio.create_task(inner())

@@ -20,7 +20,11 @@ delete from detent.endings using json_to_recordset(%(holders)s) as h (id uuid, f
 where endings.run_id = h.id and endings.fence = h.fence
 
 -- name: hand_back
-with held as materialized (
+-- What was cancelled meanwhile is not executed either: its slot is free.
+with ended as (
+  delete from detent.endings using json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
+  where endings.run_id = h.id and endings.fence = h.fence
+), held as materialized (
   select runs.id from detent.runs join json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
     on runs.id = h.id and runs.fence = h.fence
   order by runs.id for update of runs
