@@ -13,6 +13,12 @@ def nested(levels: int) -> object:
     return value
 
 
+def itself() -> object:
+    loop: list[object] = []
+    loop.append(loop)
+    return loop
+
+
 BAD_JSON: dict[str, Callable[[], object]] = {
     "object": object,
     "bytes that are no text": lambda: b"\xff",
@@ -23,13 +29,7 @@ BAD_JSON: dict[str, Callable[[], object]] = {
     "lone surrogate": lambda: "a\ud800b",
     "lone surrogate in a key": lambda: {"\udfff": 1},
     "10,000 levels": lambda: nested(10_000),
-    "itself": lambda: _itself(),
+    "itself": itself,
     "20 MB": lambda: "x" * (20 * 1024 * 1024),
     "20 MB of more than ASCII": lambda: "é" * (10 * 1024 * 1024),
 }
-
-
-def _itself() -> object:
-    loop: list[object] = []
-    loop.append(loop)
-    return loop

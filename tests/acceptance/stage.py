@@ -217,7 +217,8 @@ class Stage:
             "left join detent.waitpoints on waitpoints.id = waits.waitpoint_id "
             "left join detent.batches on batches.id = waits.waitpoint_id where runs.status = 'WAITING' limit 10"
         )
-        return "\n".join(["", "waits:", *map(str, waits), "live:", *map(str, live), "ended:", *map(str, ended), "sessions:", *map(str, sessions)])
+        parts = {"waits": waits, "live": live, "ended": ended, "sessions": sessions}
+        return "".join(f"\n{title}:\n" + "\n".join(map(str, rows)) for title, rows in parts.items())
 
     async def check_nothing_left(self) -> None:
         """Of runs that have ended only their history and logs may remain; of workers only the living."""

@@ -62,8 +62,12 @@ async def test_code_that_does_not_load_changes_nothing(stage: Stage, tmp_path: P
     assert await _which(stage) == "b"
 
 
+def _write(file: Path, edition: str) -> None:
+    file.write_text(CODE.format(edition=edition))
+
+
 async def _serving(stage: Stage, file: Path) -> WorkerProcess:
-    file.write_text(CODE.format(edition="a"))
+    _write(file, "a")
     dev = stage.spawn(["dev", str(file)])
     await until(lambda: len(stage.sessions()) == 2 or not dev.is_alive, "the runners")
     assert dev.is_alive, dev.text()
@@ -73,7 +77,7 @@ async def _serving(stage: Stage, file: Path) -> WorkerProcess:
 async def _save(stage: Stage, dev: WorkerProcess, file: Path, edition: str) -> None:
     reloads = dev.text().count("reloaded:")
     old = stage.sessions()
-    file.write_text(CODE.format(edition=edition))
+    _write(file, edition)
     await until(lambda: dev.text().count("reloaded:") > reloads, "the reload")
     await until(lambda: not stage.sessions() & old, "the end of the old runners")
 

@@ -18,12 +18,16 @@ def is_open() -> bool:
     return (folder / ALL).exists() or (folder / f"gate-{os.getpid()}").exists()
 
 
+async def opened() -> None:
+    while not is_open():  # noqa: ASYNC110 - the gate is a file, so that a test opens it for any process
+        await asyncio.sleep(0.02)
+
+
 @task(retry=Retry(max_attempts=2, min_timeout="50ms"))
 async def gated(n: int, ctx: Context) -> int:
     """Return its process id, so that the test knows whose result counted."""
     note("begin", ctx)
-    while not is_open():
-        await asyncio.sleep(0.02)
+    await opened()
     note("end", ctx)
     return os.getpid()
 
@@ -32,8 +36,7 @@ async def gated(n: int, ctx: Context) -> int:
 async def gated_parent(n: int, ctx: Context) -> int:
     """Behind the gate, see whether the run is still this process's."""
     note("begin", ctx)
-    while not is_open():
-        await asyncio.sleep(0.02)
+    await opened()
     try:
         await child.trigger(n)
     except BaseException as error:
@@ -61,6 +64,6 @@ async def waiting(n: int, ctx: Context) -> int:
 async def blocking(seconds: float, ctx: Context) -> int:
     """Stop the event loop, as no task should."""
     note("begin", ctx)
-    time.sleep(seconds)
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
     note("end", ctx)
     return os.getpid()

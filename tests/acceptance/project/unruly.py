@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from detent import Context, Retry, task
 from tests.acceptance.ledger import note
-from tests.acceptance.project.gated import is_open
+from tests.acceptance.project.gated import opened
 
 TWICE = Retry(max_attempts=2, min_timeout="50ms", max_timeout="50ms")
 
@@ -21,8 +21,7 @@ TWICE = Retry(max_attempts=2, min_timeout="50ms", max_timeout="50ms")
 @task
 async def neighbour(n: int, ctx: Context) -> int:
     note("begin", ctx)
-    while not is_open():
-        await asyncio.sleep(0.02)
+    await opened()
     note("end", ctx)
     return n
 
@@ -141,6 +140,11 @@ class WordlessError(Exception):
         raise ValueError("no words")
 
 
+def _raise(what: str) -> None:
+    raised = RAISED[what]()
+    raise raised
+
+
 RAISED: dict[str, Callable[[], BaseException]] = {
     "SystemExit": lambda: SystemExit(3),
     "KeyboardInterrupt": KeyboardInterrupt,
@@ -159,17 +163,17 @@ RAISED: dict[str, Callable[[], BaseException]] = {
 
 @task(retry=1)
 async def raising(what: str) -> None:
-    raise RAISED[what]()
+    _raise(what)
 
 
 @task(retry=1)
 def raising_in_a_thread(what: str) -> None:
-    raise RAISED[what]()
+    _raise(what)
 
 
 @task(retry=1)
 async def raising_in_a_task(what: str) -> None:
     async def inner() -> None:
-        raise RAISED[what]()
+        _raise(what)
 
     await asyncio.create_task(inner())
