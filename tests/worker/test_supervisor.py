@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -227,3 +228,35 @@ async def test_a_second_interruption_hands_back_at_once(start_house: StartHouse,
     await backend.close()
     assert record is not None
     assert (record.status, record.attempt) == (RunStatus.QUEUED, 1)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_drain_that_comes_while_runners_are_started_reaches_them_all(dsn: str, turns: int) -> None:
+    """At every turn of the loop between the first runner's process and the last one's channel."""
+    backend = connect(dsn)
+    settings = WorkerSettings(database_url=dsn, runners=2, sources=(TASKS,), folder=str(ROOT))
+    supervisor = Supervisor(settings, backend, COMMAND)
+    serving = asyncio.create_task(supervisor.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    supervisor.drain()
+    async with asyncio.timeout(PATIENCE):
+        await serving
+    await backend.close()
+
+
+async def test_a_runner_that_cannot_be_started_is_tried_again(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start_house() as house:
+        (pid,) = house.pids()
+        start, failures = subprocess.Popen, [BlockingIOError(11, "no more processes")]
+        monkeypatch.setattr(subprocess, "Popen", lambda *given, **named: _failing(failures) or start(*given, **named))
+        os.kill(pid, signal.SIGKILL)
+        await house.heard(EventKind.UP, count=2)
+    assert not failures
+
+
+def _failing(failures: list[BlockingIOError]) -> None:
+    if failures:
+        raise failures.pop()

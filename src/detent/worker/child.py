@@ -71,7 +71,9 @@ class Child:
         self.in_flight: set[int] = set()
         self.reported = asyncio.Event()
         self.started_at = time.monotonic()
-        self._is_closed = False
+        self._resources = contextlib.ExitStack()
+        self._channel: Channel | None = None
+        self._early: list[Message] = []
         self._closed = asyncio.Event()
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -81,6 +83,7 @@ class Child:
         self._spawn(command, far_end)
         threading.Thread(target=self._wait, args=(loop,), name="detent-child", daemon=True).start()
         self._channel = await Channel.open(end, receive, self._closed.set)
+        self._resources.callback(self._channel.close)
         self.send(
             Hello(
                 settings=self.settings.to_json(),
@@ -89,10 +92,14 @@ class Child:
                 is_spare=self.is_spare,
             )
         )
+        for message in self._early:
+            self.send(message)
 
     def _spawn(self, command: Sequence[str], far_end: socket.socket) -> None:
         self.note, note_fd = Note.create()
-        far_life, self._life = os.pipe()
+        self._resources.callback(self.note.close)
+        far_life, life = os.pipe()
+        self._resources.callback(os.close, life)
         inherited = Inherited(control=far_end.fileno(), life=far_life, note=note_fd, parent=os.getpid())
         try:
             self._process = subprocess.Popen(
@@ -122,7 +129,10 @@ class Child:
         return self.is_up and self.is_alive and not self.is_leaving
 
     def send(self, message: Message) -> None:
-        self._channel.send(message)
+        if self._channel is None:
+            self._early.append(message)
+        else:
+            self._channel.send(message)
 
     def kill(self) -> None:
         self.is_killed = True
@@ -146,11 +156,7 @@ class Child:
 
     def close(self) -> None:
         """Free what the supervisor keeps of it. A second time does nothing."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._channel.close()
-            os.close(self._life)
-            self.note.close()
+        self._resources.close()
 
     # ---- what is renewed ----
 

@@ -108,9 +108,12 @@ class Supervisor:
         """Lease no more, let what executes end within the grace period, hand back the rest, then return from `run`."""
         self._is_ending = True
         for child in self._children:
-            child.is_leaving = True
-            child.send(Drain(grace=self._settings.grace))
+            self._drain(child, self._settings.grace)
         self._check_over()
+
+    def _drain(self, child: Child, grace: float) -> None:
+        child.is_leaving = True
+        child.send(Drain(grace=grace))
 
     def stop_now(self) -> None:
         """Kill the runners and hand everything back at once."""
@@ -146,8 +149,7 @@ class Supervisor:
             self._generation = self._newest
             for child in self._children:
                 if child.generation < self._generation:
-                    child.is_leaving = True
-                    child.send(Drain(grace=self._settings.reload_grace))
+                    self._drain(child, self._settings.reload_grace)
             self._tell(WorkerEvent(kind=EventKind.RELOADED))
             return True
 
@@ -189,8 +191,15 @@ class Supervisor:
     async def _add(self, *, is_solo: bool = False, is_spare: bool = False) -> Child:
         child = Child(self._settings, generation=self._newest, is_solo=is_solo, is_spare=is_spare)
         self._children.append(child)
-        await child.start(self._command, lambda message: self._receive(child, message))
+        try:
+            await child.start(self._command, lambda message: self._receive(child, message))
+        except OSError:
+            self._children.remove(child)
+            child.close()
+            raise
         self._spawn(self._accompany(child))
+        if self._is_ending:
+            self._drain(child, self._settings.grace)
         return child
 
     async def _accompany(self, child: Child) -> None:
@@ -234,10 +243,24 @@ class Supervisor:
             waits = pauses(0.2, 5.0)
             await asyncio.sleep([next(waits) for _ in range(min(self._failed_starts, 8))][-1])
         if not self._is_ending and child.generation == self._generation:
+            await self._add_or_try_again(child)
+
+    async def _add_or_try_again(self, instead_of: Child) -> None:
+        try:
             await self._add()
+        except OSError as error:
+            log.error("a runner cannot be started, trying again: %s", error)
+            instead_of.is_up = False
+            self._spawn(self._replace(instead_of))
 
     async def _staff_solos(self) -> None:
         """Start processes for runs that must be alone, and keep one ready when there are tasks that always must."""
+        try:
+            await self._add_solos()
+        except OSError as error:
+            log.error("a process for a run that must be alone cannot be started; trying again: %s", error)
+
+    async def _add_solos(self) -> None:
         if self._is_ending:
             return
         solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
