@@ -14,6 +14,8 @@ from detent.cli import printing
 from detent.worker.telling import EventKind, WorkerEvent
 
 WORDS = {
+    EventKind.STARTED: "executing",
+    EventKind.RESUMED: "executing",
     EventKind.SUCCEEDED: "completed",
     EventKind.RETRIED: "retrying",
     EventKind.TIMED_OUT: "timed out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -14,7 +14,7 @@ _GATHER_MS, _STEP_MS = 200, 20
 """An editor may save a file in several steps."""
 
 
-async def saves(roots: Iterable[Path]) -> AsyncIterator[set[Path]]:
+async def saves(roots: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
     """Yield the Python files below some folders that were saved, made or removed, a few at a time.
 
     Each folder is watched by itself: what a whole tree holds besides (a database, environments) is large and never rests.

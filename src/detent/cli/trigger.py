@@ -44,13 +44,13 @@ def trigger(
 
 def read_json(option: str, text: str | None) -> JsonValue:
     """Return the value of an option that is JSON. Raises `UsageError`."""
-    from detent.errors import PayloadError
+    from detent.errors import SerializationError
     from detent.protocol import codec
 
     try:
         return None if text is None else codec.decode(text, what=option)
-    except PayloadError as error:
-        raise failure.UsageError(f'{option} is no JSON: {error}; quote it as \'{{"name": "Ada"}}\'') from error
+    except SerializationError as error:
+        raise failure.UsageError(f'{option}: {error.why}; quote it as in {option} \'{{"name": "Ada"}}\'') from error
 
 
 async def _trigger(
