@@ -313,6 +313,8 @@ class Runner:
         self._launcher.forget(attempt)
         if attempt.is_dropped:
             self._leaving.discard(attempt)
+            # It may have been lost because it was cancelled: then its slot is taken until this is said.
+            self._endings.put(attempt.holder)
         elif attempt.is_fenced:
             self._say_ended(attempt)
         elif attempt.stop_reason is None:
