@@ -27,9 +27,11 @@ create table detent.versions (
   environment_id integer not null references detent.environments,
   name text not null,
   fingerprint text not null,
+  is_named boolean not null default false,         -- the name was given, not made
   created_at timestamptz not null default clock_timestamp(),
   unique (environment_id, name)
 );
+create unique index versions_once on detent.versions (environment_id, fingerprint) where not is_named;
 create index versions_by_fingerprint on detent.versions (environment_id, fingerprint);
 
 create table detent.version_tasks (

@@ -1,8 +1,10 @@
 -- What may happen to a run, and the functions that make it happen.
 -- Reason: operations that need a second snapshot or a loop inside one round trip. Lock: none. Pre: before the code that needs it.
 --
--- Lock order, everywhere: session, batch, runs by id, waitpoints by id, waits, runs that wake by id. Rows of the ready queue
--- stand outside of it: a lease locks them before its runs, so everybody else passes over the locked ones.
+-- Lock order, everywhere: session, runs by falling id (a child before its parent, whom its end wakes), batches and waitpoints
+-- by id, waits, runs that wake. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody
+-- else passes over the locked ones. A lock that may have to wait stands in a statement of its own, or in one that joins
+-- nothing that changes: a statement that waited goes on with the rows it saw before.
 -- Every function takes and returns sets; `fence` guards each row, and what did not apply is simply not returned.
 
 -- Derived from TRANSITIONS in detent/protocol/status.py; a test compares the two.
@@ -195,20 +197,27 @@ end $$;
 create function detent.wake_waiters(completed uuid[])
 returns table (run_id uuid, session_id uuid) language plpgsql as $$
 #variable_conflict use_column
+declare
+  waiters uuid[]; counts integer[];
 begin
-  return query
   with edge as (
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
   ), waiter as (
     select edge.run_id, count(*)::integer as n from edge group by edge.run_id
-  ), locked as materialized (
-    select runs.id from detent.runs where runs.id in (select waiter.run_id from waiter) order by runs.id for update
-  ), woken as (
+  )
+  select array_agg(waiter.run_id), array_agg(n) into waiters, counts from waiter;
+  if waiters is null then
+    return;
+  end if;
+  perform from detent.runs where id = any(waiters) order by id desc for update;
+
+  return query
+  with woken as (
     update detent.runs
     set pending_waits = pending_waits - n,
         status = case when pending_waits <= n then 'QUEUED'::detent.run_status else status end
-    from locked join waiter on waiter.run_id = locked.id
-    where runs.id = locked.id and runs.status = 'WAITING'
+    from unnest(waiters, counts) as waiter (id, n)
+    where runs.id = waiter.id and runs.status = 'WAITING'
     returning runs.*
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
@@ -233,7 +242,7 @@ declare
   edges json;
 begin
   perform from detent.runs
-  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with entry as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
@@ -298,10 +307,11 @@ create function detent.make_run_waitpoints(edges json) returns void language plp
 declare
   targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
 begin
-  with locked as materialized (
-    select id from detent.runs where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id for update
-  )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
+  perform from detent.runs
+  where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id desc for update;
+  if found then
+    update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
+  end if;
 
   with wanted as (
     select e.waitpoint as id, count(distinct e.run) > 1 as is_shared
@@ -330,7 +340,7 @@ declare
   moment timestamptz := detent.now();
 begin
   perform from detent.runs
-  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with recorded as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
@@ -442,10 +452,8 @@ begin
   on conflict do nothing;
 
   targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
-  with locked as materialized (
-    select id from detent.runs where id = any(targets) order by id for update
-  )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
+  perform from detent.runs where id = any(targets) order by id desc for update;
+  update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
   -- In a new snapshot: those that are over by now.
   perform detent.count_items(array(
     select history.id from detent.history
@@ -549,6 +557,7 @@ begin
       select *, row_number() over (partition by isolation order by position, run_id) as place from head
     ) as ranked
     where place <= (slots ->> isolation)::integer
+    order by run_id desc
   ), taken as (
     delete from detent.ready where ctid = any(array(select chosen.row from chosen))
   ), leased as (
@@ -606,7 +615,7 @@ begin
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
       retry_in double precision, retry_at timestamptz, lingers boolean)
-    order by o.id
+    order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
     where runs.id = outcome.id
@@ -710,21 +719,30 @@ begin
   delete from detent.waits where run_id = any(ended);
 end $$;
 
--- Cancels runs with all their live descendants, level by level: a child triggered meanwhile holds a lock on its parent.
+-- Cancels runs with all their live descendants. The family is looked for and then locked, and looked for again: a child
+-- triggered meanwhile holds a lock on its parent.
 create function detent.cancel_runs(environment integer, ids uuid[], error text)
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 declare
-  level uuid[] := ids;
+  family uuid[] := '{}';
+  more uuid[] := array(
+    with recursive tree as (
+      select id from detent.runs where id = any(ids) and environment_id = environment
+      union
+      select child.id from tree join detent.runs as child on child.parent_id = tree.id
+    )
+    select id from tree);
 begin
-  while level <> '{}' loop
-    level := array(
-      select id from detent.runs where id = any(level) and environment_id = environment order by id for update);
-    exit when level = '{}';
-    return query select * from detent.settle_runs((
-      select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
-      from unnest(level) as id));
-    level := array(select id from detent.runs where parent_id = any(level));
+  while more <> '{}' loop
+    more := array(select id from detent.runs where id = any(more) order by id desc for update);
+    family := family || more;
+    more := array(
+      select id from detent.runs where parent_id = any(more) and id not in (select unnest(family)));
   end loop;
+  return query select * from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
+    from unnest(family) as id))
+  where family <> '{}';
 end $$;
 
 -- ---- sessions -------------------------------------------------------------------------------------------------------
@@ -735,8 +753,8 @@ create function detent.give_back(ids uuid[], suspects uuid[], loss integer, is_l
 returns table (run_id uuid) language plpgsql as $$
 #variable_conflict use_column
 begin
-  update detent.ready set resident_session = null, resident_until = null, is_solo = is_solo or run_id = any(suspects)
-  where ctid = any(array(
+  -- Not changed in place: a lease that follows a changed row would take the run and leave the row.
+  delete from detent.ready where ctid = any(array(
     select ready.ctid
     from detent.runs
     join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
@@ -786,8 +804,9 @@ begin
   if not found then
     return;
   end if;
+  held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
+  -- After the lock: a cancel that held it has left an ending.
   delete from detent.endings where endings.session_id = session;
-  held := array(select id from detent.runs where runs.session_id = session order by id for update);
   crashed := array(
     select runs.id
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
@@ -827,7 +846,7 @@ begin
     select id from detent.runs
     where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
-    order by id for update);
+    order by id desc for update);
   if unheld <> '{}' then
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
   end if;

@@ -29,10 +29,8 @@ begin
   on conflict do nothing;
 
   targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
-  with locked as materialized (
-    select id from detent.runs where id = any(targets) order by id for update
-  )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
+  perform from detent.runs where id = any(targets) order by id desc for update;
+  update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
   -- In a new snapshot: those that are over by now.
   perform detent.count_items(array(
     select history.id from detent.history
@@ -47,17 +45,25 @@ CREATE FUNCTION detent.cancel_runs(environment integer, ids uuid[], error text) 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  level uuid[] := ids;
+  family uuid[] := '{}';
+  more uuid[] := array(
+    with recursive tree as (
+      select id from detent.runs where id = any(ids) and environment_id = environment
+      union
+      select child.id from tree join detent.runs as child on child.parent_id = tree.id
+    )
+    select id from tree);
 begin
-  while level <> '{}' loop
-    level := array(
-      select id from detent.runs where id = any(level) and environment_id = environment order by id for update);
-    exit when level = '{}';
-    return query select * from detent.settle_runs((
-      select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
-      from unnest(level) as id));
-    level := array(select id from detent.runs where parent_id = any(level));
+  while more <> '{}' loop
+    more := array(select id from detent.runs where id = any(more) order by id desc for update);
+    family := family || more;
+    more := array(
+      select id from detent.runs where parent_id = any(more) and id not in (select unnest(family)));
   end loop;
+  return query select * from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
+    from unnest(family) as id))
+  where family <> '{}';
 end $$;
 
 CREATE FUNCTION detent.claim_keys(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
@@ -156,8 +162,9 @@ begin
   if not found then
     return;
   end if;
+  held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
+  -- After the lock: a cancel that held it has left an ending.
   delete from detent.endings where endings.session_id = session;
-  held := array(select id from detent.runs where runs.session_id = session order by id for update);
   crashed := array(
     select runs.id
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
@@ -218,8 +225,8 @@ CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_l
     AS $$
 #variable_conflict use_column
 begin
-  update detent.ready set resident_session = null, resident_until = null, is_solo = is_solo or run_id = any(suspects)
-  where ctid = any(array(
+  -- Not changed in place: a lease that follows a changed row would take the run and leave the row.
+  delete from detent.ready where ctid = any(array(
     select ready.ctid
     from detent.runs
     join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
@@ -386,6 +393,7 @@ begin
       select *, row_number() over (partition by isolation order by position, run_id) as place from head
     ) as ranked
     where place <= (slots ->> isolation)::integer
+    order by run_id desc
   ), taken as (
     delete from detent.ready where ctid = any(array(select chosen.row from chosen))
   ), leased as (
@@ -464,10 +472,11 @@ CREATE FUNCTION detent.make_run_waitpoints(edges json) RETURNS void
 declare
   targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
 begin
-  with locked as materialized (
-    select id from detent.runs where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id for update
-  )
-  update detent.runs set is_awaited = true from locked where runs.id = locked.id and not is_awaited;
+  perform from detent.runs
+  where id = any(targets) and (not is_awaited or xmin <> pg_current_xact_id()::xid) order by id desc for update;
+  if found then
+    update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
+  end if;
 
   with wanted as (
     select e.waitpoint as id, count(distinct e.run) > 1 as is_shared
@@ -540,7 +549,7 @@ begin
     select id from detent.runs
     where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
-    order by id for update);
+    order by id desc for update);
   if unheld <> '{}' then
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
   end if;
@@ -580,7 +589,7 @@ begin
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
       retry_in double precision, retry_at timestamptz, lingers boolean)
-    order by o.id
+    order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
     where runs.id = outcome.id
@@ -804,7 +813,7 @@ declare
   edges json;
 begin
   perform from detent.runs
-  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with entry as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
@@ -875,7 +884,7 @@ declare
   moment timestamptz := detent.now();
 begin
   perform from detent.runs
-  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id for update;
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with recorded as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
@@ -918,20 +927,27 @@ CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid,
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
+declare
+  waiters uuid[]; counts integer[];
 begin
-  return query
   with edge as (
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
   ), waiter as (
     select edge.run_id, count(*)::integer as n from edge group by edge.run_id
-  ), locked as materialized (
-    select runs.id from detent.runs where runs.id in (select waiter.run_id from waiter) order by runs.id for update
-  ), woken as (
+  )
+  select array_agg(waiter.run_id), array_agg(n) into waiters, counts from waiter;
+  if waiters is null then
+    return;
+  end if;
+  perform from detent.runs where id = any(waiters) order by id desc for update;
+
+  return query
+  with woken as (
     update detent.runs
     set pending_waits = pending_waits - n,
         status = case when pending_waits <= n then 'QUEUED'::detent.run_status else status end
-    from locked join waiter on waiter.run_id = locked.id
-    where runs.id = locked.id and runs.status = 'WAITING'
+    from unnest(waiters, counts) as waiter (id, n)
+    where runs.id = waiter.id and runs.status = 'WAITING'
     returning runs.*
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
@@ -1320,6 +1336,7 @@ CREATE TABLE detent.versions (
     environment_id integer NOT NULL,
     name text NOT NULL,
     fingerprint text NOT NULL,
+    is_named boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
@@ -1461,6 +1478,8 @@ CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE
 CREATE INDEX version_tasks_by_task ON detent.version_tasks USING btree (environment_id, task_id, version_id DESC);
 
 CREATE INDEX versions_by_fingerprint ON detent.versions USING btree (environment_id, fingerprint);
+
+CREATE UNIQUE INDEX versions_once ON detent.versions USING btree (environment_id, fingerprint) WHERE (NOT is_named);
 
 CREATE INDEX waitpoints_due ON detent.waitpoints USING btree (due_at) WHERE ((completed_at IS NULL) AND (due_at IS NOT NULL));
 

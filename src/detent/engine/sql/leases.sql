@@ -27,7 +27,7 @@ with ended as (
 ), held as materialized (
   select runs.id from detent.runs join json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
     on runs.id = h.id and runs.fence = h.fence
-  order by runs.id for update of runs
+  order by runs.id desc for update of runs
 )
 select given.run_id from detent.give_back(array(select id from held), '{}', 0, false) as given
 
