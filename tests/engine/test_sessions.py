@@ -216,13 +216,13 @@ async def test_a_suspect_without_attempts_left_ends_crashed(stage: Stage, error:
     assert run.error.name == (error.name if error else ErrorCode.WORKER_LOST)
 
 
-async def test_the_attempt_after_a_crash_is_no_suspect(stage: Stage, worker: Worker) -> None:
+async def test_the_attempt_after_a_crash_starts_alone_too(stage: Stage, worker: Worker) -> None:
     solo, held = await alone(stage, worker)
     await solo.end(suspects=(held.run_id,), error=BOOM)
     await stage.query("update detent.runs set due_at = clock_timestamp()")
     await stage.tick()
     lease = await (await stage.session(worker.version)).lease_one()
-    assert (lease.isolation, lease.attempt) == (Isolation.ASYNC, 2)
+    assert (lease.isolation, lease.attempt) == (Isolation.PROCESS, 2)
 
 
 async def test_a_run_alone_whose_session_ends_for_another_reason_is_handed_back(stage: Stage, worker: Worker) -> None:
