@@ -70,15 +70,20 @@ class Reader:
         self._ids = Ids()
         self._shown_names: dict[str, str] = {}
         """Names of databases, as they are and as the page has them."""
+        self._unsaved: list[Block] = []
         self._servers: list[tuple[subprocess.Popen[bytes], Path]] = []
         self._snippets: subprocess.Popen[str] | None = None
 
     # ---- what a page holds ----
 
     def read(self, block: Block) -> None:
-        if block.file is not None:
+        if block.file is not None and self._environment.get(URL) is None and not (self.folder / "tasks").exists():
+            self._unsaved.append(block)  # shown before there is a project: "save it", says the page later
+        elif block.file is not None:
             self._save(block.file, block.text)
         elif block.language == "python":
+            self.save_all(self._unsaved)
+            self._unsaved.clear()
             self._execute(block)
         elif block.language == "console":
             for command, shown in block.commands():
@@ -235,7 +240,7 @@ class Reader:
                 server.send_signal(signal.SIGTERM)
         for server, log in self._servers:
             try:
-                server.wait(5)
+                server.wait(DEADLINE)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()

@@ -20,9 +20,9 @@ _LINK = re.compile(r"\]\(([^)#]*)(#[\w-]+)?\)")
 @pytest.mark.parametrize("page", [page for page in pages.pages() if pages.blocks(page)])
 def test_page_does_what_it_says(page: str, project: Path, server: Server, template: str) -> None:
     blocks = pages.blocks(page)
-    with ExitStack() as stack:
-        dsn = None if reader.makes_project(blocks) else stack.enter_context(server.new_database(template))
-        reading = Reader(project, dsn, lambda: stack.enter_context(server.new_database()))
+    with ExitStack() as databases, ExitStack() as stack:
+        dsn = None if reader.makes_project(blocks) else databases.enter_context(server.new_database(template))
+        reading = Reader(project, dsn, lambda: databases.enter_context(server.new_database()))
         stack.callback(reading.close)
         if dsn is not None and reader.needs_worker(blocks):
             reading.save_all(blocks)
