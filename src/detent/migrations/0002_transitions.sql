@@ -163,33 +163,39 @@ end $$;
 -- locked by the caller. A wait that is over already makes no edge. A run that was woken since its last wait, and that nobody
 -- has leased, goes on waiting; whoever is about to lease it has its row of the queue locked, and finds it suspended.
 create function detent.suspend_runs(edges json) returns void language plpgsql as $$
+declare
+  suspended uuid[];
 begin
   perform from detent.waitpoints
   where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
   order by id for share;
 
-  insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
-  select e.run, e.operation, waitpoints.id, waitpoints.environment_id
-  from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
-  join detent.waitpoints on waitpoints.id = e.waitpoint
-  where waitpoints.completed_at is null
-  on conflict do nothing;
+  with edge as (
+    insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+    select e.run, e.operation, waitpoints.id, waitpoints.environment_id
+    from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
+    join detent.waitpoints on waitpoints.id = e.waitpoint
+    where waitpoints.completed_at is null
+    on conflict do nothing
+    returning run_id
+  )
+  select array_agg(distinct run_id) into suspended from edge;
+  if suspended is null then
+    return;
+  end if;
 
-  with pending as materialized (
-    select waits.run_id, count(*) as n from detent.waits
-    where not waits.is_done and waits.run_id in (select e.run from json_to_recordset(edges) as e (run uuid))
-    group by waits.run_id
-  ), unqueued as (
+  with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
-      from pending join detent.runs on runs.id = pending.run_id and runs.status = 'QUEUED'
+      from detent.runs
       join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
+      where runs.id = any(suspended) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
   update detent.runs
-  set status = 'WAITING', pending_waits = pending.n, waits = waits + 1, losses_in_row = 0
-  from pending
-  where runs.id = pending.run_id;
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0,
+      pending_waits = (select count(*) from detent.waits where waits.run_id = runs.id and not is_done)
+  where id = any(suspended);
 end $$;
 
 -- Called in a new snapshot after waitpoints were completed: the runs that now wait for nothing more are ready, at their
@@ -706,16 +712,25 @@ end $$;
 
 -- What only the run itself could read: its journal, the waitpoints it made, the results of its batches.
 create function detent.forget_journals(ended uuid[]) returns void language plpgsql as $$
+declare
+  own_batches uuid[];
+  own_waitpoints uuid[];
 begin
   with entry as (
     delete from detent.journal where run_id = any(ended) returning ref, kind
-  ), item as (
-    delete from detent.batch_items where batch_id in (select ref from entry where kind = 'batch_wait')
-  ), batch as (
-    delete from detent.batches where id in (select ref from entry where kind = 'batch_wait')
   )
-  delete from detent.waitpoints
-  where id in (select ref from entry where kind in ('time', 'child', 'batch_wait')) and not is_shared;
+  select array_agg(ref) filter (where kind = 'batch_wait'),
+    array_agg(ref) filter (where kind in ('time', 'child', 'batch_wait'))
+  into own_batches, own_waitpoints
+  from entry;
+  if own_batches is not null then
+    -- The batches first: whoever just counts an item of one has its row locked, and the item is only seen after that.
+    delete from detent.batches where id = any(own_batches);
+    delete from detent.batch_items where batch_id = any(own_batches);
+  end if;
+  if own_waitpoints is not null then
+    delete from detent.waitpoints where id = any(own_waitpoints) and not is_shared;
+  end if;
   delete from detent.waits where run_id = any(ended);
 end $$;
 

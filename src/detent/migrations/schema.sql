@@ -203,16 +203,25 @@ end $$;
 CREATE FUNCTION detent.forget_journals(ended uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+  own_batches uuid[];
+  own_waitpoints uuid[];
 begin
   with entry as (
     delete from detent.journal where run_id = any(ended) returning ref, kind
-  ), item as (
-    delete from detent.batch_items where batch_id in (select ref from entry where kind = 'batch_wait')
-  ), batch as (
-    delete from detent.batches where id in (select ref from entry where kind = 'batch_wait')
   )
-  delete from detent.waitpoints
-  where id in (select ref from entry where kind in ('time', 'child', 'batch_wait')) and not is_shared;
+  select array_agg(ref) filter (where kind = 'batch_wait'),
+    array_agg(ref) filter (where kind in ('time', 'child', 'batch_wait'))
+  into own_batches, own_waitpoints
+  from entry;
+  if own_batches is not null then
+    -- The batches first: whoever just counts an item of one has its row locked, and the item is only seen after that.
+    delete from detent.batches where id = any(own_batches);
+    delete from detent.batch_items where batch_id = any(own_batches);
+  end if;
+  if own_waitpoints is not null then
+    delete from detent.waitpoints where id = any(own_waitpoints) and not is_shared;
+  end if;
   delete from detent.waits where run_id = any(ended);
 end $$;
 
