@@ -36,11 +36,12 @@ class Load:
         """Random moments of the load, as numbers of attempts begun, up to a part of them."""
         return iter(sorted(self.rng.sample(range(self.executions // 20, int(self.executions * until)), count)))
 
+    def has_reached(self, moment: int) -> bool:
+        return len(self.stage.ledger.of("begin")) >= moment
+
     async def reaches(self, moment: int) -> None:
-        ledger = self.stage.ledger
         await until(
-            lambda: len(ledger.of("begin")) >= moment,
-            lambda: f"{moment} attempts (of {self.executions}): {len(ledger.of('begin'))}{self.stage.describe()}",
+            lambda: self.has_reached(moment), lambda: f"{moment} of {self.executions} attempts: {self.stage.describe()}"
         )
 
     async def is_over(self) -> None:

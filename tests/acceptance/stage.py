@@ -193,7 +193,10 @@ class Stage:
 
     async def none_live(self, deadline: float = DEADLINE) -> None:
         """Return when every run has ended."""
-        await until(lambda: not self.one("select count(*) from detent.runs"), self.describe, deadline)
+        await until(self.is_idle, self.describe, deadline)
+
+    def is_idle(self) -> bool:
+        return not self.one("select count(*) from detent.runs")
 
     def outcomes(self, which: str = "true", what: str = "status::text") -> list[tuple[str, str]]:
         """Something of each ended run, by its public id."""
