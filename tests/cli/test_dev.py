@@ -100,6 +100,18 @@ def test_saved_code_is_taken_without_losing_a_run(tasks: Project, fresh_dsn: str
             assert (run["output"], run["attempt"]) == ("new", 1)
 
 
+def test_saved_config_is_taken_with_the_code(tasks: Project) -> None:
+    with tasks.serving("--json") as dev:
+        dev.event("ready")
+        tasks.write("detent_config.py", "config = 1\n")
+        assert "detent_config.py must set config" in dev.event("error")["detail"]
+        tasks.write("others/other.py", TASKS.replace("2 * n", "5 * n"))
+        config = 'from detent import define_config\nconfig = define_config(dirs=["others"])\n'
+        tasks.write("detent_config.py", config)
+        dev.event("reloaded")
+        assert output(tasks, "double") == 5
+
+
 def test_code_that_does_not_load_leaves_the_old_code_at_work(tasks: Project) -> None:
     with tasks.serving("--json") as dev:
         dev.event("ready")

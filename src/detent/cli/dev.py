@@ -16,6 +16,7 @@ import typer
 from detent.cli import database
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 from detent.cli.project import CONFIG_FILE, FOLDER, Project, find
+from detent.errors import ConfigError
 
 if TYPE_CHECKING:
     from detent.cli.lines import Lines
@@ -78,7 +79,7 @@ class _Dev:
                             group.create_task(readiness.announce())
                             group.create_task(_keep_alive(server, lines))
                             if self.is_reloading:
-                                group.create_task(self._reload_on_save(supervisor, lines))
+                                group.create_task(self._reload_on_save(supervisor, dsn, lines))
 
                     await serving.serve(
                         settings, backend, on_event=readiness.event, on_signal=lines.signal, beside=look_after
@@ -88,6 +89,8 @@ class _Dev:
         from detent.cli import serving
         from detent.sdk import discovery
 
+        # Loaded anew when it was saved.
+        sys.modules.pop(Path(CONFIG_FILE).stem, None)
         config = discovery.load_config(self.project.root)
         settings = serving.settings_of(config, database_url=dsn, environment=self.environment, path=self.tasks)
         return replace(
@@ -129,14 +132,20 @@ class _Dev:
 
         return LiveLines()
 
-    async def _reload_on_save(self, supervisor: Supervisor, lines: Lines) -> None:
+    async def _reload_on_save(self, supervisor: Supervisor, dsn: str, lines: Lines) -> None:
         from detent.cli import saving
 
-        folder = self.project.root if self.tasks is None else self.tasks.resolve()
-        async for changed in saving.saves({self.project.root, folder if folder.is_dir() else folder.parent}):
-            if any(file.name == CONFIG_FILE for file in changed):
-                lines.say("note", f"restart `detent dev` to apply what changed in {CONFIG_FILE}, but for its dirs")
-            await supervisor.reload()
+        async for _ in saving.saves(self._watched()):
+            try:
+                settings = self._settings(dsn)
+            except ConfigError as error:
+                lines.say("error", str(error))
+            else:
+                await supervisor.reload(settings)
+
+    def _watched(self) -> set[Path]:
+        tasks = self.project.root if self.tasks is None else self.tasks.resolve()
+        return {self.project.root, tasks if tasks.is_dir() else tasks.parent}
 
 
 async def _keep_alive(server: EmbeddedServer | None, lines: Lines) -> None:

@@ -37,7 +37,7 @@ STYLES = {
 KIND_STYLES = {"error": "bold red", "warning": "bold yellow", "ready": "bold green"}
 MOST_SHOWN = 8
 """Runs that go on, at once."""
-MOST_A_SECOND = 100
+MOST_A_SECOND = 20
 """Ended runs that are printed; the others are counted."""
 REFRESH_SECONDS = 0.1
 _CHUNK = 65_536
@@ -144,7 +144,7 @@ class LiveLines(PlainLines):
 
     def _bottom(self) -> Group:
         """Return the runs that go on, each with its time; drawn ten times a second, in a thread of its own."""
-        shown = list(self._going_on.values())
+        shown = sorted(self._going_on.copy().values(), key=_is_waiting)
         spinner = cast("Text", self._spinner.render(time.monotonic()))
         rows = [Text.assemble("       ", spinner, " ", _moving(event, since)) for event, since in shown[:MOST_SHOWN]]
         if len(shown) > MOST_SHOWN:
@@ -156,10 +156,14 @@ class LiveLines(PlainLines):
         return Group(*rows)
 
 
+def _is_waiting(going_on: tuple[WorkerEvent, float]) -> bool:
+    return going_on[0].kind is EventKind.WAITING
+
+
 def _moving(event: WorkerEvent, since: float) -> Text:
     passed = event.seconds + time.monotonic() - since
     text = _line(event)
-    return text if event.kind is EventKind.WAITING else Text.assemble(text, f" {printing.seconds(passed):>8}")
+    return text if _is_waiting((event, since)) else Text.assemble(text, f" {printing.seconds(passed):>8}")
 
 
 def _more(count: int, what: str) -> Text:

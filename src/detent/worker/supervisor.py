@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 from detent.errors import ApiConnectionError, ConfigError, DetentError
 from detent.protocol import run_error
@@ -129,14 +128,16 @@ class Supervisor:
         else:
             self.drain()
 
-    async def reload(self, sources: Sequence[str] | None = None) -> bool:
-        """Replace the code without losing a run: new runners first, then the old ones drain. False when it does not load."""
+    async def reload(self, settings: WorkerSettings | None = None) -> bool:
+        """Replace the code without losing a run: new runners first, then the old ones drain. False when it does not load.
+
+        With *settings*, they replace the old ones, too.
+        """
         async with self._reloading:
             if self._is_ending:
                 return False
             before = self._settings
-            if sources is not None:
-                self._settings = replace(before, sources=tuple(sources))
+            self._settings = settings or before
             self._newest += 1
             new = [await self._add() for _ in range(self._settings.runners)]
             while any(child.is_alive and not child.is_up for child in new):
