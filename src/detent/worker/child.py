@@ -80,9 +80,12 @@ class Child:
     async def start(self, command: Sequence[str], receive: Callable[[Message], None]) -> None:
         loop = asyncio.get_running_loop()
         end, far_end = socket.socketpair()
-        self._spawn(command, far_end)
-        threading.Thread(target=self._wait, args=(loop,), name="detent-child", daemon=True).start()
-        self._channel = await Channel.open(end, receive, self._closed.set)
+        with contextlib.ExitStack() as undone:
+            undone.callback(end.close)
+            self._spawn(command, far_end)
+            threading.Thread(target=self._wait, args=(loop,), name="detent-child", daemon=True).start()
+            self._channel = await Channel.open(end, receive, self._closed.set)
+            undone.pop_all()
         self._resources.callback(self._channel.close)
         self.send(
             Hello(
