@@ -126,7 +126,8 @@ class Db:
             # It never answered: more likely a wrong address than a restart.
             patience = min(patience, FIRST_PATIENCE)
         if patience is not None and time.monotonic() - started > patience:
-            message = f"the database is out of reach: {str(error).strip()}"
+            # The first line says why; those after it quote the statement that was interrupted.
+            message = f"the database is out of reach: {str(error).strip().partition(chr(10))[0]}"
             raise ApiConnectionError(message, code="database_unreachable") from error
         await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
 
