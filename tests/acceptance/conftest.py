@@ -1,4 +1,4 @@
-"""Fixtures for acceptance tests: a stage on the shared server, or one whose PostgreSQL may be killed."""
+"""Fixtures for acceptance tests: a stage on a database of its own, or one whose PostgreSQL may be killed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def rng() -> random.Random:
 @pytest.fixture
 async def stage(fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
     async with playing(fresh_dsn, tmp_path) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def quiet_stage(dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    """One on the database that tests of this process share: for those that start no worker."""
+    async with playing(dsn, tmp_path) as stage:
         yield stage
 
 

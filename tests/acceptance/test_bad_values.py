@@ -29,10 +29,10 @@ TABLES = (
 
 
 @pytest.mark.parametrize("what", BAD_JSON)
-async def test_payload_that_is_no_json_is_refused_at_the_call(stage: Stage, what: str) -> None:
+async def test_payload_that_is_no_json_is_refused_at_the_call(quiet_stage: Stage, what: str) -> None:
     make = BAD_JSON[what]
     kind = PayloadTooLargeError if what.startswith("20 MB") else SerializationError
-    client = stage.client
+    client = quiet_stage.client
     for call in (
         lambda: client.tasks.trigger("anything", make(), idempotency_key="k"),
         lambda: client.tasks.batch_trigger("anything", [*range(600), make()]),
@@ -44,22 +44,22 @@ async def test_payload_that_is_no_json_is_refused_at_the_call(stage: Stage, what
             await call()
         assert "payload" in str(raised.value), raised.value
     assert len(str(raised.value)) < 500
-    _check_nothing_written(stage)
+    _check_nothing_written(quiet_stage)
 
 
-async def test_batch_that_meets_a_bad_item_on_the_way_says_where_and_what_it_made(stage: Stage) -> None:
+async def test_batch_that_meets_a_bad_item_on_the_way_says_where_and_what_it_made(quiet_stage: Stage) -> None:
     async def items() -> AsyncIterator[object]:
         for n in range(1_200):
             yield n
         yield math.nan
 
     with pytest.raises(BatchTriggerError) as raised:
-        await stage.client.tasks.batch_trigger("anything", items())
+        await quiet_stage.client.tasks.batch_trigger("anything", items())
     error = raised.value
-    made = stage.one("select count(*) from detent.runs where batch_id is not null")
+    made = quiet_stage.one("select count(*) from detent.runs where batch_id is not null")
     assert (error.phase, error.item_count) == ("items", made)
     assert "float" in str(error)
-    assert stage.one("select aborted is not null from detent.batches")
+    assert quiet_stage.one("select aborted is not null from detent.batches")
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ async def test_batch_that_meets_a_bad_item_on_the_way_says_where_and_what_it_mad
     ids=str,
 )
 async def test_bad_option_is_refused_at_the_call(
-    stage: Stage, options: dict[str, object], kind: type[Exception], hint: str
+    quiet_stage: Stage, options: dict[str, object], kind: type[Exception], hint: str
 ) -> None:
-    tasks = stage.client.tasks
+    tasks = quiet_stage.client.tasks
     for call in (
         lambda: tasks.trigger("anything", 1, **options),  # type: ignore[arg-type]
         lambda: tasks.batch_trigger("anything", [1, 2], **options),  # type: ignore[arg-type]
-        lambda: stage.client.batch.trigger([tasks.item("anything", 1, **options)]),  # type: ignore[arg-type]
+        lambda: quiet_stage.client.batch.trigger([tasks.item("anything", 1, **options)]),  # type: ignore[arg-type]
     ):
         with pytest.raises(kind) as raised:
             await call()
         assert hint in str(raised.value)
-    _check_nothing_written(stage)
+    _check_nothing_written(quiet_stage)
 
 
 async def test_payload_of_the_wrong_type_is_refused_at_the_call(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +112,8 @@ async def test_payload_of_the_wrong_type_is_refused_at_the_call(stage: Stage, mo
     assert stage.one("select count(*) from detent.inputs where payload <> %s", ('{"id":"o1","amount":1}',)) == 0
 
 
-async def test_unknown_run_is_told_from_a_bad_id(stage: Stage) -> None:
-    runs = stage.client.runs
+async def test_unknown_run_is_told_from_a_bad_id(quiet_stage: Stage) -> None:
+    runs = quiet_stage.client.runs
     for call in (runs.retrieve, runs.cancel, runs.replay, runs.poll):
         unknown = ids.new_run_id()
         with pytest.raises(NotFoundError, match=unknown):
@@ -121,13 +121,13 @@ async def test_unknown_run_is_told_from_a_bad_id(stage: Stage) -> None:
         for bad in ("", "run_", "run_1", unknown.upper(), unknown + "0", unknown.replace("run_", "batch_"), "\0"):
             with pytest.raises(ValueError, match="run"):
                 await call(bad)
-    _check_nothing_written(stage)
+    _check_nothing_written(quiet_stage)
 
 
-async def test_naive_dates_are_refused_when_reading_too(stage: Stage) -> None:
+async def test_naive_dates_are_refused_when_reading_too(quiet_stage: Stage) -> None:
     for name in ("created_after", "created_before"):
         with pytest.raises(ValueError, match="naive"):
-            await stage.client.runs.list(**{name: datetime(2030, 1, 1)})
+            await quiet_stage.client.runs.list(**{name: datetime(2030, 1, 1)})
 
 
 async def test_output_that_cannot_be_stored_fails_the_run_and_says_why(stage: Stage) -> None:

@@ -18,7 +18,7 @@ async def test_every_run_ends_once_and_right_though_postgres_is_killed(
 ) -> None:
     await powered_stage.start_workers(2)
     async with under_load(powered_stage, rng) as load:
-        for moment in load.moments(3):
+        for moment in load.moments(2):
             await load.reaches(moment)
             power.kill()
             power.start()

@@ -51,19 +51,21 @@ async def test_run_that_holds_the_interpreter_is_timed_out(stage: Stage, task: s
     assert _executions(stage, run_id) == {1: 1}
 
 
-@pytest.mark.parametrize("task", ["swallowing_in_overtime", "looping_in_a_thread"])
-async def test_run_that_does_not_end_in_time_is_timed_out_and_its_neighbours_stay(stage: Stage, task: str) -> None:
-    await _among_neighbours(stage, task)
-    await _ends(stage, task, "TIMED_OUT", 1, "MAX_DURATION_EXCEEDED")
-    await _neighbours_end_well(stage, executions=1)
-
-
-async def test_run_that_swallows_its_cancel_is_cancelled_and_its_neighbours_stay(stage: Stage) -> None:
-    run_id = await _among_neighbours(stage, "swallowing")
-    await stage.client.runs.cancel(run_id)
-    await until(lambda: bool(stage.ledger.of("swallowed")), "the cancel to arrive")
+async def test_runs_that_do_not_end_are_given_up_with_their_process_and_their_neighbours_stay(stage: Stage) -> None:
+    """Out of time or cancelled, and still there: the runner is given up, once its neighbours have ended in it."""
+    cancelled = await _among_neighbours(stage, "swallowing")
+    for task in ("swallowing_in_overtime", "looping_in_a_thread"):
+        await stage.client.tasks.trigger(task)
+    await until(lambda: len(stage.ledger.of("begin")) == NEIGHBOURS + 3, "the others")
+    await stage.client.runs.cancel(cancelled)
+    for task in ("swallowing_in_overtime", "looping_in_a_thread"):
+        await _ends(stage, task, "TIMED_OUT", 1, "MAX_DURATION_EXCEEDED")
     await _ends(stage, "swallowing", "CANCELED", 1, "TASK_RUN_CANCELLED")
-    await _neighbours_end_well(stage, executions=1)
+    (runner,) = {effect.pid for effect in stage.ledger.of("begin")}
+    await until(lambda: len(stage.runners()) == 2, "the runner that takes over")
+    assert runner in {process.pid for process in stage.runners()}
+    await _neighbours_end_well(stage, executions=1, others=3)
+    await until(lambda: runner not in {process.pid for process in stage.runners()}, "the end of the runner")
 
 
 async def test_run_in_a_process_of_its_own_crashes_or_times_out_alone(stage: Stage) -> None:
