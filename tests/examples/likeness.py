@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 ANYTHING = "…"
 _ID = re.compile(r"\b(?:run|batch)_[0-9a-z]{26}\b")
-_NUMBER = re.compile(r"\d[\d.,:]*(?: (?:ms|s|min|h|d)\b)?")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*(?: (?:ms|s|min|h|d)\b)?")
 
 
 class Ids:

@@ -29,7 +29,7 @@ from tests.examples.likeness import Ids, difference
 from tests.examples.page import ROOT, Block
 
 URL = "DETENT_DATABASE_URL"
-DEADLINE = 20.0
+DEADLINE = 60.0
 POLL = 0.02
 PATIENT = 0.3
 """Seconds for which something must be under way before time is moved for it."""
@@ -54,7 +54,7 @@ from (
 where due.at > detent.now()
 """
 _NEVER_RUN = """
-select distinct task_id from detent.version_tasks
+select distinct task_id from detent.version_tasks where file_path <> 'tasks/hello.py'
 except (select task_id from detent.history union select task_id from detent.runs)
 """
 
@@ -62,7 +62,8 @@ except (select task_id from detent.history union select task_id from detent.runs
 class Reader:
     def __init__(self, folder: Path, page_dsn: str | None, production_dsn: Callable[[], str]) -> None:
         """*page_dsn* is None for a page that makes a project with a database of its own."""
-        self.folder, self._dsn, self._production_dsn = folder, page_dsn, production_dsn
+        self.folder, self._page_dsn, self._production_dsn = folder, page_dsn, production_dsn
+        self._dsn = page_dsn
         self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         self._environment.pop(URL, None)
         if page_dsn is not None:
@@ -121,6 +122,7 @@ class Reader:
             subprocess.run(["make", "--dry-run", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
         elif command.startswith(f"export {URL}="):
             self._environment[URL] = dsn = self._production_dsn()
+            self._dsn = dsn if self._dsn == self._page_dsn else self._dsn
             self._shown_names[target(dsn)] = target(command.removeprefix(f"export {URL}="))
         elif command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
@@ -248,10 +250,16 @@ class Reader:
 
 
 def needs_worker(blocks: list[Block]) -> bool:
-    return any(block.file is not None and block.file.startswith("tasks/") for block in blocks)
+    """Whether a page shows tasks, and starts nothing that serves them."""
+    has_tasks = any(block.file is not None and block.file.startswith("tasks/") for block in blocks)
+    return has_tasks and not any(_SERVES.match(command) for command in _commands(blocks))
 
 
 def makes_project(blocks: list[Block]) -> bool:
-    return any(command.startswith("detent init") for block in blocks if block.language == "console" for command, _ in block.commands())
+    return any(command.startswith("detent init") for command in _commands(blocks))
+
+
+def _commands(blocks: list[Block]) -> list[str]:
+    return [command for block in blocks if block.language == "console" for command, _ in block.commands()]
 
 
