@@ -76,6 +76,12 @@ def test_starting_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_runner_started_by_hand_is_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-m", "detent", main.RUNNER], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: `detent runner` is started by `detent worker` and `detent dev`, not by hand\n"
+
+
 def test_reader_that_leaves_early_ends_a_command_quietly() -> None:
     command = f"{sys.executable} -m detent --help | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)

@@ -34,14 +34,19 @@ app = typer.Typer()
 @app.command()
 def dev(
     path: Annotated[
-        Path | None, typer.Argument(help="The project, or the file or folder of tasks.  [default: the project here]")
+        Path | None,
+        typer.Argument(metavar="PATH", help="The project, or the file or folder of tasks.  [default: the project here]"),
     ] = None,
     runners: Annotated[int, typer.Option(min=1, help="Processes that execute runs.")] = 2,
     reload: Annotated[bool, typer.Option(help="Load the tasks again whenever a file is saved.")] = True,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """Serve a project's tasks, with a database of its own unless DETENT_DATABASE_URL names one."""
+    """Serve a project while you write it.
+
+    Its database is an embedded one, unless DETENT_DATABASE_URL names another; migrations are applied. Ctrl-C drains, a second
+    one hands back at once what executes.
+    """
     began = time.monotonic()
     project, tasks = place(path, Path.cwd())
     asyncio.run(_Dev(project, tasks, environment, runners, reload, as_json, began).serve())

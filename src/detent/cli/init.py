@@ -43,10 +43,13 @@ app = typer.Typer()
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The project's folder; made if it is not there.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The project's folder; made if it is not there.")] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Make a project: a config file, a first task, and an embedded database."""
+    """Make a project, with a first task.
+
+    That is a config file, a folder of tasks, and the embedded database. What is there already stays as it is.
+    """
     made = list(_write_files(path))
     version = None if database.named() else asyncio.run(_make_database(project.Project(root=path.resolve())))
     if as_json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
+from detent.cli import failure
 from detent.engine.backend import EngineBackend, connect
+from detent.errors import ConfigError
 from detent.worker import process
 from detent.worker.settings import WorkerSettings
 
@@ -14,9 +15,14 @@ COMMAND = (sys.executable, "-P", "-m", "detent", "runner")
 """`-P`: a folder of the project that is called `detent` must not stand for this package."""
 
 
-def main() -> NoReturn:
+def main() -> int:
+    """Be a runner, to the end of the process. What goes wrong unexpectedly is told whole, in the worker's own output."""
     sys.path.insert(0, os.getcwd())
-    process.main(_connect)
+    try:
+        process.main(_connect)
+    except ConfigError as error:
+        failure.say(error)
+        return failure.exit_code(error)
 
 
 def _connect(settings: WorkerSettings) -> EngineBackend:

@@ -22,17 +22,24 @@ app = typer.Typer()
 
 @app.command()
 def worker(
-    path: Annotated[Path | None, typer.Argument(help="The file or folder of tasks.  [default: as the config says]")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="The file or folder of tasks.  [default: as the config says]")
+    ] = None,
     runners: Annotated[int, typer.Option(min=1, help="Processes that execute runs.")] = 2,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that executing runs are given to end on SIGTERM.")] = 30,
     version: Annotated[
-        str | None, typer.Option(envvar="DETENT_VERSION", help="Name of the code's version.  [default: made by date]")
+        str | None,
+        typer.Option("--code-version", envvar="DETENT_VERSION", help="Name of the code's version.  [default: made by date]"),
     ] = None,
     show_runs: Annotated[bool, typer.Option("--show-runs", help="Print a line for each run.")] = False,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """Execute runs until SIGTERM, which drains; a second one hands the runs back at once."""
+    """Execute runs, in production.
+
+    It serves the database that DETENT_DATABASE_URL names, until SIGTERM, which drains; a second one hands back at once what
+    executes.
+    """
     dsn = database.named()
     if dsn is None:
         raise ConfigError(f"`detent worker` needs {database.URL}; for the project's embedded database use `detent dev`")
