@@ -38,20 +38,26 @@ class Blockade:
 
         Which goes first afterwards is the order in which they came: PostgreSQL's queue for a lock is fair.
         """
-        await self.holder.execute(statement.encode(), params)
+        await self.lock(statement, params)
         tasks: list[asyncio.Task[T]] = []
+        for call in calls:
+            tasks.append(asyncio.create_task(call))
+            await self.until_blocked(len(tasks), tasks)
+        await self.let_go()
         async with asyncio.timeout(20):
-            for call in calls:
-                tasks.append(asyncio.create_task(call))
-                await self._until_blocked_or_done(tasks)
-            await self.holder.rollback()
             return list(await asyncio.gather(*tasks))
 
-    async def _until_blocked_or_done(self, tasks: Sequence[asyncio.Task[T]]) -> None:
-        while True:
-            blocked = await self._count_blocked()
-            if blocked + sum(task.done() for task in tasks) >= len(tasks):
-                return
+    async def lock(self, statement: str, params: Sequence[object] = ()) -> None:
+        await self.holder.execute(statement.encode(), params)
+
+    async def let_go(self) -> None:
+        await self.holder.rollback()
+
+    async def until_blocked(self, count: int, tasks: Sequence[asyncio.Task[Any]] = ()) -> None:
+        """Return when so many calls wait for a lock; those of *tasks* that are done count, too."""
+        async with asyncio.timeout(20):
+            while await self._count_blocked() + sum(task.done() for task in tasks) < count:
+                pass
 
     async def _count_blocked(self) -> int:
         cursor = await self.observer.execute(

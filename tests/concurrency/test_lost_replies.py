@@ -1,0 +1,409 @@
+"""The lost reply: the connection is cut after the commit and before the answer, at every statement of every operation.
+
+Each scenario is played once undisturbed, and then once for each statement that was seen, with the connection cut there. The
+caller must notice nothing (but for answers that tell that it was done before), and when everything has been driven to its end,
+the tables must be the same as without the cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from detent.engine.backend import EngineBackend, connect
+from detent.engine.sql import STATEMENTS
+from detent.protocol import ids
+from detent.protocol.backend import WorkerBackend
+from detent.protocol.ids import RunId
+from detent.protocol.models import (
+    Failed,
+    Idempotency,
+    LeaseRequest,
+    LogLine,
+    Renewal,
+    ReplayRequest,
+    RunFilter,
+    SessionEnd,
+    SessionOpening,
+    Stale,
+    Succeeded,
+    TimedOut,
+)
+from tests.concurrency.cutting import Proxy, When, proxy_to
+from tests.concurrency.meeting import Blockade
+from tests.database import Clock, Database
+from tests.engine.invariants import broken_rules
+from tests.engine.stage import (
+    BOOM,
+    PLENTY,
+    SOON,
+    Stage,
+    Worker,
+    child,
+    chunk,
+    holder,
+    origin,
+    registration,
+    request,
+    task,
+    time_wait,
+)
+from tests.engine.test_logs import line
+
+NOT_CALLS = {"listen", "hear", "close"}
+"""What makes no statement of its own: a stream, which the tests of wake-ups cut, and two local calls."""
+
+SHARED = Idempotency(key="s" * 64, user_key="s", scope="global")
+
+
+@dataclass(slots=True)
+class Scene:
+    """What stands before the call: a worker with two leased runs, and an engine whose connections may be cut."""
+
+    stage: Stage
+    engine: EngineBackend
+    worker: Worker
+    first: Any
+    second: Any
+
+
+Play = Callable[[Scene], Awaitable[Any]]
+
+
+async def trigger(s: Scene) -> Any:
+    return await s.engine.trigger(
+        [
+            request(run_id=fixed(1)),
+            request(run_id=fixed(2), idempotency=SHARED),
+            request("other", run_id=fixed(3), delay=SOON),
+        ]
+    )
+
+
+async def trigger_batch(s: Scene) -> Any:
+    batch_id = ids.BatchId(ids.encode("batch", ids.decode("run", fixed(40))))
+    place = origin(s.first, "0")
+    await s.engine.trigger_batch(chunk(batch_id, [0, 1], origin=place, idempotency=SHARED))
+    return await s.engine.trigger_batch(chunk(batch_id, [1, 2], total=3, origin=place))
+
+
+async def abort_batch(s: Scene) -> Any:
+    batch_id = ids.new_batch_id()
+    await s.stage.engine.trigger_batch(chunk(batch_id, [0], origin=origin(s.first, "0")))
+    return await s.engine.abort_batch(batch_id, "it raised")
+
+
+async def retrieve_runs(s: Scene) -> Any:
+    await s.worker.sleep(s.first)
+    await s.worker.fail(s.second, retry_in=SOON)
+    found = await s.engine.retrieve_runs([s.first.run_id, s.second.run_id, fixed(9)])
+    return [run and (run.status, len(run.attempts), run.waiting_reason.code) for run in found]
+
+
+async def list_runs(s: Scene) -> Any:
+    return [run.status for run in await s.engine.list_runs(RunFilter())]
+
+
+async def watch_runs(s: Scene) -> Any:
+    await s.worker.succeed(s.first)
+    return [found and found.status for found in await s.engine.watch_runs([s.first.run_id, s.second.run_id])]
+
+
+async def cancel_runs(s: Scene) -> Any:
+    await s.worker.call(s.first)
+    return await s.engine.cancel_runs([s.first.run_id, s.second.run_id], "stop")
+
+
+async def replay_runs(s: Scene) -> Any:
+    return await s.engine.replay_runs([ReplayRequest(run_id=fixed(5), replay_of=s.first.run_id)])
+
+
+async def reset_idempotency_key(s: Scene) -> Any:
+    await s.stage.trigger(idempotency=SHARED)
+    return await s.engine.reset_idempotency_key("work", SHARED.key)
+
+
+async def read_logs(s: Scene) -> Any:
+    await s.stage.engine.append_logs([line(s.first, 0)])
+    return await s.engine.read_logs(s.first.run_id)
+
+
+async def list_tasks(s: Scene) -> Any:
+    return await s.engine.list_tasks()
+
+
+async def register_worker(s: Scene) -> Any:
+    await s.stage.engine.register_worker(registration("old", version="v1"))
+    names = [await s.engine.register_worker(registration(*tasks)) for tasks in (("work",), ("new", "work"))]
+    return [*names, await s.engine.register_worker(registration("work", version="v1"))]
+
+
+async def open_session(s: Scene) -> Any:
+    session_id = ids.new_session_id()
+    await s.engine.open_session(SessionOpening(session_id=session_id, version=s.worker.version, worker="host:2"))
+    return len(await s.stage.engine.list_sessions())
+
+
+async def renew_sessions(s: Scene) -> Any:
+    """The second run came in a lost reply."""
+    await s.stage.query("update detent.runs set leased_at = leased_at - interval '1 minute'")
+    renewed = await s.engine.renew_sessions([Renewal(session_id=s.worker.session_id, held=(holder(s.first),))])
+    return [(each.is_alive, each.lost, each.cancelled) for each in renewed]
+
+
+async def end_session(s: Scene) -> Any:
+    suspects = (s.first.run_id,)
+    await s.engine.end_session(SessionEnd(session_id=s.worker.session_id, suspects=suspects, error=BOOM))
+    return len(await s.stage.engine.list_sessions())
+
+
+async def list_sessions(s: Scene) -> Any:
+    return len(await s.engine.list_sessions())
+
+
+async def lease(s: Scene) -> Any:
+    """What a lost reply brought is not in the next one; the runner never names it, and it is handed back."""
+    await s.worker.call(s.first)
+    await s.stage.trigger()
+    await s.engine.lease(LeaseRequest(session_id=s.worker.session_id, fence=99, room=PLENTY))
+
+
+async def start_attempts(s: Scene) -> Any:
+    return await s.engine.start_attempts([holder(s.first), holder(s.second)])
+
+
+async def complete_attempts(s: Scene) -> Any:
+    """A success that wakes its parent, a failure that is retried, and a run that is over while its code still runs."""
+    await s.worker.call(s.first)
+    success, late = await s.worker.lease_one(), await s.stage.leased(s.worker)
+    answers = await s.engine.complete_attempts(
+        [
+            Succeeded(holder=holder(success), output='"done"'),
+            Failed(holder=holder(s.second), error=BOOM, retry_in=SOON),
+            TimedOut(holder=holder(late), error=BOOM),
+        ]
+    )
+    return [type(answer) for answer in answers]
+
+
+async def end_cancelled(s: Scene) -> Any:
+    await s.stage.engine.cancel_runs([s.first.run_id], "stop")
+    return await s.engine.end_cancelled([holder(s.first)])
+
+
+async def hand_back(s: Scene) -> Any:
+    return await s.engine.hand_back([holder(s.first), holder(s.second)])
+
+
+async def trigger_children(s: Scene) -> Any:
+    wanted = [
+        child(s.first, "0", run_id=fixed(1)),
+        child(s.first, "1", run_id=fixed(2), idempotency=SHARED),
+        child(s.second, "0", run_id=fixed(3), idempotency=SHARED),
+        child(s.second, "1", run_id=fixed(4), wait=False),
+    ]
+    return await s.engine.trigger_children(wanted)
+
+
+async def wait_for_time(s: Scene) -> Any:
+    waits = [time_wait(s.first, "0"), time_wait(s.second, "0", timedelta(0))]
+    return await s.engine.wait_for_time(waits)
+
+
+async def read_journal(s: Scene) -> Any:
+    await s.worker.call(s.first, run_id=fixed(1))
+    return await s.engine.read_journal(holder(s.first))
+
+
+async def read_batch_results(s: Scene) -> Any:
+    batch_id, _ = await s.worker.batch(s.first, 2)
+    await s.worker.succeed(*await s.worker.lease())
+    return [result.output for result in await s.engine.read_batch_results(batch_id)]
+
+
+async def append_logs(s: Scene) -> Any:
+    lines = [LogLine(holder=holder(s.first), attempt=1, number=n, at=NOON, level="info", message="m") for n in (0, 1)]
+    await s.engine.append_logs(lines)
+    return len(await s.stage.engine.read_logs(s.first.run_id))
+
+
+async def tick(s: Scene) -> Any:
+    await s.worker.sleep(s.first, "0", seconds=0.001)
+    await s.stage.trigger(delay=timedelta(milliseconds=1))
+    await s.stage.query("update testing.clock set shift = shift + interval '1 minute'")
+    maintenance = s.engine.maintenance
+    await maintenance.tick()
+    await maintenance.close()
+
+
+async def forget_expired(s: Scene) -> Any:
+    await s.engine._db.call("forget_expired", {})
+
+
+async def make_partitions(s: Scene) -> Any:
+    """None, so that none outlives the test."""
+    await s.engine._db.call("make_partitions", {"days": -1})
+
+
+async def first_call_in_an_environment(s: Scene) -> Any:
+    engine = connect(s.engine._db.conninfo, environment="prod", size=1)
+    tasks = await engine.list_tasks()
+    await engine.close()
+    return tasks
+
+
+OPERATIONS: dict[str, Play] = {
+    play.__name__: play
+    for play in (
+        trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
+        reset_idempotency_key, read_logs, list_tasks, register_worker, open_session, renew_sessions, end_session,
+        list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for_time,
+        read_journal, read_batch_results, append_logs,
+    )
+}  # fmt: skip
+OTHERS: dict[str, Play] = {
+    play.__name__: play for play in (tick, forget_expired, make_partitions, first_call_in_an_environment)
+}
+EVERYTHING = OPERATIONS | OTHERS
+
+# What a repeat answers that finds its work done. All else must be answered as if nothing had happened.
+DONE_BEFORE: Mapping[tuple[str, str], object] = {
+    ("cancel_runs", "cancel_runs"): [False, False],
+    ("reset_idempotency_key", "reset_idempotency_key"): False,
+    ("complete_attempts", "settle_runs"): [Stale, Stale, Stale],
+}
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def fixed(n: int) -> RunId:
+    """The same id in every play, of this hour: the database looks for finished runs from a day before their id on."""
+    return RunId(ids.encode("run", UUID(int=(FIXED.int & ~0xFF) | n)))
+
+
+FIXED = ids.new_uuid()
+
+
+@pytest.fixture
+async def proxy(dsn: str) -> AsyncIterator[Proxy]:
+    async with proxy_to(dsn) as made:
+        yield made
+
+
+async def play(stage: Stage, proxy: Proxy, name: str, clock: Clock) -> tuple[Any, dict[str, Any]]:
+    """Play one scenario; return its answer, and what is in the tables when everything has ended."""
+    worker = await stage.worker(task("work"), task("other"))
+    scene = Scene(stage, connect(proxy.dsn, size=1), worker, *[await stage.leased(worker) for _ in range(2)])
+    proxy.executed.clear()
+    try:
+        answer = await EVERYTHING[name](scene)
+    finally:
+        await scene.engine.close()
+    assert await broken_rules(stage.connection) == {}
+    await end_everything(stage, worker, clock)
+    return answer, await contents(stage)
+
+
+async def end_everything(stage: Stage, worker: Worker, clock: Clock) -> None:
+    """The runner renews with nothing in its hands, and another one does all that is left."""
+    await stage.query("update detent.runs set leased_at = leased_at - interval '1 minute'")
+    await worker.renew()
+    await worker.renew()
+    other = await stage.session(worker.version)
+    while await stage.count("runs"):
+        clock.advance(timedelta(days=1))
+        await stage.tick()
+        await other.succeed(*await other.lease())
+    await worker.end()
+    await other.end()
+
+
+async def contents(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        table: await stage.count(table)
+        for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "batches", "batch_items",
+                      "environments", "versions", "version_tasks", "lanes", "queues", "inputs", "ready")
+    }  # fmt: skip
+    found["history"] = await stage.query(
+        "select task_id, status::text, attempt, waits, count(*) from detent.history group by 1, 2, 3, 4 order by 1, 2, 3, 4"
+    )
+    found["waitpoints"] = await stage.query("select count(*) from detent.waitpoints where not is_shared")
+    return found
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+async def test_a_lost_reply_doubles_nothing_and_leaves_nothing_stuck(
+    stage: Stage, proxy: Proxy, database: Database, clock: Clock, name: str
+) -> None:
+    wanted = await play(stage, proxy, name, clock)
+    statements = sorted(set(proxy.executed))
+    assert statements
+    for statement in statements:
+        await stage.engine.close()
+        database.reset()
+        again = Stage(connect(database.dsn), stage.connection)
+        proxy.cut(statement)
+        answer, after = await play(again, proxy, name, clock)
+        await again.engine.close()
+        assert proxy.target is None, f"{statement} was not executed again"
+        assert (statement, after) == (statement, wanted[1])
+        assert (statement, answer) == (statement, DONE_BEFORE.get((name, statement), wanted[0]))
+
+
+def test_every_operation_of_a_backend_is_cut() -> None:
+    public = {name for name, _ in inspect.getmembers(WorkerBackend, inspect.isfunction) if not name.startswith("_")}
+    assert set(OPERATIONS) == public - NOT_CALLS
+
+
+async def test_every_statement_is_cut(stage: Stage, proxy: Proxy, database: Database, clock: Clock) -> None:
+    executed: set[str] = set()
+    for name in EVERYTHING:
+        again = Stage(connect(database.dsn), stage.connection)
+        await play(again, proxy, name, clock)
+        await again.engine.close()
+        executed |= set(proxy.executed)
+        database.reset()
+    assert executed == set(STATEMENTS)
+
+
+# ---- the call that is still being executed when it is repeated
+
+SLOW: dict[str, tuple[Play, str]] = {
+    "trigger_children": (trigger_children, "select from detent.runs for update"),
+    "wait_for_time": (wait_for_time, "select from detent.runs for update"),
+    "trigger_batch": (trigger_batch, "select from detent.runs for update"),
+    "cancel_runs": (cancel_runs, "select from detent.runs for update"),
+    "settle_runs": (complete_attempts, "select from detent.runs for update"),
+    "hand_back": (hand_back, "select from detent.runs for update"),
+    "end_session": (end_session, "select from detent.sessions for update"),
+    "renew_session": (renew_sessions, "select from detent.sessions for update"),
+    "lease_runs": (lease, "select from detent.sessions for update"),
+    "trigger_runs": (trigger, "lock table detent.runs in share mode"),
+}
+
+
+@pytest.mark.parametrize("statement", SLOW)
+async def test_a_call_that_is_repeated_while_it_is_still_under_way(
+    stage: Stage, proxy: Proxy, blockade: Blockade, clock: Clock, statement: str
+) -> None:
+    """The client lost its patience or its network; the server executes the first call all the same, beside the second."""
+    name = SLOW[statement][0].__name__
+    worker = await stage.worker(task("work"), task("other"))
+    scene = Scene(stage, connect(proxy.dsn, size=1), worker, *[await stage.leased(worker) for _ in range(2)])
+    proxy.cut(statement, When.AT_ONCE, lambda: blockade.lock(SLOW[statement][1]))
+    calling = asyncio.create_task(EVERYTHING[name](scene))
+    await blockade.until_blocked(2)
+    await blockade.let_go()
+    await calling
+    await scene.engine.close()
+    assert proxy.target is None
+    assert await broken_rules(stage.connection) == {}
+    await end_everything(stage, worker, clock)
+    assert await stage.count("inputs") == 0
