@@ -20,7 +20,7 @@ class Plan:
 
     @property
     def value(self) -> int:
-        return combine(self.n, [part.value for part in self.parts])
+        return combine(self.n, [part.value for part in self.parts if self.kind != "spawner"])
 
     @property
     def runs(self) -> int:
@@ -48,7 +48,7 @@ def plans(rng: random.Random, runs: int) -> list[Plan]:
     """Trees that make exactly so many runs."""
     made, left = [], runs
     while left:
-        plan = rng.choice([_chain, _fan, _sleeper, _threaded_parent, _leaf])(rng)
+        plan = rng.choice(_SHAPES)(rng)
         made.append(plan if plan.runs <= left else _leaf(rng))
         left -= made[-1].runs
     return made
@@ -79,3 +79,19 @@ def _sleeper(rng: random.Random) -> Plan:
 
 def _threaded_parent(rng: random.Random) -> Plan:
     return Plan("threaded_parent", rng.randrange(1000), 0, (_leaf(rng), _leaf(rng)))
+
+
+def _threaded_fan(rng: random.Random) -> Plan:
+    return Plan("threaded_fan", rng.randrange(1000), rng.choice([0, 1]), tuple(_leaf(rng) for _ in range(4)))
+
+
+def _spawner(rng: random.Random) -> Plan:
+    """Waits for none of its parts."""
+    return Plan("spawner", rng.randrange(1000), rng.choice([0, 1]), tuple(_leaf(rng) for _ in range(4)))
+
+
+def _gathering(rng: random.Random) -> Plan:
+    return Plan("gathering", rng.randrange(1000), rng.choice([0, 1]), (_leaf(rng), _fan(rng), _leaf(rng)))
+
+
+_SHAPES = (_leaf, _chain, _fan, _sleeper, _threaded_parent, _threaded_fan, _spawner, _gathering)

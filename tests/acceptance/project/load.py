@@ -61,6 +61,29 @@ def threaded_parent(plan: Plan, ctx: Context) -> int:
     return _end(plan, [first, second], ctx)
 
 
+@task(retry=RETRY)
+def threaded_fan(plan: Plan, ctx: Context) -> int:
+    note("begin", ctx)
+    done = batch.sync.trigger_and_wait([tasks.item(part.kind, part) for part in plan.parts])
+    return _end(plan, [run.unwrap() for run in done.runs], ctx)
+
+
+@task(retry=RETRY)
+async def spawner(plan: Plan, ctx: Context) -> int:
+    note("begin", ctx)
+    first, *others = plan.parts
+    await tasks.trigger(first.kind, first)
+    await batch.trigger([tasks.item(part.kind, part) for part in others])
+    return _end(plan, [], ctx)
+
+
+@task(retry=RETRY)
+async def gathering(plan: Plan, ctx: Context) -> int:
+    note("begin", ctx)
+    _, *values = await asyncio.gather(wait.for_(hours=1), *(_call(part) for part in plan.parts))
+    return _end(plan, list(values), ctx)
+
+
 async def _call(part: Plan) -> int:
     value = await tasks.call(part.kind, part)
     assert isinstance(value, int)
