@@ -42,12 +42,12 @@ _BENCHMARKS = re.compile(r"python -m benchmarks")
 """Take minutes."""
 _SERVES = re.compile(r"detent (dev|worker)(?! --help)\b")
 
-# To the next moment at which something is due.
+# To the next moment at which something is due, but for delays: a page may show a run that is still delayed.
 _HURRY = """
 update testing.clock set shift = shift + due.at - detent.now()
 from (
   select min(due_at) as at from (
-    select due_at from detent.runs
+    select due_at from detent.runs where status <> 'DELAYED'
     union all select due_at from detent.waitpoints where completed_at is null
   ) as each
 ) as due
@@ -127,7 +127,7 @@ class Reader:
         elif command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
             self._environment[name] = value
-        elif _SERVES.match(command):
+        elif _SERVES.match(command) and not any(line.startswith("error: ") for line in shown):
             self._serve(command, shown, place)
         else:
             self._run(command, shown, place)

@@ -1,7 +1,7 @@
 """`python -m tests.examples.snippets`: executes the snippets of one page, in one namespace, in the reader's project.
 
-Reads a JSON string a snippet from stdin, and answers each with a JSON string: what went wrong, empty for nothing. A snippet may
-`await`; one that does not is executed with no event loop running. A `print` may say what it prints (`print(run.output)  # => done`),
+Reads a JSON string a snippet from stdin, and answers each with a JSON string: what went wrong, empty for nothing. A snippet
+may `await`; one that does not is executed with no event loop running. A `print` may say what it prints (`print(1 + 1)  # => 2`),
 and any statement what it raises (`# raises ValueError: ...`); `…` stands for anything.
 """
 
