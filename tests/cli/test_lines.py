@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from detent.cli import example, printing
-from detent.cli.lines import JsonLines, PlainLines, run_line
+from detent.cli.lines import JsonLines, Lines, run_line
 from detent.protocol.models import Isolation, RegisteredTask
 from detent.worker.telling import EventKind, WorkerEvent
 
@@ -25,7 +25,7 @@ def test_line_of_a_failure_ends_with_the_first_line_of_the_error() -> None:
 
 
 def test_what_the_worker_logs_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with PlainLines():
+    with Lines():
         for _ in range(3):
             logging.getLogger("detent.worker").warning("runner %d died", 7)
     (line,) = capsys.readouterr().out.splitlines()

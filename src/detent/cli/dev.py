@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,15 +79,14 @@ class _Dev:
                 async with serving.backend_for(settings) as backend:
                     readiness = Readiness(lines, backend, database=name, began=self.began)
 
-                    async def look_after(supervisor: Supervisor) -> None:
-                        async with asyncio.TaskGroup() as group:
-                            group.create_task(readiness.announce())
-                            group.create_task(_keep_alive(server, lines))
-                            if self.is_reloading:
-                                group.create_task(self._reload_on_save(supervisor, dsn, lines))
+                    def beside(supervisor: Supervisor) -> Iterator[Coroutine[object, object, None]]:
+                        yield readiness.announce()
+                        yield _keep_alive(server, lines)
+                        if self.is_reloading:
+                            yield self._reload_on_save(supervisor, dsn, lines)
 
                     await serving.serve(
-                        settings, backend, on_event=readiness.event, on_signal=lines.signal, beside=look_after
+                        settings, backend, on_event=readiness.event, on_signal=lines.signal, beside=beside
                     )
 
     def _settings(self, dsn: str) -> WorkerSettings:
@@ -127,12 +126,12 @@ class _Dev:
             yield server.dsn, f"PostgreSQL {server.version} in {FOLDER}", server
 
     def _lines(self) -> Lines:
-        from detent.cli.lines import JsonLines, PlainLines
+        from detent.cli.lines import JsonLines, Lines
 
         if self.is_json:
             return JsonLines()
         if not sys.stdout.isatty():
-            return PlainLines()
+            return Lines()
         from detent.cli.live_lines import LiveLines
 
         return LiveLines()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from detent.cli import printing
 from detent.worker.telling import EventKind, WorkerEvent
@@ -28,19 +28,6 @@ RUN_WIDTH, TASK_WIDTH, STATE_WIDTH = 30, 20, 11
 _SAME_SECONDS = 1.0
 
 
-class Lines(Protocol):
-    """Where a serving command says what happens. Entered, it also takes what the worker logs."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-    def event(self, event: WorkerEvent) -> None: ...
-    def ready(self, seconds: float, database: str, task_ids: Sequence[str], call: str) -> None: ...
-    def say(self, kind: str, sentence: str) -> None: ...
-    def signal(self, count: int) -> None: ...
-
-
 class _LogHandler(logging.Handler):
     """Says what the worker logs, the same sentence once a second."""
 
@@ -56,8 +43,8 @@ class _LogHandler(logging.Handler):
             self._lines.say("error" if record.levelno >= logging.ERROR else "warning", sentence)
 
 
-class PlainLines:
-    """Lines of text, one after the other."""
+class Lines:
+    """Where a serving command says what happens: lines of text. Entered, it also says what the worker logs."""
 
     def __init__(self) -> None:
         self._handler = _LogHandler(self)
@@ -96,7 +83,7 @@ class PlainLines:
             printing.mute()  # a worker goes on without a reader
 
 
-class JsonLines(PlainLines):
+class JsonLines(Lines):
     """The same as JSON, an object a line."""
 
     def event(self, event: WorkerEvent) -> None:

@@ -20,7 +20,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from detent.cli import lines, printing
-from detent.cli.lines import PlainLines
+from detent.cli.lines import Lines
 from detent.worker.telling import EventKind, WorkerEvent
 
 GOING_ON = frozenset({EventKind.STARTED, EventKind.RESUMED, EventKind.WAITING})
@@ -43,7 +43,7 @@ REFRESH_SECONDS = 0.1
 _CHUNK = 65_536
 
 
-class LiveLines(PlainLines):
+class LiveLines(Lines):
     def __init__(self) -> None:
         super().__init__()
         self._going_on: dict[str, tuple[WorkerEvent, float]] = {}

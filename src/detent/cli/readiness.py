@@ -8,6 +8,7 @@ import time
 from detent.cli import example
 from detent.cli.lines import Lines
 from detent.protocol.backend import CallerBackend
+from detent.worker.persistence import persistently
 from detent.worker.telling import EventKind, WorkerEvent
 
 
@@ -27,6 +28,6 @@ class Readiness:
         """Wait until the worker serves, and say so, with a call to try."""
         await self._is_up.wait()
         passed = time.monotonic() - self._began
-        tasks = [task for task in await self._backend.list_tasks() if task.has_live_worker]
+        tasks = [task for task in await persistently(self._backend.list_tasks)() if task.has_live_worker]
         call = example.call(tasks[0]) if tasks else ""
         self._lines.ready(passed, self._database, [task.task_id for task in tasks], call)

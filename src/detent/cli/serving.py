@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ LISTEN_URL = "DETENT_LISTEN_URL"
 PATIENCE = 3.0
 """Seconds a call of the supervisor outlasts a database that is away, before it says so."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def settings_of(config: Config, *, database_url: str, environment: str, path: Path | None) -> WorkerSettings:
     """Return what a project's config, and a path given instead of its folders, say to its worker."""
@@ -67,15 +68,15 @@ async def serve(
     *,
     on_event: Callable[[WorkerEvent], None],
     on_signal: Callable[[int], None],
-    beside: Callable[[Supervisor], Coroutine[object, object, None]],
+    beside: Callable[[Supervisor], Iterable[Coroutine[object, object, None]]],
 ) -> None:
     """Serve until a signal has drained the worker. Raises `ConfigError` when the tasks do not load.
 
     What runs `beside` it fails it, too. `on_signal` is told how many signals have come.
     """
-    supervisor = Supervisor(settings, backend, COMMAND, on_event=on_event)
+    supervisor, ticker = Supervisor(settings, backend, COMMAND, on_event=on_event), backend.maintenance
     serving = asyncio.create_task(supervisor.run())
-    tasks = [asyncio.create_task(backend.maintenance.run()), asyncio.create_task(beside(supervisor))]
+    tasks = [asyncio.create_task(work) for work in (ticker.run(), *beside(supervisor))]
     try:
         with _interrupting(supervisor, on_signal):
             pending = {serving, *tasks}
@@ -87,6 +88,7 @@ async def serve(
         for task in (serving, *tasks):
             task.cancel()
         await asyncio.gather(serving, *tasks, return_exceptions=True)
+        await ticker.close()
 
 
 @contextmanager

@@ -60,14 +60,14 @@ class _Worker:
     async def serve(self) -> None:
         from detent import migrations
         from detent.cli import serving
-        from detent.cli.lines import JsonLines, PlainLines
+        from detent.cli.lines import JsonLines, Lines
         from detent.cli.readiness import Readiness
         from detent.migrations.connection import target
 
         began = time.monotonic()
         await migrations.verify(self.dsn)
         settings = self._settings()
-        with JsonLines() if self.is_json else PlainLines() as lines:
+        with JsonLines() if self.is_json else Lines() as lines:
             async with serving.backend_for(settings) as backend:
                 readiness = Readiness(lines, backend, database=target(self.dsn), began=began)
                 await serving.serve(
@@ -75,7 +75,7 @@ class _Worker:
                     backend,
                     on_event=readiness.event,
                     on_signal=lines.signal,
-                    beside=lambda _: readiness.announce(),
+                    beside=lambda _: [readiness.announce()],
                 )
 
     def _settings(self) -> WorkerSettings:
