@@ -53,8 +53,12 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def runners(self) -> list[psutil.Process]:
+        """Those that execute many runs: one that is killed with the run it is alone with uses up an attempt of it."""
+        return [child for child in self.processes() if "alone" not in _words(child)]
+
+    def processes(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
-            return [child for child in psutil.Process(self.pid).children() if _is_runner(child)]
+            return [child for child in psutil.Process(self.pid).children() if "runner" in _words(child)]
         return []
 
     def send(self, number: signal.Signals) -> None:
@@ -66,11 +70,11 @@ class WorkerProcess:
         self._process.wait()
 
     def kill_all(self) -> None:
-        runners = self.runners()
+        processes = self.processes()
         self.kill()
-        for runner in runners:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
-                runner.kill()
+                process.kill()
 
     async def ended(self, deadline: float = DEADLINE) -> int:
         await until(lambda: not self.is_alive, f"the end of worker {self.pid}", deadline)
@@ -273,8 +277,8 @@ async def until(condition: Callable[[], bool], what: str | Callable[[], str], de
         await asyncio.sleep(POLL)
 
 
-def _is_runner(process: psutil.Process) -> bool:
-    try:
-        return "runner" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return False
+def _words(process: psutil.Process) -> list[str]:
+    """Its command line; nothing for one that is dead."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return [] if process.status() == psutil.STATUS_ZOMBIE else process.cmdline()
+    return []

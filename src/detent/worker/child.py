@@ -106,7 +106,8 @@ class Child:
         inherited = Inherited(control=far_end.fileno(), life=far_life, note=note_fd, parent=os.getpid())
         try:
             self._process = subprocess.Popen(
-                list(command),
+                # The word is for people who look at the list of processes.
+                [*command, "alone"] if self.is_solo else list(command),
                 pass_fds=(far_end.fileno(), far_life, note_fd),
                 env=os.environ | {INHERITED: inherited.to_json()},
                 cwd=self.settings.folder,
