@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -73,8 +74,7 @@ class WorkerProcess:
         processes = self.processes()
         self.kill()
         for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+            _kill(process)
 
     async def ended(self, deadline: float = DEADLINE) -> int:
         await until(lambda: not self.is_alive, f"the end of worker {self.pid}", deadline)
@@ -142,6 +142,11 @@ class Stage:
 
     def runners(self) -> list[psutil.Process]:
         return [runner for worker in self.workers if worker.is_alive for runner in worker.runners()]
+
+    async def kill_a_runner(self, rng: random.Random) -> None:
+        found: list[psutil.Process] = []
+        await until(lambda: found.extend(self.runners()) or bool(found), "a runner to kill")
+        _kill(rng.choice(found))
 
     def sessions(self) -> set[str]:
         """The sessions that are not ended."""
@@ -275,6 +280,11 @@ async def until(condition: Callable[[], bool], what: str | Callable[[], str], de
         if time.monotonic() > end:
             raise AssertionError(f"waited {deadline:g} s in vain for {what() if callable(what) else what}")
         await asyncio.sleep(POLL)
+
+
+def _kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
 def _words(process: psutil.Process) -> list[str]:

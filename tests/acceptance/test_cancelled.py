@@ -23,11 +23,13 @@ async def test_cancelled_trees_end_whole_though_runners_are_killed(stage: Stage,
         trigger = asyncio.create_task(load.trigger())
         for moment in load.moments(30, until=0.5):
             # What is cancelled begins no more: the later moments may never come.
-            await until(lambda moment=moment: load.has_reached(moment) or (trigger.done() and stage.is_idle()), stage.describe)
+            await until(
+                lambda moment=moment: load.has_reached(moment) or (trigger.done() and stage.is_idle()), stage.describe
+            )
             for run_id in rng.sample(list(load.roots), min(len(load.roots), 3)):
                 cancelled[run_id] = cancelled.get(run_id, False) or await stage.client.runs.cancel(run_id)
-            if rng.random() < 0.2 and stage.runners():
-                rng.choice(stage.runners()).kill()
+            if rng.random() < 0.2:
+                await stage.kill_a_runner(rng)
         await trigger
         await stage.none_live()
     _check_trees(stage, {run_id for run_id, is_cancelled in cancelled.items() if is_cancelled})

@@ -26,7 +26,10 @@ async def test_drained_worker_ends_what_executes_and_leaves_what_waits(stage: St
     rows = stage.query("select status::text, attempt, losses, output::integer from detent.history")
     assert sorted(rows) == sorted(("COMPLETED", 1, 0, effect.pid) for effect in _gated(stage))
     assert {effect.pid for effect in _gated(stage)} <= runners
-    assert stage.query("select status::text, count(*) from detent.runs group by 1") == [("QUEUED", 1), ("WAITING", RUNS)]
+    assert stage.query("select status::text, count(*) from detent.runs group by 1") == [
+        ("QUEUED", 1),
+        ("WAITING", RUNS),
+    ]
     await _check_another_goes_on(stage)
 
 

@@ -44,7 +44,9 @@ async def test_reload_loses_no_run_and_new_runs_get_the_new_code(stage: Stage, t
     stage.open_gate()
     async with stage.hurrying():
         await stage.none_live()
-    rows = stage.query("select distinct task_id, status::text, attempt, output from detent.history where task_id = 'parent'")
+    rows = stage.query(
+        "select distinct task_id, status::text, attempt, output from detent.history where task_id = 'parent'"
+    )
     assert rows == [("parent", "COMPLETED", 1, '"ac"')]
     assert stage.one("select count(*) from detent.history where status = 'COMPLETED'") == 4 * RUNS + 2
     await stage.check_nothing_left()

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.acceptance.load import under_load
-from tests.acceptance.stage import Stage, until
+from tests.acceptance.stage import Stage
 
 pytestmark = pytest.mark.acceptance
 
@@ -17,5 +17,4 @@ async def test_every_run_ends_once_and_right_though_runners_are_killed(stage: St
     async with under_load(stage, rng) as load:
         for moment in load.moments(5):
             await load.reaches(moment)
-            await until(lambda: len(stage.runners()) > 0, "a runner to kill")
-            rng.choice(stage.runners()).kill()
+            await stage.kill_a_runner(rng)

@@ -91,7 +91,9 @@ async def _check_late_calls_are_refused(stage: Stage, stale: set[int]) -> None:
 async def _check_recovered(stage: Stage, stale: set[int]) -> None:
     stage.open_gate()
     await stage.all_over(2 * RUNS)
-    rows = stage.query("select status::text, attempt, output::integer from detent.history where task_id = 'gated_parent'")
+    rows = stage.query(
+        "select status::text, attempt, output::integer from detent.history where task_id = 'gated_parent'"
+    )
     assert len(rows) == RUNS
     assert {(status, attempt) for status, attempt, _ in rows} == {("COMPLETED", 1)}
     assert not stale & {pid for _, _, pid in rows}
