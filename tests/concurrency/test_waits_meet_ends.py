@@ -177,6 +177,26 @@ async def test_a_run_that_answers_an_item_by_its_key_ends_while_the_item_is_give
     assert await stage.count("history") == TIMES
 
 
+@pytest.mark.parametrize("is_awaited", [False, True])
+async def test_a_run_that_answers_an_item_ends_before_the_batch_is_committed(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade, is_awaited: bool
+) -> None:
+    """The batch is held up at its waitpoint, when it has looked at the run already."""
+    (shared,) = await leased(stage, worker, 1, idempotency=key(0))
+    other, parent = await leased(stage, worker, 2)
+    if is_awaited:
+        await stage.engine.trigger_children([child(other, "0", idempotency=key(0))])
+    batch_id = ids.new_batch_id()
+    whole = chunk(batch_id, [0], total=1, origin=origin(parent, "0"), idempotency=key(0))
+    await blockade.pile_up(
+        "insert into detent.waitpoints (id, environment_id, kind) values (%s, 1, 'batch')",
+        [ids.decode("batch", batch_id)],
+        engines[0].trigger_batch(whole),
+        engines[1].complete_attempts([succeeded(shared)]),
+    )
+    assert await stage.status(parent.run_id) is RunStatus.QUEUED
+
+
 async def test_a_moment_comes_while_a_run_begins_to_wait_for_it(
     stage: Stage, worker: Worker, engines: list[EngineBackend]
 ) -> None:
@@ -184,7 +204,7 @@ async def test_a_moment_comes_while_a_run_begins_to_wait_for_it(
     for parent in parents:
         wait = time_wait(parent, "0", timedelta(microseconds=300))
         await race(engines[0].wait_for_time([wait]), engines[1].maintenance.tick(), engines[2].maintenance.tick())
-    await stage.tick()
+    await stage.a_moment_passes()
     assert "WAITING" not in await statuses(stage, parents)
 
 

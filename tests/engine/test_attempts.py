@@ -91,7 +91,7 @@ async def test_a_retry_can_have_a_date(stage: Stage, worker: Worker) -> None:
 async def test_a_retry_at_once_is_ready_after_the_next_tick(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     await worker.fail(lease, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     assert (await worker.lease_one()).attempt == 2
 
 
@@ -100,7 +100,7 @@ async def test_the_engine_refuses_a_retry_beyond_the_limit(stage: Stage, worker:
     for number in (1, 2):
         assert lease.attempt == number
         await worker.fail(lease, retry_in=timedelta(0))
-        await stage.tick()
+        await stage.a_moment_passes()
         lease = await worker.lease_one()
     assert await worker.fail(lease, retry_in=timedelta(0)) == [Completed(run_id=lease.run_id, status=RunStatus.FAILED)]
     run = await stage.run(lease.run_id)
@@ -185,7 +185,7 @@ async def test_a_retry_forgets_what_the_failed_attempt_waited_for(stage: Stage, 
     resumed = await worker.lease_one()
     assert child.run_id == answer.triggered.run_id
     await worker.fail(resumed, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     again = await worker.lease_one()
     assert (again.attempt, again.results) == (2, ())
     assert await stage.engine.read_journal(holder(again)) == []

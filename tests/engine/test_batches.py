@@ -136,7 +136,7 @@ async def test_a_retry_of_an_item_keeps_its_parent_waiting(stage: Stage, worker:
     first, second = await worker.lease()
     await worker.succeed(first)
     await worker.fail(second, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     assert await stage.status(parent.run_id) is RunStatus.WAITING
     await worker.fail(await worker.lease_one())
     assert (await worker.lease_one()).run_id == parent.run_id
@@ -277,7 +277,7 @@ async def test_a_run_may_have_another_batch_of_the_same_tasks_in_its_next_attemp
     await worker.succeed(await worker.lease_one(), output="1")
     resumed = await worker.lease_one()
     await worker.fail(resumed, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     again = await worker.lease_one()
     second, _ = await worker.batch(again, 1)
     await worker.succeed(await worker.lease_one(), output="2")

@@ -84,7 +84,7 @@ async def test_a_retry_starts_with_an_empty_journal_and_may_use_the_same_places(
     lease = await stage.leased(worker)
     first = await worker.call(lease, "0", wait=False)
     await worker.fail(lease, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     again = next(x for x in await worker.lease() if x.run_id == lease.run_id)
     assert await stage.engine.read_journal(holder(again)) == []
     second = await worker.call(again, "0", wait=False)

@@ -136,7 +136,7 @@ async def test_the_limit_of_attempts_is_fixed_at_the_first_lease(stage: Stage) -
     first = await stage.worker(task("work", max_attempts=5))
     lease = await stage.leased(first)
     await first.fail(lease, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     second = await stage.worker(task("work", max_attempts=2))
     again = await second.lease_one()
     assert (again.max_attempts, again.version) == (5, second.version)

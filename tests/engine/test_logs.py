@@ -47,7 +47,7 @@ async def test_logs_outlive_their_run_and_its_attempts(stage: Stage, worker: Wor
     first = await stage.leased(worker)
     await stage.engine.append_logs([line(first, 0, "one")])
     await worker.fail(first, retry_in=timedelta(0))
-    await stage.tick()
+    await stage.a_moment_passes()
     second = await worker.lease_one()
     await stage.engine.append_logs([line(second, 0, "two")])
     await worker.succeed(second)

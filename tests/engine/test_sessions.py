@@ -219,7 +219,7 @@ async def test_a_suspect_without_attempts_left_ends_crashed(stage: Stage, error:
 async def test_the_attempt_after_a_crash_starts_alone_too(stage: Stage, worker: Worker) -> None:
     solo, held = await alone(stage, worker)
     await solo.end(suspects=(held.run_id,), error=BOOM)
-    await stage.query("update detent.runs set due_at = clock_timestamp()")
+    await stage.query("update detent.runs set due_at = clock_timestamp() - interval '1 second'")
     await stage.tick()
     lease = await (await stage.session(worker.version)).lease_one()
     assert (lease.isolation, lease.attempt) == (Isolation.PROCESS, 2)
@@ -256,7 +256,7 @@ async def test_losses_are_counted_anew_after_progress(stage: Stage, worker: Work
             await session.sleep(lease, "0", seconds=0)
         if losses == 3 and progress == "attempt":
             await session.fail(lease, retry_in=timedelta(0))
-            await stage.tick()
+            await stage.a_moment_passes()
             lease = await session.lease_one()
         await session.end(is_lost=True)
         assert await stage.status(run_id) is RunStatus.QUEUED

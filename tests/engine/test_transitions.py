@@ -119,12 +119,12 @@ async def _live_every_life(stage: Stage) -> None:
     await stage.tick()
     lease = await worker.lease_one()
     await worker.fail(lease, retry_in=timedelta(0))  # DEQUEUED retried
-    await stage.tick()
+    await stage.a_moment_passes()
     lease = await worker.lease_one()
     await worker.start(lease)
     await worker.hand_back(lease)  # EXECUTING handed back
     lease = await worker.lease_one()
     await worker.start(lease)
     await worker.fail(lease, retry_in=timedelta(0))  # EXECUTING retried
-    await stage.tick()
+    await stage.a_moment_passes()
     await worker.succeed(await worker.lease_one())

@@ -115,6 +115,7 @@ async def test_a_run_woken_while_it_was_about_to_wait_for_more_waits_on(
     assert await stage.status(parent.run_id) is RunStatus.QUEUED
     assert await worker.sleep(parent, "1", minutes=1) == Suspended()
     assert await stage.status(parent.run_id) is RunStatus.WAITING
+    assert await stage.count("ready") == 0
     assert await worker.lease() == []
     clock.advance(timedelta(minutes=2))
     await stage.tick()
