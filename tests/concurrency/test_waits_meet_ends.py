@@ -177,6 +177,24 @@ async def test_a_run_that_answers_an_item_by_its_key_ends_while_the_item_is_give
     assert await stage.count("history") == TIMES
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_an_item_and_the_parent_that_gave_up_its_batch_end_together(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade, order: tuple[int, int]
+) -> None:
+    """The batch goes with its parent, and no result is left of the item."""
+    (parent,) = await leased(stage, worker, 1)
+    batch_id = ids.new_batch_id()
+    await stage.engine.trigger_batch(chunk(batch_id, [0], origin=origin(parent, "0")))
+    (item,) = await worker.lease()
+    calls = [engines[i].complete_attempts([succeeded(lease)]) for i, lease in enumerate((parent, item))]
+    await blockade.pile_up(
+        "select from detent.batches where id = %s for update",
+        [ids.decode("batch", batch_id)],
+        *(calls[i] for i in order),
+    )
+    assert [await stage.count(table) for table in ("runs", "batches", "batch_items")] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("is_awaited", [False, True])
 async def test_a_run_that_answers_an_item_ends_before_the_batch_is_committed(
     stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade, is_awaited: bool
