@@ -12,12 +12,22 @@ from detent.worker import reaper, supervisor, vigil
 LEASE = 3.0
 
 
+HURRIED = {
+    (reaper, "LEASE"): LEASE,
+    (vigil, "LEASE"): LEASE,
+    (supervisor, "LEASE"): LEASE,
+    (reaper, "INTERVAL"): LEASE / 5,
+    (supervisor, "REAP_INTERVAL"): LEASE / 5,
+    (supervisor, "RENEW_INTERVAL"): LEASE / 3,
+    (maintenance, "LONGEST_SLEEP"): 0.1,
+}
+"""All of them are the supervisor's: runners know nothing of leases."""
+
+
 def hurry() -> None:
-    """All of this is the supervisor's: runners know nothing of leases."""
-    reaper.LEASE = vigil.LEASE = supervisor.LEASE = LEASE
-    reaper.INTERVAL = supervisor.REAP_INTERVAL = LEASE / 5
-    supervisor.RENEW_INTERVAL = LEASE / 3
-    maintenance.LONGEST_SLEEP = 0.1
+    for (module, name), seconds in HURRIED.items():
+        assert isinstance(getattr(module, name), float)
+        setattr(module, name, seconds)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ class Load:
         self.plans = plans(rng, runs)
         self.executions = sum(plan.executions for plan in self.plans)
         self.roots: dict[str, Plan] = {}
+        self.triggering = asyncio.create_task(self._trigger())
 
-    async def trigger(self) -> None:
+    async def _trigger(self) -> None:
         """Trigger bit by bit, so that there are always some about to be triggered when something dies."""
         for start in range(0, len(self.plans), CHUNK):
             chunk = self.plans[start : start + CHUNK]
@@ -37,6 +38,8 @@ class Load:
         return iter(sorted(self.rng.sample(range(self.executions // 20, int(self.executions * until)), count)))
 
     def has_reached(self, moment: int) -> bool:
+        if self.triggering.done():
+            self.triggering.result()
         return len(self.stage.ledger.of("begin")) >= moment
 
     async def reaches(self, moment: int) -> None:
@@ -87,12 +90,11 @@ async def under_load(stage: Stage, rng: random.Random, runs: int = RUNS) -> Asyn
     """Load during the block; afterwards all of it must be over, right, and leave nothing behind."""
     load = Load(stage, rng, runs)
     async with stage.hurrying():
-        trigger = asyncio.create_task(load.trigger())
         try:
             yield load
-            await trigger
+            await load.triggering
         finally:
-            trigger.cancel()
+            load.triggering.cancel()
         await load.is_over()
         load.check()
         await stage.check_nothing_left()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 
 import pytest
@@ -20,17 +19,16 @@ async def test_cancelled_trees_end_whole_though_runners_are_killed(stage: Stage,
     load = Load(stage, rng, RUNS)
     cancelled: dict[str, bool] = {}
     async with stage.hurrying():
-        trigger = asyncio.create_task(load.trigger())
         for moment in load.moments(30, until=0.5):
             # What is cancelled begins no more: the later moments may never come.
             await until(
-                lambda moment=moment: load.has_reached(moment) or (trigger.done() and stage.is_idle()), stage.describe
+                lambda moment=moment: load.has_reached(moment) or (load.triggering.done() and stage.is_idle()), stage.describe
             )
             for run_id in rng.sample(list(load.roots), min(len(load.roots), 3)):
                 cancelled[run_id] = cancelled.get(run_id, False) or await stage.client.runs.cancel(run_id)
             if rng.random() < 0.2:
                 await stage.kill_a_runner(rng)
-        await trigger
+        await load.triggering
         await stage.none_live()
     _check_trees(stage, {run_id for run_id, is_cancelled in cancelled.items() if is_cancelled})
     await stage.check_nothing_left()
