@@ -30,3 +30,10 @@ async def blockade(dsn: str, stage: Stage) -> AsyncIterator[Blockade]:
     """A third party that holds rows locked, and sees who waits for it."""
     async with Blockade.open(dsn) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def no_alarms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time moves only when a test ticks: an alarm's own tick would hold a due row while the test's passes over it."""
+    if "test_alarm" not in request.node.nodeid:
+        monkeypatch.setattr("detent.engine.alarm.Alarm.set", lambda self, due: None)

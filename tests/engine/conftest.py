@@ -30,3 +30,10 @@ async def stage(engine: EngineBackend, conn: AsyncConnection) -> AsyncIterator[S
 async def worker(stage: Stage) -> Worker:
     """A worker that has task `work`: asynchronous, three attempts."""
     return await stage.worker("work")
+
+
+@pytest.fixture(autouse=True)
+def no_alarms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time moves only when a test ticks: an alarm's own tick would hold a due row while the test's passes over it."""
+    if "test_alarm" not in request.node.nodeid:
+        monkeypatch.setattr("detent.engine.alarm.Alarm.set", lambda self, due: None)
