@@ -675,33 +675,39 @@ CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
     SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+declare
+  suspended uuid[];
 begin
   perform from detent.waitpoints
   where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
   order by id for share;
 
-  insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
-  select e.run, e.operation, waitpoints.id, waitpoints.environment_id
-  from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
-  join detent.waitpoints on waitpoints.id = e.waitpoint
-  where waitpoints.completed_at is null
-  on conflict do nothing;
+  with edge as (
+    insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+    select e.run, e.operation, waitpoints.id, waitpoints.environment_id
+    from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
+    join detent.waitpoints on waitpoints.id = e.waitpoint
+    where waitpoints.completed_at is null
+    on conflict do nothing
+    returning run_id
+  )
+  select array_agg(distinct run_id) into suspended from edge;
+  if suspended is null then
+    return;
+  end if;
 
-  with pending as materialized (
-    select waits.run_id, count(*) as n from detent.waits
-    where not waits.is_done and waits.run_id in (select e.run from json_to_recordset(edges) as e (run uuid))
-    group by waits.run_id
-  ), unqueued as (
+  with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
-      from pending join detent.runs on runs.id = pending.run_id and runs.status = 'QUEUED'
+      from detent.runs
       join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
+      where runs.id = any(suspended) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
   update detent.runs
-  set status = 'WAITING', pending_waits = pending.n, waits = waits + 1, losses_in_row = 0
-  from pending
-  where runs.id = pending.run_id;
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0,
+      pending_waits = (select count(*) from detent.waits where waits.run_id = runs.id and not is_done)
+  where id = any(suspended);
 end $$;
 
 CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamp with time zone)
