@@ -174,7 +174,7 @@ async def test_a_run_that_begins_to_wait_while_it_is_cancelled(
     stage: Stage, worker: Worker, engines: list[EngineBackend]
 ) -> None:
     for i, parent in enumerate(await leased(stage, worker, TIMES)):
-        wait = engines[0].wait_for_time([time_wait(parent, "0")])
+        wait = engines[0].wait_for([time_wait(parent, "0")])
         cancel = engines[1].cancel_runs([parent.run_id], "stop")
         await race(*((wait, cancel) if i % 2 else (cancel, wait)))
     assert await live(stage) == 0

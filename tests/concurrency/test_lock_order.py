@@ -73,7 +73,7 @@ class Storm:
         await engine.trigger_children(wanted)
 
     async def sleep(self, engine: EngineBackend) -> None:
-        await engine.wait_for_time([time_wait(x, self.operation(), timedelta(0.01)) for x in self.some()])
+        await engine.wait_for([time_wait(x, self.operation(), timedelta(0.01)) for x in self.some()])
 
     async def batch(self, engine: EngineBackend) -> None:
         for lease in self.some()[:1]:

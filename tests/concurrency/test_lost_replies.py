@@ -212,9 +212,9 @@ async def trigger_children(s: Scene) -> Any:
     return await s.engine.trigger_children(wanted)
 
 
-async def wait_for_time(s: Scene) -> Any:
+async def wait_for(s: Scene) -> Any:
     waits = [time_wait(s.first, "0"), time_wait(s.second, "0", timedelta(0))]
-    return await s.engine.wait_for_time(waits)
+    return await s.engine.wait_for(waits)
 
 
 async def read_journal(s: Scene) -> Any:
@@ -264,7 +264,7 @@ OPERATIONS: dict[str, Play] = {
     for play in (
         trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reset_idempotency_key, read_logs, list_tasks, register_worker, open_session, renew_sessions, end_session,
-        list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for_time,
+        list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
         read_journal, read_batch_results, append_logs,
     )
 }  # fmt: skip
@@ -377,7 +377,7 @@ async def test_every_statement_is_cut(stage: Stage, proxy: Proxy, database: Data
 
 SLOW: dict[str, tuple[Play, str]] = {
     "trigger_children": (trigger_children, "select from detent.runs for update"),
-    "wait_for_time": (wait_for_time, "select from detent.runs for update"),
+    "wait_for": (wait_for, "select from detent.runs for update"),
     "trigger_batch": (trigger_batch, "select from detent.runs for update"),
     "cancel_runs": (cancel_runs, "select from detent.runs for update"),
     "settle_runs": (complete_attempts, "select from detent.runs for update"),

@@ -221,7 +221,7 @@ async def test_a_moment_comes_while_a_run_begins_to_wait_for_it(
     parents = await leased(stage, worker, TIMES)
     for parent in parents:
         wait = time_wait(parent, "0", timedelta(microseconds=300))
-        await race(engines[0].wait_for_time([wait]), engines[1].maintenance.tick(), engines[2].maintenance.tick())
+        await race(engines[0].wait_for([wait]), engines[1].maintenance.tick(), engines[2].maintenance.tick())
     await stage.a_moment_passes()
     assert "WAITING" not in await statuses(stage, parents)
 
@@ -239,7 +239,7 @@ async def test_a_woken_run_waits_for_more_while_another_worker_takes_it(
     for i, parent in enumerate(parents):
         await worker.succeed(children[parent.run_id])
         await stage.query("update detent.ready set resident_until = clock_timestamp() - interval '1 s'")
-        wait, lease = engines[0].wait_for_time([time_wait(parent, "1")]), thief.lease()
+        wait, lease = engines[0].wait_for([time_wait(parent, "1")]), thief.lease()
         answers = await race(*((wait, lease) if i % 2 else (lease, wait)))
         (answer,), leases = answers if i % 2 else reversed(answers)
         assert (answer == Suspended()) is (leases == [])

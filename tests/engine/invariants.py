@@ -24,11 +24,11 @@ RULES = {
     "what a worker executes belongs to an open session": """
         select runs.id from detent.runs left join detent.sessions on sessions.id = runs.session_id
         where runs.session_id is not null and (sessions.id is null or sessions.ended_at is not null)""",
-    "pending waits are the edges that are not done": """
-        select runs.id from detent.runs
-        where pending_waits <> (select count(*) from detent.waits where waits.run_id = runs.id and not is_done)""",
-    "only a suspended run has pending waits": """
-        select id from detent.runs where (status = 'WAITING') <> (pending_waits > 0)""",
+    "a suspended run waits for something, and nothing of it is there": """
+        select id from detent.runs
+        where status = 'WAITING' and (
+          not exists (select from detent.waits where waits.run_id = runs.id)
+          or exists (select from detent.waits where waits.run_id = runs.id and is_done))""",
     "an edge is done just when its waitpoint is completed": """
         select run_id from detent.waits left join detent.waitpoints on waitpoints.id = waitpoint_id
         where waitpoints.id is null or is_done <> (completed_at is not null)""",

@@ -129,7 +129,7 @@ class Worker:
         return await self.settle(*(Broken(holder=holder(lease), error=BOOM) for lease in leases))
 
     async def sleep(self, lease: Lease, operation: str = "0", **until: float) -> WaitResult | Suspended | Stale:
-        (answer,) = await self.engine.wait_for_time([time_wait(lease, operation, timedelta(**until or {"hours": 1}))])
+        (answer,) = await self.engine.wait_for([time_wait(lease, operation, timedelta(**until or {"hours": 1}))])
         return answer
 
     async def call(

@@ -130,7 +130,7 @@ async def test_a_bad_child_leaves_no_trace_in_its_parents_journal(
 async def test_a_wait_beyond_the_end_of_time_is_a_bad_request(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     with pytest.raises(BadRequestError):
-        await stage.engine.wait_for_time([time_wait(lease, "0", timedelta.max)])
+        await stage.engine.wait_for([time_wait(lease, "0", timedelta.max)])
     assert await written(stage) == {"runs": 1, "inputs": 1}
 
 

@@ -15,7 +15,7 @@ async def test_operations_are_recorded_in_order_with_their_results(stage: Stage,
     lease = await stage.leased(worker)
     (detached,) = await stage.engine.trigger_children([child(lease, "a/0", "mail", wait=False)])
     wait = time_wait(lease, "a/1", timedelta(minutes=1))
-    await stage.engine.wait_for_time([wait])
+    await stage.engine.wait_for([wait])
     (awaited,) = await stage.engine.trigger_children([child(lease, "a/2")])
     batch_id = ids.new_batch_id()
     await stage.engine.trigger_batch(chunk(batch_id, [0], total=1, origin=origin(lease, "a/3"), task_id="mail"))

@@ -41,8 +41,8 @@ insert into detent.ready (lane_id, position, run_id, environment_id)
 select lane_id, position, id, 1 from detent.runs;
 
 insert into detent.runs (
-  id, environment_id, task_id, lane_id, status, position, pending_waits, waits, has_journal, is_awaited, parent_id)
-select testing.id_of(2, n), 1, 'work', ({lanes})[1], 'WAITING', now(), 1, 1, true, true, testing.id_of(3, n)
+  id, environment_id, task_id, lane_id, status, position, waits, has_journal, is_awaited, parent_id)
+select testing.id_of(2, n), 1, 'work', ({lanes})[1], 'WAITING', now(), 1, true, true, testing.id_of(3, n)
 from generate_series(1, {sleeping}) as n;
 insert into detent.waitpoints (id, environment_id, kind, due_at)
 select testing.id_of(4, n), 1, 'time', detent.now() + case when n <= 100 then '-1 s' else interval '1 hour' end
@@ -153,7 +153,7 @@ OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
     "trigger again": lambda c: c.stage.engine.trigger([request() for _ in range(ASKED)], is_repeat=True),
     "trigger by key": lambda c: c.stage.engine.trigger(KEYED),
     "children": lambda c: c.stage.engine.trigger_children([child(lease, "9") for lease in c.leases]),
-    "wait": lambda c: c.stage.engine.wait_for_time([time_wait(lease, "9") for lease in c.leases]),
+    "wait": lambda c: c.stage.engine.wait_for([time_wait(lease, "9") for lease in c.leases]),
     "chunk": lambda c: c.stage.engine.trigger_batch(chunk(BATCH, range(50_000, 50_000 + ASKED))),
     "waiting batch": lambda c: c.worker.batch(c.leases[0], ASKED),
     "cancel": lambda c: c.stage.engine.cancel_runs([lease.run_id for lease in c.leases], "stop"),

@@ -39,7 +39,7 @@ async def test_a_moment_that_has_passed_suspends_nobody(stage: Stage, worker: Wo
     past = TimeWait(
         origin=origin(lease, "0"), until=datetime(2020, 1, 1, tzinfo=UTC), waitpoint_id=ids.new_waitpoint_id()
     )
-    assert await stage.engine.wait_for_time([past]) == [WaitResult(operation="0")]
+    assert await stage.engine.wait_for([past]) == [WaitResult(operation="0")]
     assert await worker.sleep(lease, "1", seconds=0) == WaitResult(operation="1")
     assert await stage.status(lease.run_id) is RunStatus.DEQUEUED
 
@@ -176,12 +176,12 @@ async def test_a_run_may_wait_for_one_child_in_two_operations(stage: Stage, work
 async def test_a_wait_asked_for_twice_is_one_wait(stage: Stage, worker: Worker, clock: Clock) -> None:
     lease = await stage.leased(worker)
     wait = time_wait(lease, "0")
-    assert await stage.engine.wait_for_time([wait]) == [Suspended()]
-    assert await stage.engine.wait_for_time([wait]) == [Suspended()]
+    assert await stage.engine.wait_for([wait]) == [Suspended()]
+    assert await stage.engine.wait_for([wait]) == [Suspended()]
     assert await stage.count("waits") == 1
     clock.advance(timedelta(hours=2))
     await stage.tick()
-    assert await stage.engine.wait_for_time([wait]) == [Suspended()]
+    assert await stage.engine.wait_for([wait]) == [Suspended()]
     (result,) = (await worker.lease_one()).results
     assert result.operation == "0"
 

@@ -82,13 +82,12 @@ async def read_logs(place: Place, run_id: RunId, after: int, limit: int) -> list
     return [
         StoredLog(
             attempt=cast("int", attempt),
-            number=cast("int", number),
             at=cast("datetime", at),
             level=str(level),
             message=str(message),
             fields=cast("str | None", fields),
         )
-        for attempt, number, at, level, message, fields in rows
+        for attempt, at, level, message, fields in rows
     ]
 
 
@@ -140,6 +139,7 @@ def _line_fields(line: LogLine) -> dict[str, object]:
         "id": ids.to_hex("run", line.holder.run_id),
         "fence": line.holder.fence,
         "attempt": line.attempt,
+        "place": line.place,
         "number": line.number,
         "at": line.at.isoformat(),
         "level": line.level,
@@ -161,7 +161,7 @@ def _lease(fence: int, row: Row) -> Lease:
         payload=cast("str | None", payload),
         is_resumed=bool(is_resumed),
         has_journal=bool(has_journal),
-        results=_results(cast("list[list[object]] | None", results)),
+        results=results_of(cast("list[list[object]] | None", results)),
         created_at=cast("datetime", created_at),
         started_at=cast("datetime", started_at),
         queue=str(queue),
@@ -185,7 +185,8 @@ def public(prefix: str, value: object) -> str:
     return ids.encode(prefix, cast("UUID", value))
 
 
-def _results(found: list[list[object]] | None) -> tuple[WaitResult, ...]:
+def results_of(found: list[list[object]] | None) -> tuple[WaitResult, ...]:
+    """Return what was waited for, as the database gathered it in JSON."""
     return tuple(
         wait_result(str(operation), str(kind), UUID(str(waitpoint)), task_id, status, output, error)
         for operation, kind, waitpoint, task_id, status, output, error in found or ()

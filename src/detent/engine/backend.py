@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, runs, sessions, trigger, waits
+from detent.engine import attempts, events, journal, runs, sessions, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -22,11 +22,15 @@ from detent.protocol.models import (
     ChildTriggered,
     ChunkTaken,
     Completed,
+    Delivery,
     Holder,
     JournalEntry,
+    JournalRead,
     Lease,
     LeaseRequest,
     LogLine,
+    Pending,
+    Recorded,
     Refused,
     RegisteredTask,
     Renewal,
@@ -39,11 +43,13 @@ from detent.protocol.models import (
     SessionEnd,
     SessionOpening,
     Stale,
+    StepRecord,
     StoredLog,
     Suspended,
-    TimeWait,
+    Suspension,
     Triggered,
     TriggerRequest,
+    Wait,
     WaitResult,
     Wake,
     WorkerRegistration,
@@ -169,14 +175,23 @@ class EngineBackend:
     async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
         return await trigger.trigger_children(await self._at(), requests)
 
-    async def wait_for_time(self, requests: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]:
-        return await waits.wait_for_time(await self._at(), requests)
+    async def wait_for(self, requests: Sequence[Wait]) -> list[WaitResult | Pending | Suspended | Refused | Stale]:
+        return await waits.wait_for(await self._at(), requests)
 
-    async def read_journal(self, holder: Holder, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | Stale:
-        return await waits.read_journal(await self._at(), holder, after, limit)
+    async def suspend(self, requests: Sequence[Suspension]) -> list[Suspended | Pending | Stale]:
+        return await waits.suspend(await self._at(), requests)
+
+    async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
+        return await waits.collect(await self._at(), holders)
+
+    async def record_steps(self, records: Sequence[StepRecord]) -> list[Recorded | Stale]:
+        return await journal.record_steps(await self._at(), records)
+
+    async def read_journals(self, reads: Sequence[JournalRead], *, limit: int = 500) -> list[list[JournalEntry] | Stale]:
+        return await journal.read_journals(await self._at(), reads, limit)
 
     async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:
-        return await waits.read_batch_results(await self._at(), batch_id, after, limit)
+        return await journal.read_batch_results(await self._at(), batch_id, after, limit)
 
     async def append_logs(self, lines: Sequence[LogLine]) -> None:
         await attempts.append_logs(await self._at(), lines)

@@ -28,5 +28,15 @@ def wait_result(
     """Return what a completed waitpoint says to the operation that waited for it."""
     if kind == "run":
         return WaitResult(operation=operation, child=child_result(waitpoint_id, task_id, status, output, error))
+    if kind == "token":
+        return token_result(operation, output, error)
     failure = run_error.internal(ErrorCode.BATCH_ABORTED, str(error)) if error is not None else None
     return WaitResult(operation=operation, error=failure)
+
+
+def token_result(operation: str, output: object, error: object) -> WaitResult:
+    return WaitResult(
+        operation=operation,
+        output=cast("str | None", output),
+        error=run_error.from_json(str(error)) if error is not None else None,
+    )

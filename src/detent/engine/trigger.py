@@ -20,6 +20,7 @@ from detent.protocol.models import (
     ChildRequest,
     ChildTriggered,
     ChunkTaken,
+    Pending,
     Refused,
     Stale,
     Suspended,
@@ -107,6 +108,9 @@ async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale |
             "operation": origin.operation if origin else None,
             "fingerprint": fingerprint_of_batch() if origin else None,
             "waits": origin.wait if origin else None,
+            "suspends": origin.suspends if origin else None,
+            "answers": origin.stamp.answers if origin else None,
+            "seen": list(origin.stamp.seen) if origin and origin.stamp.seen is not None else None,
         },
     )
     _tell(place, requests)
@@ -189,6 +193,9 @@ def _child_fields(environment: int, i: int, child: ChildRequest) -> Fields:
         "fingerprint": fingerprint_of_child(child.request.task_id),
         "waits": origin.wait,
         "awaited": origin.wait,
+        "suspends": origin.suspends,
+        "answers": origin.stamp.answers,
+        "seen": origin.stamp.seen,
     }
 
 
@@ -210,20 +217,20 @@ def _triggered(request: TriggerRequest, run_id: object, is_cached: object) -> Tr
 
 
 def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
-    _, run_id, is_cached, is_suspended, status, task_id, output, error = row
+    _, run_id, is_cached, is_pending, is_suspended, status, task_id, output, error = row
     # Not the request's own id: the operation may have been recorded before, under another.
     triggered = Triggered(run_id=RunId(ids.encode("run", cast("UUID", run_id))), is_cached=bool(is_cached))
     if not child.origin.wait:
         return ChildTriggered(triggered=triggered)
-    if is_suspended:
-        return ChildTriggered(triggered=triggered, wait=Suspended())
+    if is_pending:
+        return ChildTriggered(triggered=triggered, wait=Suspended() if is_suspended else Pending())
     outcome = child_result(cast("UUID", run_id), task_id, status, output, error)
     return ChildTriggered(triggered=triggered, wait=WaitResult(operation=child.origin.operation, child=outcome))
 
 
 def _chunk_taken(chunk: BatchChunk, requests: Sequence[TriggerRequest], rows: Sequence[Row]) -> ChunkTaken | Stale | Refused:
     made: list[Triggered | Refused] = [Triggered(run_id=request.run_id) for request in requests]
-    completed = False
+    wait: Pending | Suspended | WaitResult | None = None
     for outcome, i, run_id, is_cached in rows:
         match outcome:
             case "stale" if chunk.origin is not None:
@@ -232,8 +239,12 @@ def _chunk_taken(chunk: BatchChunk, requests: Sequence[TriggerRequest], rows: Se
                 return _ABORTED
             case "taken":
                 made[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-            case "completed":
-                completed = True
+            case "completed" if chunk.origin is not None:
+                wait = WaitResult(operation=chunk.origin.operation)
+            case "pending":
+                wait = Pending()
+            case "suspended":
+                wait = Suspended()
             case _:
                 pass
-    return ChunkTaken(items=tuple(made), completed=completed)
+    return ChunkTaken(items=tuple(made), wait=wait)

@@ -1,102 +1,114 @@
-"""Waiting, and what a replay reads: waits for a moment, the journal, the results of a batch.
+"""Waiting: for a moment, a token, runs and batches.
 
-A run that waits is WAITING with `pending_waits` > 0 and holds no slot. The waiter locks the waitpoints it needs and makes an
-edge for each that is pending; the completer marks waitpoints, then in a new snapshot of the same transaction reads the edges
-and counts down; at zero the run is ready at its original position. Either the waiter sees the completion, or the completer
-sees the edge.
+A run whose code stands in waits is WAITING and holds no slot. The waiter locks the waitpoints it needs and makes an edge for
+each that is pending; the completer marks waitpoints, then in a new snapshot of the same transaction reads the edges and wakes
+the runs behind them. Either the waiter sees the completion, or the completer sees the edge. Each completion wakes: what the
+run makes of it, and whether it then waits on for the rest, is its code's affair.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import cast
-from uuid import UUID
 
 from detent.engine import lifecycle
-from detent.engine.attempts import public
-from detent.engine.db import Row
-from detent.engine.outcomes import child_result, wait_result
+from detent.engine.attempts import holders_json, public, results_of
+from detent.engine.outcomes import token_result
 from detent.engine.place import Place
 from detent.protocol import ids
-from detent.protocol.ids import BatchId
+from detent.protocol.ids import RunId
 from detent.protocol.models import (
+    Delivery,
     Holder,
-    JournalEntry,
-    OperationKind,
-    RunOutcome,
+    Pending,
+    Refused,
     Stale,
     Suspended,
+    Suspension,
     TimeWait,
+    Wait,
     WaitResult,
 )
 
-_REF_PREFIX = {
-    OperationKind.TRIGGER: "run",
-    OperationKind.CHILD: "run",
-    OperationKind.BATCH: "batch",
-    OperationKind.BATCH_WAIT: "batch",
-    OperationKind.TIME: "waitpoint",
-}
-_WAITPOINT_KIND = {OperationKind.CHILD: "run", OperationKind.BATCH_WAIT: "batch", OperationKind.TIME: "time"}
+Fields = dict[str, object]
 
 
-async def wait_for_time(place: Place, waits: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]:
+async def wait_for(place: Place, waits: Sequence[Wait]) -> list[WaitResult | Pending | Suspended | Refused | Stale]:
     requests = [_wait_fields(i, wait) for i, wait in enumerate(waits)]
     for wait in waits:
-        place.alarm.set(wait.until)
-    rows = await place.db.call("wait_for_time", {"environment": place.environment, "requests": json.dumps(requests)})
-    answers: list[WaitResult | Suspended | Stale] = [Stale(run_id=wait.origin.holder.run_id) for wait in waits]
-    for i, is_suspended in rows:
-        place_of = cast("int", i)
-        answers[place_of] = Suspended() if is_suspended else WaitResult(operation=waits[place_of].origin.operation)
+        if isinstance(wait, TimeWait):
+            place.alarm.set(wait.until)
+    rows = await place.db.call("wait_for", {"environment": place.environment, "requests": json.dumps(requests)})
+    answers: list[WaitResult | Pending | Suspended | Refused | Stale] = [
+        Stale(run_id=wait.origin.holder.run_id) for wait in waits
+    ]
+    for i, ref, is_pending, is_suspended, output, error in rows:
+        wait = waits[cast("int", i)]
+        if ref is None:
+            answers[cast("int", i)] = _unknown(wait)
+        elif is_pending:
+            answers[cast("int", i)] = Suspended() if is_suspended else Pending()
+        else:
+            answers[cast("int", i)] = token_result(wait.origin.operation, output, error)
     return answers
 
 
-async def read_journal(place: Place, holder: Holder, after: int, limit: int) -> list[JournalEntry] | Stale:
-    run = ids.decode("run", holder.run_id)
-    held = await place.db.call("check_holder", {"run": run, "fence": holder.fence})
-    if not held:
-        return Stale(run_id=holder.run_id)
-    rows = await place.db.call("read_journal", {"run": run, "attempt": held[0][0], "after": after, "limit": limit})
-    return [_entry(row) for row in rows]
+async def suspend(place: Place, suspensions: Sequence[Suspension]) -> list[Suspended | Pending | Stale]:
+    for suspension in suspensions:
+        if suspension.until is not None:
+            place.alarm.set(suspension.until)
+    requests = [_suspension_fields(i, suspension) for i, suspension in enumerate(suspensions)]
+    rows = await place.db.call("suspend", {"requests": json.dumps(requests)})
+    answers: list[Suspended | Pending | Stale] = [Stale(run_id=one.holder.run_id) for one in suspensions]
+    for i, is_suspended in rows:
+        answers[cast("int", i)] = Suspended() if is_suspended else Pending()
+    return answers
 
 
-async def read_batch_results(place: Place, batch_id: BatchId, after: int, limit: int) -> list[RunOutcome]:
-    rows = await place.db.call(
-        "read_batch_results", {"batch": ids.decode("batch", batch_id), "after": after, "limit": limit}
-    )
+async def collect(place: Place, holders: Sequence[Holder]) -> list[Delivery]:
+    rows = await place.db.call("collect", {"holders": holders_json(holders)})
     return [
-        child_result(cast("UUID", run_id), task_id, status, output, error)
-        for _, run_id, task_id, status, output, error in rows
+        Delivery(
+            holder=Holder(run_id=RunId(public("run", run_id)), fence=cast("int", fence)),
+            results=results_of(cast("list[list[object]]", results)),
+        )
+        for run_id, fence, results in rows
     ]
 
 
-def _wait_fields(i: int, wait: TimeWait) -> dict[str, object]:
-    holder = wait.origin.holder
-    return {
+def _wait_fields(i: int, wait: Wait) -> Fields:
+    origin = wait.origin
+    fields: Fields = {
         "i": i,
         "id": ids.to_hex("waitpoint", wait.waitpoint_id),
-        "parent": ids.to_hex("run", holder.run_id),
-        "fence": holder.fence,
-        "operation": wait.origin.operation,
-        "delay": lifecycle.seconds(wait.until),
-        "due_at": lifecycle.date(wait.until),
+        "parent": ids.to_hex("run", origin.holder.run_id),
+        "fence": origin.holder.fence,
+        "operation": origin.operation,
+        "kind": "time" if isinstance(wait, TimeWait) else "token",
+        "suspends": origin.suspends,
+        "answers": origin.stamp.answers,
+        "seen": origin.stamp.seen,
+    }
+    if isinstance(wait, TimeWait):
+        fields |= {"delay": lifecycle.seconds(wait.until), "due_at": lifecycle.date(wait.until)}
+    return fields
+
+
+def _suspension_fields(i: int, suspension: Suspension) -> Fields:
+    return {
+        "i": i,
+        "id": ids.to_hex("run", suspension.holder.run_id),
+        "fence": suspension.holder.fence,
+        "wake": max(timedelta(), suspension.until).total_seconds() if suspension.until is not None else None,
+        "delivered": suspension.delivered,
     }
 
 
-def _entry(row: Row) -> JournalEntry:
-    operation, kind_text, fingerprint, ref, is_cached, is_done, task_id, status, output, error, is_sealed = row
-    kind = OperationKind(str(kind_text))
-    result = None
-    if is_done and kind in _WAITPOINT_KIND:
-        result = wait_result(str(operation), _WAITPOINT_KIND[kind], cast("UUID", ref), task_id, status, output, error)
-    return JournalEntry(
-        operation=str(operation),
-        kind=kind,
-        fingerprint=str(fingerprint),
-        ref=public(_REF_PREFIX[kind], ref),
-        is_cached=bool(is_cached),
-        is_sealed=bool(is_sealed) or kind not in (OperationKind.BATCH, OperationKind.BATCH_WAIT),
-        result=result,
+def _unknown(wait: Wait) -> Refused:
+    return Refused(
+        status=404,
+        code="unknown_token",
+        message=f"run {wait.origin.holder.run_id} waits for {wait.waitpoint_id}, and there is no such token",
     )

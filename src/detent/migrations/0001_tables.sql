@@ -104,15 +104,14 @@ create table detent.runs (
   max_attempts smallint,                           -- fixed at the first lease
   version_id integer,                              -- of the latest lease
   position timestamptz not null,                   -- in its line: time of queueing minus priority
-  due_at timestamptz,                              -- end of a delay, or of the pause before a retry
+  due_at timestamptz,                              -- end of a delay, of the pause before a retry, of a timer that it waits with
   queued_at timestamptz,
   started_at timestamptz,                          -- of the first lease
   attempt_started_at timestamptz,
   leased_at timestamptz,
   session_id uuid,                                 -- who executes it, or has it in memory while it waits
   fence bigint,
-  pending_waits integer not null default 0,
-  waits integer not null default 0,
+  waits integer not null default 0,                -- how often it suspended
   losses integer not null default 0,
   losses_in_row smallint not null default 0,       -- since the last new attempt or journal entry
   parent_id uuid,
@@ -123,7 +122,6 @@ create table detent.runs (
   is_solo boolean not null default false,          -- was on the CPU when its process died: starts alone
   has_journal boolean not null default false,
   constraint held_has_holder check (status not in ('DEQUEUED', 'EXECUTING') or (session_id is not null and fence is not null)),
-  constraint waiting_has_waits check (status <> 'WAITING' or pending_waits > 0),
   constraint delayed_has_due_date check (status <> 'DELAYED' or due_at is not null)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 create index runs_by_session on detent.runs (session_id) where session_id is not null;
@@ -239,17 +237,31 @@ create index idempotency_keys_expiring on detent.idempotency_keys (expires_at);
 create table detent.waitpoints (
   id uuid primary key,
   environment_id integer not null,
-  kind text not null check (kind in ('time', 'run', 'batch')),
-  due_at timestamptz,
+  kind text not null check (kind in ('time', 'run', 'batch', 'token')),
+  due_at timestamptz,                              -- of a token: its timeout
   completed_at timestamptz,
   run_status detent.run_status,
   task_id text,
   output text,
   error text,
-  is_shared boolean not null default false,        -- more than one run waited for it: kept when the first of them ends
+  is_shared boolean not null default false,        -- others may wait for it, too: kept when the run that made it ends
+  -- Of tokens, and of waits with an idempotency key:
+  created_at timestamptz,
+  tags text[],
+  secret text,
+  idempotency_key text,
   constraint time_has_due_date check (kind <> 'time' or due_at is not null)
 );
 create index waitpoints_due on detent.waitpoints (due_at) where completed_at is null and due_at is not null;
+
+-- One name space for tokens and for waits for a moment.
+create table detent.waitpoint_keys (
+  environment_id integer not null,
+  key text not null,
+  waitpoint_id uuid not null,
+  expires_at timestamptz,
+  primary key (environment_id, key)
+);
 
 create table detent.waits (
   run_id uuid not null,
@@ -261,6 +273,8 @@ create table detent.waits (
 );
 create index waits_by_waitpoint on detent.waits (waitpoint_id);
 
+-- The operations of an attempt, each recorded once. Appended to only: the order in which the run's code was given its answers
+-- is told by the entries that came after.
 create table detent.journal (
   run_id uuid not null,
   attempt smallint not null,
@@ -269,8 +283,13 @@ create table detent.journal (
   environment_id integer not null,
   kind text not null,
   fingerprint text not null,
-  ref uuid not null,
+  ref uuid,                                        -- what it made: a run, a batch, a waitpoint
   is_cached boolean not null default false,
+  answers integer not null default 0,              -- how many the code had been given when it asked
+  seen text[],                                     -- the last of these, in order; null: in the order of recording
+  output text,                                     -- of a step
+  error text,
+  recorded_at timestamptz not null default detent.now(),
   primary key (run_id, attempt, operation)
 );
 
@@ -305,11 +324,12 @@ create table detent.logs (
   run_id uuid not null,
   environment_id integer not null,
   attempt smallint not null,
-  number integer not null,
+  place text not null,                             -- the operation that comes next where it was written
+  number integer not null,                         -- among the lines of this place
   at timestamptz not null,
   level text not null,
   message text not null,
   fields text,
-  primary key (run_id, attempt, number, at)
+  primary key (run_id, attempt, place, number, at)
 ) partition by range (at);
 create table detent.logs_rest partition of detent.logs default;

@@ -159,59 +159,96 @@ end $$;
 
 -- ---- waiting --------------------------------------------------------------------------------------------------------
 
--- Joins runs to the waitpoints their operations need and suspends those that have one pending. The rows of the runs are
--- locked by the caller. A wait that is over already makes no edge. A run that was woken since its last wait, and that nobody
--- has leased, goes on waiting; whoever is about to lease it has its row of the queue locked, and finds it suspended.
-create function detent.suspend_runs(edges json) returns void language plpgsql as $$
+-- Joins runs to the waitpoints their operations need; a wait that is over already makes no edge. The rows of the runs are
+-- locked by the caller. Edges that `suspend` say that the run has nothing else to do meanwhile.
+create function detent.join_waitpoints(edges json) returns void language plpgsql as $$
 declare
-  suspended uuid[];
+  idle uuid[];
 begin
   perform from detent.waitpoints
   where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
   order by id for share;
 
-  with edge as (
-    insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
-    select e.run, e.operation, waitpoints.id, waitpoints.environment_id
-    from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
-    join detent.waitpoints on waitpoints.id = e.waitpoint
-    where waitpoints.completed_at is null
-    on conflict do nothing
-    returning run_id
-  )
-  select array_agg(distinct run_id) into suspended from edge;
-  if suspended is null then
-    return;
-  end if;
+  insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+  select e.run, e.operation, waitpoints.id, waitpoints.environment_id
+  from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
+  join detent.waitpoints on waitpoints.id = e.waitpoint
+  where waitpoints.completed_at is null
+  on conflict do nothing;
 
+  select array_agg(distinct e.run) into idle
+  from json_to_recordset(edges) as e (run uuid, operation text, suspends boolean)
+  join detent.waits on waits.run_id = e.run and waits.operation = e.operation
+  where e.suspends;
+  if idle is not null then
+    perform detent.suspend_runs(idle);
+  end if;
+end $$;
+
+-- Takes the slot from runs that wait, unless something they waited for is there. The rows of the runs are locked by the
+-- caller. A run that was woken since its last wait, and that nobody has leased, goes on waiting; whoever is about to lease it has
+-- its row of the queue locked, and finds it suspended.
+create function detent.suspend_runs(ids uuid[]) returns void language plpgsql as $$
+declare
+  idle uuid[] := array(
+    select id from detent.runs
+    where id = any(ids) and status in ('DEQUEUED', 'EXECUTING', 'QUEUED')
+      and exists (select from detent.waits where waits.run_id = runs.id)
+      and not exists (select from detent.waits where waits.run_id = runs.id and is_done));
+begin
   with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
       from detent.runs
       join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
-      where runs.id = any(suspended) and runs.status = 'QUEUED'
+      where runs.id = any(idle) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
-  update detent.runs
-  set status = 'WAITING', waits = waits + 1, losses_in_row = 0,
-      pending_waits = (select count(*) from detent.waits where waits.run_id = runs.id and not is_done)
-  where id = any(suspended);
+  update detent.runs set status = 'WAITING', waits = waits + 1, losses_in_row = 0 where id = any(idle);
 end $$;
 
--- Called in a new snapshot after waitpoints were completed: the runs that now wait for nothing more are ready, at their
--- original position, with a head start for the session that has them in memory.
+-- Suspends runs that stand still, at the latest until `wake` (seconds). `delivered`: operations whose results their code has
+-- been given since. Stale ones are not answered.
+create function detent.suspend(requests json) returns table (i integer, is_suspended boolean) language plpgsql as $$
+#variable_conflict use_column
+declare
+  held uuid[];
+begin
+  held := array(
+    select id from detent.runs
+    where exists (
+      select from json_to_recordset(requests) as r (id uuid, fence bigint) where r.id = runs.id and r.fence = runs.fence)
+      and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+    order by id desc for update);
+
+  delete from detent.waits
+  using json_to_recordset(requests) as r (id uuid, delivered text[])
+  where waits.run_id = any(held) and waits.run_id = r.id and waits.operation = any(r.delivered);
+  perform detent.suspend_runs(held);
+  update detent.runs set due_at = detent.now() + make_interval(secs => r.wake)
+  from json_to_recordset(requests) as r (id uuid, wake double precision)
+  where runs.id = any(held) and runs.id = r.id and r.wake is not null and runs.status = 'WAITING';
+
+  return query
+  select r.i, runs.status = 'WAITING'
+  from json_to_recordset(requests) as r (i integer, id uuid) join detent.runs on runs.id = r.id
+  where runs.id = any(held)
+  order by r.i;
+end $$;
+
+-- Called in a new snapshot after waitpoints were completed: the runs that waited for one are ready, at their original
+-- position, with a head start for the session that has them in memory. Those that execute meanwhile are answered, too: their
+-- session is to collect what came.
 create function detent.wake_waiters(completed uuid[])
 returns table (run_id uuid, session_id uuid) language plpgsql as $$
 #variable_conflict use_column
 declare
-  waiters uuid[]; counts integer[];
+  waiters uuid[];
 begin
   with edge as (
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
-  ), waiter as (
-    select edge.run_id, count(*)::integer as n from edge group by edge.run_id
   )
-  select array_agg(waiter.run_id), array_agg(n) into waiters, counts from waiter;
+  select array_agg(distinct edge.run_id) into waiters from edge;
   if waiters is null then
     return;
   end if;
@@ -219,27 +256,27 @@ begin
 
   return query
   with woken as (
-    update detent.runs
-    set pending_waits = pending_waits - n,
-        status = case when pending_waits <= n then 'QUEUED'::detent.run_status else status end
-    from unnest(waiters, counts) as waiter (id, n)
-    where runs.id = waiter.id and runs.status = 'WAITING'
+    update detent.runs set status = 'QUEUED', due_at = null
+    where id = any(waiters) and status = 'WAITING'
     returning runs.*
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
     select lane_id, position, id, environment_id, woken.session_id, clock_timestamp() + interval '1 second', is_solo
-    from woken where status = 'QUEUED'
+    from woken
     on conflict (lane_id, position, run_id) do update
     set resident_session = excluded.resident_session, resident_until = excluded.resident_until
     returning ready.run_id, ready.resident_session
   )
-  select queued.run_id, queued.resident_session from queued;
+  select queued.run_id, queued.resident_session from queued
+  union all
+  select runs.id, runs.session_id from detent.runs
+  where id = any(waiters) and status in ('DEQUEUED', 'EXECUTING') and runs.session_id is not null;
 end $$;
 
--- Triggers from inside runs: recorded in the journal of the parent, which with `waits` suspends until the child is final.
+-- Triggers from inside runs: recorded in the journal of the parent, which with `waits` is told when the child is final.
 -- A parent whose fence differs is stale: its requests are not answered. An operation recorded before is answered as then.
 create function detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean)
-returns table (i integer, run_id uuid, is_cached boolean, is_suspended boolean,
+returns table (i integer, run_id uuid, is_cached boolean, is_pending boolean, is_suspended boolean,
   run_status text, task_id text, output text, error text) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -251,10 +288,10 @@ begin
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with entry as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id
-    from json_to_recordset(requests)
-      as r (i integer, id uuid, parent uuid, fence bigint, operation text, kind text, fingerprint text)
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id, r.answers, r.seen
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, parent uuid, fence bigint, operation text, kind text, fingerprint text, answers integer, seen text[])
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     order by r.i
     on conflict do nothing
@@ -285,21 +322,22 @@ begin
   where made.is_cached and journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation;
 
   edges := (
-    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
-    from json_to_recordset(requests) as r (i integer, parent uuid, operation text, waits boolean)
+    select json_agg(json_build_object(
+      'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
+    from json_to_recordset(requests) as r (i integer, parent uuid, operation text, waits boolean, suspends boolean)
     join detent.runs as parent on parent.id = r.parent
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
     where r.waits and r.i = any(recorded));
   if edges is not null then
     perform detent.make_run_waitpoints(edges);
-    perform detent.suspend_runs(edges);
+    perform detent.join_waitpoints(edges);
   end if;
 
-  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
+  -- What has an edge comes later, even if it is done by now.
   return query
   select r.i, journal.ref, journal.is_cached,
     r.waits and exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation),
-    waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
+    parent.status = 'WAITING', waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, waits boolean)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
   join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
@@ -338,9 +376,10 @@ begin
     and history.finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t);
 end $$;
 
--- Waits for a moment. Stale ones are not answered.
-create function detent.wait_for_time(environment integer, requests json)
-returns table (i integer, is_suspended boolean) language plpgsql as $$
+-- Waits for a moment, which makes a waitpoint, or for a token, which is one. Stale ones are not answered; one that waits for what
+-- is not there is answered with no `ref`.
+create function detent.wait_for(environment integer, requests json)
+returns table (i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
@@ -348,46 +387,81 @@ begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
-  with recorded as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    select r.parent, parent.attempt, r.operation, environment, 'time', 'time', r.id
-    from json_to_recordset(requests) as r (i integer, id uuid, parent uuid, fence bigint, operation text)
+  with request as materialized (
+    select r.*, parent.attempt, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, parent uuid, fence bigint, operation text, kind text, delay double precision, due_at timestamptz,
+      answers integer, seen text[])
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    order by r.i
+    where r.kind = 'time'
+      or exists (select from detent.waitpoints where waitpoints.id = r.id and waitpoints.environment_id = environment)
+  ), recorded as (
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    select parent, attempt, operation, environment, kind, kind, id, request.answers, request.seen from request
+    order by request.i
     on conflict do nothing
     returning run_id, ref
   ), waitpoint as (
     insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at)
-    select r.id, environment, 'time', due, case when due <= moment then moment end
-    from json_to_recordset(requests) as r (id uuid, delay double precision, due_at timestamptz)
-    cross join lateral (select coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due) as moment_due
-    where r.id in (select recorded.ref from recorded)
+    select id, environment, 'time', due, case when due <= moment then moment end
+    from request
+    where kind = 'time' and id in (select recorded.ref from recorded)
+    on conflict do nothing
   )
   update detent.runs set has_journal = true, losses_in_row = 0
   where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
 
-  perform detent.suspend_runs((
-    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
-    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text)
+  perform detent.join_waitpoints((
+    select json_agg(json_build_object(
+      'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
+    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, suspends boolean)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
 
-  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
+  -- What has an edge comes later, even if it is done by now.
   return query
-  select r.i, exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation)
+  select r.i, journal.ref,
+    exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation),
+    parent.status = 'WAITING', waitpoints.output, waitpoints.error
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-  join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.waitpoints on waitpoints.id = journal.ref
+  order by r.i;
+end $$;
+
+-- Records what steps came to. A share lock keeps the runs with their holder; stale ones are not answered.
+create function detent.record_steps(environment integer, requests json) returns table (i integer) language plpgsql as $$
+#variable_conflict use_column
+begin
+  perform from detent.runs
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for share;
+
+  insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, answers, seen, output, error)
+  select r.parent, parent.attempt, r.operation, environment, 'step', r.fingerprint, r.answers, r.seen, r.output, r.error
+  from json_to_recordset(requests) as r (
+    i integer, parent uuid, fence bigint, operation text, fingerprint text, answers integer, seen text[], output text, error text)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  order by r.i
+  on conflict do nothing;
+
+  update detent.runs set has_journal = true, losses_in_row = 0
+  from json_to_recordset(requests) as r (parent uuid, fence bigint)
+  where runs.id = r.parent and runs.fence = r.fence and not (has_journal and losses_in_row = 0);
+
+  return query
+  select r.i from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
   order by r.i;
 end $$;
 
 -- ---- batches --------------------------------------------------------------------------------------------------------
 
 -- Takes some items of a batch; the first call makes it, the one with `total` seals it. `outcome`: stale, aborted, taken,
--- suspended, completed.
+-- suspended, pending, completed.
 create function detent.trigger_batch(
   environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer,
-  parent uuid, fence bigint, operation text, fingerprint text, waits boolean)
+  parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[])
 returns table (outcome text, i integer, run_id uuid, is_cached boolean) language plpgsql as $$
 #variable_conflict use_variable
 declare
@@ -402,8 +476,9 @@ begin
       return query select 'stale', null::integer, null::uuid, null::boolean;
       return;
     end if;
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch)
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch,
+      answers, seen)
     on conflict do nothing;
     update detent.runs set has_journal = true, losses_in_row = 0
     where runs.id = parent and not (has_journal and losses_in_row = 0);
@@ -432,11 +507,13 @@ begin
       insert into detent.waitpoints (id, environment_id, kind, completed_at)
       values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
       on conflict do nothing;
-      perform detent.suspend_runs(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch)));
+      perform detent.join_waitpoints(json_build_array(
+        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)));
       return query select
-        case when exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
-          then 'suspended' else 'completed' end,
+        case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
+          then 'completed'
+          when exists (select from detent.runs where runs.id = parent and runs.status = 'WAITING') then 'suspended'
+          else 'pending' end,
         null::integer, null::uuid, null::boolean;
     end if;
   end if;
@@ -579,12 +656,12 @@ begin
       runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
   ), delivered as (
-    delete from detent.waits using leased where leased.waits > 0 and waits.run_id = leased.id
+    delete from detent.waits using leased where leased.has_journal and waits.run_id = leased.id and waits.is_done
     returning waits.run_id, waits.operation, waits.waitpoint_id
   ), result as (
     select delivered.run_id, json_agg(json_build_array(
       delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
-      waitpoints.output, waitpoints.error)) as results
+      waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation) as results
     from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
     group by delivered.run_id
   )
@@ -631,14 +708,14 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, attempt_started_at = null,
+        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null,
         -- What crashed a process of its own would crash the next shared one.
         is_solo = outcome.status = 'CRASHED'
     from outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
-    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.waits
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal
   ), attempt as (
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
@@ -666,14 +743,14 @@ begin
       where gone.status = 'QUEUED'
       for update of ready skip locked))
   ), unwaited as (
-    delete from detent.waits using retried where retried.waits > 0 and waits.run_id = retried.id
+    delete from detent.waits using retried where retried.has_journal and waits.run_id = retried.id
   ), ending as (
     insert into detent.endings (run_id, fence, environment_id, session_id)
     select id, fence, environment_id, session_id from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
   ), result as (
-    select id, final::text as status, session_id, is_watched, is_awaited, has_journal or waits > 0 as has_journal from gone
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal from gone
     union all
     select id, 'QUEUED', null, false, false, false from retried
   )
@@ -891,11 +968,16 @@ begin
     from due where runs.id = due.id
     returning runs.*
   ), queued as (
-    insert into detent.ready (lane_id, position, run_id, environment_id, is_solo)
-    select lane_id, position, id, environment_id, is_solo from moved
-    returning run_id, environment_id
+    -- One that waited with a timer may still be in somebody's memory.
+    insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
+    select lane_id, position, id, environment_id, moved.session_id,
+      case when moved.session_id is not null then clock_timestamp() + interval '1 second' end, is_solo
+    from moved
+    returning ready.run_id, resident_session, ready.environment_id
   )
-  select 'queued', queued.run_id, null::uuid, queued.environment_id, null::timestamptz from queued;
+  select case when resident_session is null then 'queued' else 'woken' end,
+    queued.run_id, resident_session, queued.environment_id, null::timestamptz
+  from queued;
 
   with due as materialized (
     select id from detent.waitpoints where completed_at is null and due_at <= moment
@@ -961,8 +1043,8 @@ declare
   name text;
 begin
   foreach name in array array[
-    'claim_keys', 'insert_runs', 'suspend_runs', 'wake_waiters', 'trigger_children', 'make_run_waitpoints', 'wait_for_time',
-    'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'end_session', 'renew_session', 'tick'
+    'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'wake_waiters', 'trigger_children',
+    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'end_session', 'renew_session', 'tick'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);

@@ -338,6 +338,36 @@ CREATE FUNCTION detent.is_legal(before detent.run_status, after detent.run_statu
   end
 $$;
 
+CREATE FUNCTION detent.join_waitpoints(edges json) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  idle uuid[];
+begin
+  perform from detent.waitpoints
+  where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
+  order by id for share;
+
+  insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
+  select e.run, e.operation, waitpoints.id, waitpoints.environment_id
+  from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
+  join detent.waitpoints on waitpoints.id = e.waitpoint
+  where waitpoints.completed_at is null
+  on conflict do nothing;
+
+  select array_agg(distinct e.run) into idle
+  from json_to_recordset(edges) as e (run uuid, operation text, suspends boolean)
+  join detent.waits on waits.run_id = e.run and waits.operation = e.operation
+  where e.suspends;
+  if idle is not null then
+    perform detent.suspend_runs(idle);
+  end if;
+end $$;
+
 CREATE FUNCTION detent.key_is_free(holder uuid, expires_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -418,12 +448,12 @@ begin
       runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
   ), delivered as (
-    delete from detent.waits using leased where leased.waits > 0 and waits.run_id = leased.id
+    delete from detent.waits using leased where leased.has_journal and waits.run_id = leased.id and waits.is_done
     returning waits.run_id, waits.operation, waits.waitpoint_id
   ), result as (
     select delivered.run_id, json_agg(json_build_array(
       delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
-      waitpoints.output, waitpoints.error)) as results
+      waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation) as results
     from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
     group by delivered.run_id
   )
@@ -509,6 +539,36 @@ end $$;
 CREATE FUNCTION detent.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ select clock_timestamp() $$;
+
+CREATE FUNCTION detent.record_steps(environment integer, requests json) RETURNS TABLE(i integer)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+  perform from detent.runs
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for share;
+
+  insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, answers, seen, output, error)
+  select r.parent, parent.attempt, r.operation, environment, 'step', r.fingerprint, r.answers, r.seen, r.output, r.error
+  from json_to_recordset(requests) as r (
+    i integer, parent uuid, fence bigint, operation text, fingerprint text, answers integer, seen text[], output text, error text)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  order by r.i
+  on conflict do nothing;
+
+  update detent.runs set has_journal = true, losses_in_row = 0
+  from json_to_recordset(requests) as r (parent uuid, fence bigint)
+  where runs.id = r.parent and runs.fence = r.fence and not (has_journal and losses_in_row = 0);
+
+  return query
+  select r.i from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint)
+  join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  order by r.i;
+end $$;
 
 CREATE FUNCTION detent.refuse_transition() RETURNS trigger
     LANGUAGE plpgsql
@@ -608,14 +668,14 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, pending_waits = 0, losses_in_row = 0, attempt_started_at = null,
+        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null,
         -- What crashed a process of its own would crash the next shared one.
         is_solo = outcome.status = 'CRASHED'
     from outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
-    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.waits
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal
   ), attempt as (
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
@@ -643,14 +703,14 @@ begin
       where gone.status = 'QUEUED'
       for update of ready skip locked))
   ), unwaited as (
-    delete from detent.waits using retried where retried.waits > 0 and waits.run_id = retried.id
+    delete from detent.waits using retried where retried.has_journal and waits.run_id = retried.id
   ), ending as (
     insert into detent.endings (run_id, fence, environment_id, session_id)
     select id, fence, environment_id, session_id from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
   ), result as (
-    select id, final::text as status, session_id, is_watched, is_awaited, has_journal or waits > 0 as has_journal from gone
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal from gone
     union all
     select id, 'QUEUED', null, false, false, false from retried
   )
@@ -668,7 +728,40 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
+CREATE FUNCTION detent.suspend(requests json) RETURNS TABLE(i integer, is_suspended boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  held uuid[];
+begin
+  held := array(
+    select id from detent.runs
+    where exists (
+      select from json_to_recordset(requests) as r (id uuid, fence bigint) where r.id = runs.id and r.fence = runs.fence)
+      and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+    order by id desc for update);
+
+  delete from detent.waits
+  using json_to_recordset(requests) as r (id uuid, delivered text[])
+  where waits.run_id = any(held) and waits.run_id = r.id and waits.operation = any(r.delivered);
+  perform detent.suspend_runs(held);
+  update detent.runs set due_at = detent.now() + make_interval(secs => r.wake)
+  from json_to_recordset(requests) as r (id uuid, wake double precision)
+  where runs.id = any(held) and runs.id = r.id and r.wake is not null and runs.status = 'WAITING';
+
+  return query
+  select r.i, runs.status = 'WAITING'
+  from json_to_recordset(requests) as r (i integer, id uuid) join detent.runs on runs.id = r.id
+  where runs.id = any(held)
+  order by r.i;
+end $$;
+
+CREATE FUNCTION detent.suspend_runs(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -676,38 +769,21 @@ CREATE FUNCTION detent.suspend_runs(edges json) RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  suspended uuid[];
+  idle uuid[] := array(
+    select id from detent.runs
+    where id = any(ids) and status in ('DEQUEUED', 'EXECUTING', 'QUEUED')
+      and exists (select from detent.waits where waits.run_id = runs.id)
+      and not exists (select from detent.waits where waits.run_id = runs.id and is_done));
 begin
-  perform from detent.waitpoints
-  where id in (select e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid))
-  order by id for share;
-
-  with edge as (
-    insert into detent.waits (run_id, operation, waitpoint_id, environment_id)
-    select e.run, e.operation, waitpoints.id, waitpoints.environment_id
-    from json_to_recordset(edges) as e (run uuid, operation text, waitpoint uuid)
-    join detent.waitpoints on waitpoints.id = e.waitpoint
-    where waitpoints.completed_at is null
-    on conflict do nothing
-    returning run_id
-  )
-  select array_agg(distinct run_id) into suspended from edge;
-  if suspended is null then
-    return;
-  end if;
-
   with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
       from detent.runs
       join detent.ready on ready.lane_id = runs.lane_id and ready.position = runs.position and ready.run_id = runs.id
-      where runs.id = any(suspended) and runs.status = 'QUEUED'
+      where runs.id = any(idle) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
-  update detent.runs
-  set status = 'WAITING', waits = waits + 1, losses_in_row = 0,
-      pending_waits = (select count(*) from detent.waits where waits.run_id = runs.id and not is_done)
-  where id = any(suspended);
+  update detent.runs set status = 'WAITING', waits = waits + 1, losses_in_row = 0 where id = any(idle);
 end $$;
 
 CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamp with time zone)
@@ -730,11 +806,16 @@ begin
     from due where runs.id = due.id
     returning runs.*
   ), queued as (
-    insert into detent.ready (lane_id, position, run_id, environment_id, is_solo)
-    select lane_id, position, id, environment_id, is_solo from moved
-    returning run_id, environment_id
+    -- One that waited with a timer may still be in somebody's memory.
+    insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
+    select lane_id, position, id, environment_id, moved.session_id,
+      case when moved.session_id is not null then clock_timestamp() + interval '1 second' end, is_solo
+    from moved
+    returning ready.run_id, resident_session, ready.environment_id
   )
-  select 'queued', queued.run_id, null::uuid, queued.environment_id, null::timestamptz from queued;
+  select case when resident_session is null then 'queued' else 'woken' end,
+    queued.run_id, resident_session, queued.environment_id, null::timestamptz
+  from queued;
 
   with due as materialized (
     select id from detent.waitpoints where completed_at is null and due_at <= moment
@@ -754,7 +835,7 @@ begin
     (select min(due_at) from detent.waitpoints where completed_at is null and due_at is not null));
 end $$;
 
-CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
+CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -774,8 +855,9 @@ begin
       return query select 'stale', null::integer, null::uuid, null::boolean;
       return;
     end if;
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch)
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch,
+      answers, seen)
     on conflict do nothing;
     update detent.runs set has_journal = true, losses_in_row = 0
     where runs.id = parent and not (has_journal and losses_in_row = 0);
@@ -804,17 +886,19 @@ begin
       insert into detent.waitpoints (id, environment_id, kind, completed_at)
       values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
       on conflict do nothing;
-      perform detent.suspend_runs(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch)));
+      perform detent.join_waitpoints(json_build_array(
+        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)));
       return query select
-        case when exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
-          then 'suspended' else 'completed' end,
+        case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
+          then 'completed'
+          when exists (select from detent.runs where runs.id = parent and runs.status = 'WAITING') then 'suspended'
+          else 'pending' end,
         null::integer, null::uuid, null::boolean;
     end if;
   end if;
 end $$;
 
-CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean) RETURNS TABLE(i integer, run_id uuid, is_cached boolean, is_suspended boolean, run_status text, task_id text, output text, error text)
+CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean) RETURNS TABLE(i integer, run_id uuid, is_cached boolean, is_pending boolean, is_suspended boolean, run_status text, task_id text, output text, error text)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -831,10 +915,10 @@ begin
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
   with entry as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id
-    from json_to_recordset(requests)
-      as r (i integer, id uuid, parent uuid, fence bigint, operation text, kind text, fingerprint text)
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    select r.parent, parent.attempt, r.operation, environment, r.kind, r.fingerprint, r.id, r.answers, r.seen
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, parent uuid, fence bigint, operation text, kind text, fingerprint text, answers integer, seen text[])
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     order by r.i
     on conflict do nothing
@@ -865,21 +949,22 @@ begin
   where made.is_cached and journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation;
 
   edges := (
-    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
-    from json_to_recordset(requests) as r (i integer, parent uuid, operation text, waits boolean)
+    select json_agg(json_build_object(
+      'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
+    from json_to_recordset(requests) as r (i integer, parent uuid, operation text, waits boolean, suspends boolean)
     join detent.runs as parent on parent.id = r.parent
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
     where r.waits and r.i = any(recorded));
   if edges is not null then
     perform detent.make_run_waitpoints(edges);
-    perform detent.suspend_runs(edges);
+    perform detent.join_waitpoints(edges);
   end if;
 
-  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
+  -- What has an edge comes later, even if it is done by now.
   return query
   select r.i, journal.ref, journal.is_cached,
     r.waits and exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation),
-    waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
+    parent.status = 'WAITING', waitpoints.run_status::text, waitpoints.task_id, waitpoints.output, waitpoints.error
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, waits boolean)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
   join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
@@ -887,7 +972,7 @@ begin
   order by r.i;
 end $$;
 
-CREATE FUNCTION detent.wait_for_time(environment integer, requests json) RETURNS TABLE(i integer, is_suspended boolean)
+CREATE FUNCTION detent.wait_for(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -901,36 +986,46 @@ begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
-  with recorded as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref)
-    select r.parent, parent.attempt, r.operation, environment, 'time', 'time', r.id
-    from json_to_recordset(requests) as r (i integer, id uuid, parent uuid, fence bigint, operation text)
+  with request as materialized (
+    select r.*, parent.attempt, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, parent uuid, fence bigint, operation text, kind text, delay double precision, due_at timestamptz,
+      answers integer, seen text[])
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    order by r.i
+    where r.kind = 'time'
+      or exists (select from detent.waitpoints where waitpoints.id = r.id and waitpoints.environment_id = environment)
+  ), recorded as (
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
+    select parent, attempt, operation, environment, kind, kind, id, request.answers, request.seen from request
+    order by request.i
     on conflict do nothing
     returning run_id, ref
   ), waitpoint as (
     insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at)
-    select r.id, environment, 'time', due, case when due <= moment then moment end
-    from json_to_recordset(requests) as r (id uuid, delay double precision, due_at timestamptz)
-    cross join lateral (select coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due) as moment_due
-    where r.id in (select recorded.ref from recorded)
+    select id, environment, 'time', due, case when due <= moment then moment end
+    from request
+    where kind = 'time' and id in (select recorded.ref from recorded)
+    on conflict do nothing
   )
   update detent.runs set has_journal = true, losses_in_row = 0
   where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
 
-  perform detent.suspend_runs((
-    select json_agg(json_build_object('run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref))
-    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text)
+  perform detent.join_waitpoints((
+    select json_agg(json_build_object(
+      'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
+    from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, suspends boolean)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
 
-  -- What has an edge comes with the lease that resumes the run, even if it is done by now: the run is not held.
+  -- What has an edge comes later, even if it is done by now.
   return query
-  select r.i, exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation)
+  select r.i, journal.ref,
+    exists (select from detent.waits where waits.run_id = r.parent and waits.operation = r.operation),
+    parent.status = 'WAITING', waitpoints.output, waitpoints.error
   from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text)
   join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-  join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.waitpoints on waitpoints.id = journal.ref
   order by r.i;
 end $$;
 
@@ -943,14 +1038,12 @@ CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid,
     AS $$
 #variable_conflict use_column
 declare
-  waiters uuid[]; counts integer[];
+  waiters uuid[];
 begin
   with edge as (
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
-  ), waiter as (
-    select edge.run_id, count(*)::integer as n from edge group by edge.run_id
   )
-  select array_agg(waiter.run_id), array_agg(n) into waiters, counts from waiter;
+  select array_agg(distinct edge.run_id) into waiters from edge;
   if waiters is null then
     return;
   end if;
@@ -958,21 +1051,21 @@ begin
 
   return query
   with woken as (
-    update detent.runs
-    set pending_waits = pending_waits - n,
-        status = case when pending_waits <= n then 'QUEUED'::detent.run_status else status end
-    from unnest(waiters, counts) as waiter (id, n)
-    where runs.id = waiter.id and runs.status = 'WAITING'
+    update detent.runs set status = 'QUEUED', due_at = null
+    where id = any(waiters) and status = 'WAITING'
     returning runs.*
   ), queued as (
     insert into detent.ready (lane_id, position, run_id, environment_id, resident_session, resident_until, is_solo)
     select lane_id, position, id, environment_id, woken.session_id, clock_timestamp() + interval '1 second', is_solo
-    from woken where status = 'QUEUED'
+    from woken
     on conflict (lane_id, position, run_id) do update
     set resident_session = excluded.resident_session, resident_until = excluded.resident_until
     returning ready.run_id, ready.resident_session
   )
-  select queued.run_id, queued.resident_session from queued;
+  select queued.run_id, queued.resident_session from queued
+  union all
+  select runs.id, runs.session_id from detent.runs
+  where id = any(waiters) and status in ('DEQUEUED', 'EXECUTING') and runs.session_id is not null;
 end $$;
 
 CREATE TABLE detent.history (
@@ -1049,7 +1142,6 @@ CREATE TABLE detent.runs (
     leased_at timestamp with time zone,
     session_id uuid,
     fence bigint,
-    pending_waits integer DEFAULT 0 NOT NULL,
     waits integer DEFAULT 0 NOT NULL,
     losses integer DEFAULT 0 NOT NULL,
     losses_in_row smallint DEFAULT 0 NOT NULL,
@@ -1062,8 +1154,7 @@ CREATE TABLE detent.runs (
     has_journal boolean DEFAULT false NOT NULL,
     CONSTRAINT delayed_has_due_date CHECK (((status <> 'DELAYED'::detent.run_status) OR (due_at IS NOT NULL))),
     CONSTRAINT held_has_holder CHECK (((status <> ALL (ARRAY['DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status])) OR ((session_id IS NOT NULL) AND (fence IS NOT NULL)))),
-    CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status]))),
-    CONSTRAINT waiting_has_waits CHECK (((status <> 'WAITING'::detent.run_status) OR (pending_waits > 0)))
+    CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status])))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000');
 
@@ -1241,8 +1332,13 @@ CREATE TABLE detent.journal (
     environment_id integer NOT NULL,
     kind text NOT NULL,
     fingerprint text NOT NULL,
-    ref uuid NOT NULL,
-    is_cached boolean DEFAULT false NOT NULL
+    ref uuid,
+    is_cached boolean DEFAULT false NOT NULL,
+    answers integer DEFAULT 0 NOT NULL,
+    seen text[],
+    output text,
+    error text,
+    recorded_at timestamp with time zone DEFAULT detent.now() NOT NULL
 );
 
 ALTER TABLE detent.journal ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
@@ -1273,6 +1369,7 @@ CREATE TABLE detent.logs (
     run_id uuid NOT NULL,
     environment_id integer NOT NULL,
     attempt smallint NOT NULL,
+    place text NOT NULL,
     number integer NOT NULL,
     at timestamp with time zone NOT NULL,
     level text NOT NULL,
@@ -1285,6 +1382,7 @@ CREATE TABLE detent.logs_rest (
     run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
     environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
     attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
+    place text CONSTRAINT logs_place_not_null NOT NULL,
     number integer CONSTRAINT logs_number_not_null NOT NULL,
     at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
     level text CONSTRAINT logs_level_not_null NOT NULL,
@@ -1364,6 +1462,13 @@ ALTER TABLE detent.versions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE detent.waitpoint_keys (
+    environment_id integer NOT NULL,
+    key text NOT NULL,
+    waitpoint_id uuid NOT NULL,
+    expires_at timestamp with time zone
+);
+
 CREATE TABLE detent.waitpoints (
     id uuid NOT NULL,
     environment_id integer NOT NULL,
@@ -1375,8 +1480,12 @@ CREATE TABLE detent.waitpoints (
     output text,
     error text,
     is_shared boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone,
+    tags text[],
+    secret text,
+    idempotency_key text,
     CONSTRAINT time_has_due_date CHECK (((kind <> 'time'::text) OR (due_at IS NOT NULL))),
-    CONSTRAINT waitpoints_kind_check CHECK ((kind = ANY (ARRAY['time'::text, 'run'::text, 'batch'::text])))
+    CONSTRAINT waitpoints_kind_check CHECK ((kind = ANY (ARRAY['time'::text, 'run'::text, 'batch'::text, 'token'::text])))
 );
 
 CREATE TABLE detent.waits (
@@ -1431,10 +1540,10 @@ ALTER TABLE ONLY detent.lines
     ADD CONSTRAINT lines_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.logs
-    ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, number, at);
+    ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, place, number, at);
 
 ALTER TABLE ONLY detent.logs_rest
-    ADD CONSTRAINT logs_rest_pkey PRIMARY KEY (run_id, attempt, number, at);
+    ADD CONSTRAINT logs_rest_pkey PRIMARY KEY (run_id, attempt, place, number, at);
 
 ALTER TABLE ONLY detent.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (environment_id, name);
@@ -1459,6 +1568,9 @@ ALTER TABLE ONLY detent.versions
 
 ALTER TABLE ONLY detent.versions
     ADD CONSTRAINT versions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.waitpoint_keys
+    ADD CONSTRAINT waitpoint_keys_pkey PRIMARY KEY (environment_id, key);
 
 ALTER TABLE ONLY detent.waitpoints
     ADD CONSTRAINT waitpoints_pkey PRIMARY KEY (id);

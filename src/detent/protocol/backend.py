@@ -20,11 +20,15 @@ from detent.protocol.models import (
     ChildTriggered,
     ChunkTaken,
     Completed,
+    Delivery,
     Holder,
     JournalEntry,
+    JournalRead,
     Lease,
     LeaseRequest,
     LogLine,
+    Pending,
+    Recorded,
     Refused,
     RegisteredTask,
     Renewal,
@@ -37,11 +41,13 @@ from detent.protocol.models import (
     SessionEnd,
     SessionOpening,
     Stale,
+    StepRecord,
     StoredLog,
     Suspended,
-    TimeWait,
+    Suspension,
     Triggered,
     TriggerRequest,
+    Wait,
     WaitResult,
     Wake,
     WorkerRegistration,
@@ -141,10 +147,24 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]: ...
 
-    async def wait_for_time(self, requests: Sequence[TimeWait]) -> list[WaitResult | Suspended | Stale]: ...
+    async def wait_for(self, requests: Sequence[Wait]) -> list[WaitResult | Pending | Suspended | Refused | Stale]:
+        """Have runs wait for moments and tokens. A token that is not there is `Refused`."""
+        ...
 
-    async def read_journal(self, holder: Holder, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | Stale:
-        """Return the present attempt's operations in the order they were recorded, skipping the first `after`."""
+    async def suspend(self, requests: Sequence[Suspension]) -> list[Suspended | Pending | Stale]:
+        """Take the slot from runs that stand in waits. `Pending`: something came meanwhile, `collect` it."""
+        ...
+
+    async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
+        """Return what came for waits of executing runs, until they suspend also what was returned before."""
+        ...
+
+    async def record_steps(self, records: Sequence[StepRecord]) -> list[Recorded | Stale]: ...
+
+    async def read_journals(
+        self, reads: Sequence[JournalRead], *, limit: int = 500
+    ) -> list[list[JournalEntry] | Stale]:
+        """Return a page of each run's present attempt in the order of recording; and the steps of its earlier attempts."""
         ...
 
     async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:

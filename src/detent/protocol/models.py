@@ -65,15 +65,30 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """When an operation was asked for, counted in the answers that the run's code had been given: `answers` of them.
+
+    `seen` are the operations of the last of these, in order; None says that they came in the order of recording. Entry by
+    entry this tells the order of all answers, which a replay repeats.
+    """
+
+    answers: int = 0
+    seen: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """The place in a run's code that a durable operation comes from.
 
-    `operation` is its path in the attempt's journal. With `wait`, the run suspends until what it asked for is done.
+    `operation` is its path in the attempt's journal. With `wait`, the run is told when what it asked for is done; with
+    `suspends` it has nothing else to do meanwhile, and gives its slot back at once.
     """
 
     holder: Holder
     operation: str
     wait: bool = False
+    suspends: bool = True
+    stamp: Stamp = Stamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +139,6 @@ class BatchChunk:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkTaken:
-    """One answer an item, in the order given. `completed`: the origin's wait is over already, the run was not suspended."""
-
-    items: tuple[Triggered | Refused, ...]
-    completed: bool = False
-
-
 # ---- waits -----------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +148,10 @@ class OperationKind(StrEnum):
     BATCH = "batch"
     BATCH_WAIT = "batch_wait"
     TIME = "time"
+    TOKEN = "token"
+    """A wait for a token."""
+    NEW_TOKEN = "new_token"
+    STEP = "step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +167,21 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitResult:
-    """What a wait came to. `child` is set for CHILD; a batch's results are read with `read_batch_results`.
+    """What a wait came to. `child` is set for CHILD, `output` (JSON text) for TOKEN; a batch's results are read with
+    `read_batch_results`.
 
-    `error` is set when the wait itself failed (the batch was aborted).
+    `error` is set when the wait itself failed: the batch was aborted, the token timed out.
     """
 
     operation: str
     child: RunOutcome | None = None
+    output: str | None = None
     error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """What the run waits for is not there yet. It keeps its slot; the result is announced, and comes with `collect`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,11 +190,39 @@ class Suspended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspension:
+    """A run of which nothing goes on: all its code stands in waits. `until`: a timer in its memory ends the first of them then.
+
+    `delivered` are operations whose results came with `collect`, and were given to the code.
+    """
+
+    holder: Holder
+    until: timedelta | None = None
+    delivered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Results that an executing run waits for."""
+
+    holder: Holder
+    results: tuple[WaitResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTaken:
+    """One answer an item, in the order given. `wait`: how the origin's wait stands, once the batch is sealed."""
+
+    items: tuple[Triggered | Refused, ...]
+    wait: WaitResult | Pending | Suspended | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChildTriggered:
     """Answer to a trigger from inside a run. `wait`: None when the origin does not wait."""
 
     triggered: Triggered
-    wait: WaitResult | Suspended | None = None
+    wait: WaitResult | Pending | Suspended | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +233,7 @@ class ChildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeWait:
-    """Suspend the run until a moment."""
+    """Wait for a moment."""
 
     origin: Origin
     until: When
@@ -195,21 +241,62 @@ class TimeWait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWait:
+    """Wait for a token, which exists."""
+
+    origin: Origin
+    waitpoint_id: WaitpointId
+
+
+Wait: TypeAlias = TimeWait | TokenWait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What a step came to, as JSON text: its result, or what it raised."""
+
+    origin: Origin
+    fingerprint: str
+    output: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The step is in the journal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRead:
+    """Asks for a page of a run's journal: the entries after that number."""
+
+    holder: Holder
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
     """A recorded operation. `fingerprint` says what was asked for (task ids, kind of wait), to notice code that changed.
 
     `ref` is the public id of what was made (run, batch, waitpoint). `result` is None while a wait is pending, and for
-    operations that do not wait.
+    operations that do not wait; a step has `output` or `error`. `number` is the order of recording in the run.
     """
 
     operation: str
     kind: OperationKind
     fingerprint: str
     ref: str
+    number: int = 0
+    attempt: int = 1
+    """Of steps, those of earlier attempts are there, too."""
+    stamp: Stamp = Stamp()
+    recorded_at: datetime | None = None
     is_cached: bool = False
     is_sealed: bool = True
     """False for a batch whose items had not all been given: it goes on from its first index, without doubling."""
     result: WaitResult | None = None
+    output: str | None = None
+    error: str | None = None
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------
@@ -388,8 +475,10 @@ class SessionBeat:
 class LogLine:
     holder: Holder
     attempt: int
+    place: str
+    """The operation of the run's journal that comes next where the line was written."""
     number: int
-    """Counts the lines of an attempt from 0: a line sent twice is stored once."""
+    """Counts the lines of a place from 0: a line sent twice, or written again by a replay, is kept once."""
     at: datetime
     level: str
     message: str
@@ -400,7 +489,6 @@ class LogLine:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLog:
     attempt: int
-    number: int
     at: datetime
     level: str
     message: str

@@ -14,11 +14,11 @@ from detent.errors import OutsideRunError
 if TYPE_CHECKING:
     import asyncio
     import contextvars
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
     from detent.protocol.backend import CallerBackend
-    from detent.protocol.ids import BatchId
-    from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, When
+    from detent.protocol.ids import BatchId, WaitpointId
+    from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, WaitResult, When
     from detent.sdk.context import CancelSignal, Context
 
 
@@ -67,6 +67,17 @@ class RunScope(Protocol):
 
     async def wait_until(self, until: When) -> None:
         """Suspend until a moment; up to 5 s of it is slept in the process, with the slot kept."""
+        ...
+
+    async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:
+        """Suspend until a token is completed or times out. Raises `NotFoundError` for one that is not there."""
+        ...
+
+    async def step(self, name: str, fingerprint: str, execute: Callable[[], Awaitable[str | None]]) -> str | None:
+        """Carry out a step and record what it came to, or answer from the record; JSON text.
+
+        `fingerprint` tells its arguments apart. What *execute* raises is recorded, too, and raised again by a replay.
+        """
         ...
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:

@@ -16,11 +16,13 @@ from detent.protocol.models import (
     ChunkTaken,
     Holder,
     JournalEntry,
+    JournalRead,
+    Pending,
     Refused,
     RunOutcome,
     Stale,
     Suspended,
-    TimeWait,
+    Wait,
     WaitResult,
 )
 from detent.worker.persistence import persistently
@@ -39,12 +41,12 @@ class DurableCalls:
         self._children: Coalescer[ChildRequest, ChildTriggered | Stale | Refused] = Coalescer(
             persistently(backend.trigger_children), weigh=_weigh, in_flight=2
         )
-        self._times: Coalescer[TimeWait, WaitResult | Suspended | Stale] = Coalescer(
-            persistently(backend.wait_for_time), in_flight=2
+        self._waits: Coalescer[Wait, WaitResult | Pending | Suspended | Refused | Stale] = Coalescer(
+            persistently(backend.wait_for), in_flight=2
         )
         self._batch = persistently(backend.trigger_batch)
         self._abort = persistently(backend.abort_batch)
-        self._journal = persistently(backend.read_journal)
+        self._journal = persistently(backend.read_journals)
         self._results = persistently(backend.read_batch_results)
         # What is shared between runs must not run in the context of the one that asked first.
         self._context = contextvars.Context()
@@ -52,8 +54,8 @@ class DurableCalls:
     def trigger_child(self, request: ChildRequest) -> asyncio.Future[ChildTriggered | Stale | Refused]:
         return self._context.run(self._children, request)
 
-    def wait_for_time(self, wait: TimeWait) -> asyncio.Future[WaitResult | Suspended | Stale]:
-        return self._context.run(self._times, wait)
+    def wait_for(self, wait: Wait) -> asyncio.Future[WaitResult | Pending | Suspended | Refused | Stale]:
+        return self._context.run(self._waits, wait)
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
         return await self._batch(chunk)
@@ -65,7 +67,8 @@ class DurableCalls:
         """Return the whole journal of a run's present attempt."""
         entries: list[JournalEntry] = []
         while True:
-            page = await self._journal(holder, after=len(entries), limit=_PAGE)
+            after = entries[-1].number if entries else 0
+            (page,) = await self._journal([JournalRead(holder=holder, after=after)], limit=_PAGE)
             if isinstance(page, Stale):
                 return page
             entries += page

@@ -145,6 +145,7 @@ def _stored(line: _Line) -> LogLine:
     return LogLine(
         holder=line.writer.holder,
         attempt=line.writer.attempt,
+        place="",
         number=line.number,
         at=line.at,
         level=line.level,

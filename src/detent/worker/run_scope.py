@@ -20,6 +20,7 @@ from detent.protocol.models import (
     JournalEntry,
     OperationKind,
     Origin,
+    Pending,
     Refused,
     RunOutcome,
     Stale,
@@ -116,7 +117,7 @@ class AttemptScope:
                 return _child_of(recorded.result)
             request = replace(request, run_id=RunId(recorded.ref))
 
-        async def ask() -> WaitResult | Suspended:
+        async def ask() -> WaitResult | Pending | Suspended:
             made = await self._trigger(request, operation, wait=True)
             return made.wait if made.wait is not None else Suspended()
 
@@ -152,9 +153,9 @@ class AttemptScope:
         else:
             batch = _RunBatch(self, operation, wait=True)
 
-            async def ask() -> WaitResult | Suspended:
+            async def ask() -> WaitResult | Pending | Suspended:
                 made = await Sending(cast("CallerBackend", batch), batch_id).carry_out(requests)
-                return Suspended() if made and not batch.is_completed else WaitResult(operation=operation)
+                return batch.wait if made and batch.wait is not None else WaitResult(operation=operation)
 
             result = await self._wait(operation, ask)
         if result.error is not None:
@@ -190,11 +191,23 @@ class AttemptScope:
             return
         waitpoint = ids.new_waitpoint_id() if recorded is None else WaitpointId(recorded.ref)
 
-        def wait() -> Awaitable[WaitResult | Suspended | Stale]:
+        def wait() -> Awaitable[WaitResult | Pending | Suspended | Refused | Stale]:
             origin = self._origin(operation, wait=True)
-            return self._calls.wait_for_time(TimeWait(origin=origin, until=until, waitpoint_id=waitpoint))
+            return self._calls.wait_for(TimeWait(origin=origin, until=until, waitpoint_id=waitpoint))
 
-        await self._wait(operation, lambda: self._ask(wait))
+        async def ask() -> WaitResult | Pending | Suspended:
+            answer: WaitResult | Pending | Suspended | Refused = await self._ask(wait)
+            if isinstance(answer, Refused):
+                raise to_error(answer)
+            return answer
+
+        await self._wait(operation, ask)
+
+    async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:
+        raise NotImplementedError
+
+    async def step(self, name: str, fingerprint: str, execute: Callable[[], Awaitable[str | None]]) -> str | None:
+        raise NotImplementedError
 
     # ---- how it is asked ----
 
@@ -227,7 +240,7 @@ class AttemptScope:
                 attempt.host.lost(attempt)
                 raise StaleRunError(attempt.run_id)
 
-    async def _wait(self, operation: str, ask: Callable[[], Awaitable[WaitResult | Suspended]]) -> WaitResult:
+    async def _wait(self, operation: str, ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]]) -> WaitResult:
         attempt = self._attempt
         waiter = attempt.expect(operation)
         try:
@@ -248,11 +261,12 @@ class _RunBatch:
 
     def __init__(self, scope: AttemptScope, operation: str, *, wait: bool) -> None:
         self._scope, self._operation, self._wait = scope, operation, wait
-        self.is_completed = False
+        self.wait: WaitResult | Pending | Suspended | None = None
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Refused:
         taken = await self._scope.give_chunk(chunk, self._operation, wait=self._wait)
-        self.is_completed = isinstance(taken, ChunkTaken) and taken.completed
+        if isinstance(taken, ChunkTaken):
+            self.wait = taken.wait
         return taken
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:

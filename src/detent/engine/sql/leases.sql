@@ -31,21 +31,45 @@ with ended as (
 )
 select given.run_id from detent.give_back(array(select id from held), '{}', 0, false) as given
 
--- name: wait_for_time
-select i, is_suspended from detent.wait_for_time(%(environment)s, %(requests)s)
+-- name: wait_for
+-- Locks the runs by falling id, then the waitpoints by id.
+select i, ref, is_pending, is_suspended, output, error from detent.wait_for(%(environment)s, %(requests)s)
 
--- name: check_holder
-select attempt from detent.runs where id = %(run)s and fence = %(fence)s
+-- name: suspend
+-- Locks the runs by falling id.
+select i, is_suspended from detent.suspend(%(requests)s)
 
--- name: read_journal
-select journal.operation, journal.kind, journal.fingerprint, journal.ref, journal.is_cached, waitpoints.completed_at is not null as is_done,
-  waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error, batches.total is not null as is_sealed
-from detent.journal
-left join detent.waitpoints on waitpoints.id = journal.ref and journal.kind in ('time', 'child', 'batch_wait')
+-- name: collect
+select runs.id, runs.fence, json_agg(json_build_array(
+  waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error)
+  order by waitpoints.completed_at, waits.operation)
+from json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
+join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
+join detent.waits on waits.run_id = runs.id and waits.is_done
+join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+group by runs.id, runs.fence
+
+-- name: record_steps
+-- Locks the runs (share).
+select i from detent.record_steps(%(environment)s, %(requests)s)
+
+-- name: read_journals
+select r.i, journal.operation, journal.number, journal.attempt, journal.kind, journal.fingerprint, journal.ref, journal.is_cached,
+  journal.answers, journal.seen, journal.recorded_at, journal.output, journal.error,
+  waitpoints.completed_at is not null as is_done, waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error,
+  batches.total is not null as is_sealed
+from json_to_recordset(%(reads)s) as r (i integer, id uuid, fence bigint, after bigint)
+join detent.runs on runs.id = r.id and runs.fence = r.fence
+left join lateral (
+  select * from detent.journal
+  where journal.run_id = runs.id and journal.number > r.after
+    and (journal.attempt = runs.attempt or journal.attempt < runs.attempt and journal.kind = 'step' and journal.error is null)
+  order by journal.number
+  limit %(limit)s
+) as journal on true
+left join detent.waitpoints on waitpoints.id = journal.ref and journal.kind in ('time', 'child', 'batch_wait', 'token')
 left join detent.batches on batches.id = journal.ref and journal.kind in ('batch', 'batch_wait')
-where journal.run_id = %(run)s and journal.attempt = %(attempt)s
-order by journal.number
-offset %(after)s limit %(limit)s
+order by r.i, journal.number
 
 -- name: read_batch_results
 select index, run_id, task_id, run_status, output, error from detent.batch_items
@@ -54,13 +78,19 @@ order by index
 limit %(limit)s
 
 -- name: append_logs
-insert into detent.logs (run_id, environment_id, attempt, number, at, level, message, fields)
-select l.id, %(environment)s::integer, l.attempt, l.number, l.at, l.level, l.message, l.fields
-from json_to_recordset(%(lines)s)
-  as l (id uuid, fence bigint, attempt smallint, number integer, at timestamptz, level text, message text, fields text)
+insert into detent.logs (run_id, environment_id, attempt, place, number, at, level, message, fields)
+select l.id, %(environment)s::integer, l.attempt, l.place, l.number, l.at, l.level, l.message, l.fields
+from json_to_recordset(%(lines)s) as l (
+  id uuid, fence bigint, attempt smallint, place text, number integer, at timestamptz, level text, message text, fields text)
 join detent.runs on runs.id = l.id and runs.fence = l.fence
 on conflict do nothing
 
 -- name: read_logs
-select attempt, number, at, level, message, fields from detent.logs
-where run_id = %(run)s order by attempt, number offset %(after)s limit %(limit)s
+-- A replay may have written a line again.
+select attempt, at, level, message, fields
+from (
+  select distinct on (attempt, place, number) * from detent.logs
+  where run_id = %(run)s
+  order by attempt, place, number, at
+) as line
+order by attempt, at, place, number offset %(after)s limit %(limit)s

@@ -18,7 +18,7 @@ on conflict do nothing
 
 -- name: trigger_children
 -- Locks the parents by id, then what `insert_runs` and `suspend_runs` lock.
-select i, run_id, is_cached, is_suspended, run_status, task_id, output, error
+select i, run_id, is_cached, is_pending, is_suspended, run_status, task_id, output, error
 from detent.trigger_children(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat)s)
 
 -- name: trigger_batch
@@ -26,7 +26,8 @@ from detent.trigger_children(%(environment)s, %(requests)s, %(has_keys)s, %(is_r
 select outcome, i, run_id, is_cached
 from detent.trigger_batch(
   %(environment)s, %(batch)s::uuid, %(requests)s, %(has_keys)s, %(is_repeat)s, %(total)s::integer,
-  %(parent)s::uuid, %(fence)s::bigint, %(operation)s::text, %(fingerprint)s::text, %(waits)s::boolean)
+  %(parent)s::uuid, %(fence)s::bigint, %(operation)s::text, %(fingerprint)s::text, %(waits)s::boolean,
+  %(suspends)s::boolean, %(answers)s::integer, %(seen)s::text[])
 
 -- name: abort_batch
 -- A sealed batch is left alone. One that is not there yet is made, for its first items may still be under way.
