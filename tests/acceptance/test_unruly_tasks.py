@@ -29,6 +29,21 @@ async def test_run_that_kills_its_process_crashes_alone(stage: Stage, task: str,
     assert _executions(stage, run_id) == dict.fromkeys(range(1, attempts + 1), 1) | {1: 2}
 
 
+@pytest.mark.parametrize("task", ["exiting", "exiting_alone_once"])
+async def test_run_that_may_begin_only_once_crashes_with_its_process(stage: Stage, task: str) -> None:
+    """Whether another run kills it or it does so itself."""
+    once = await _among_neighbours(stage, "beginning_once")
+    exiting = (await stage.client.tasks.trigger(task)).id
+    await until(lambda: bool(_history(stage, task)), stage.describe)
+    if task == "exiting":
+        await _ends(stage, "beginning_once", "CRASHED", 1, "TASK_RUN_CRASHED")
+    else:
+        await _ends(stage, task, "CRASHED", 1, "TASK_RUN_CRASHED")
+        assert _executions(stage, exiting) == {1: 1}
+    await _neighbours_end_well(stage, others=2)
+    assert _executions(stage, once) == {1: 1}
+
+
 async def test_run_that_kills_its_process_unseen_is_found_among_all_that_executed(stage: Stage) -> None:
     run_id = await _among_neighbours(stage, "exiting_behind_its_back")
     stage.open_gate()

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Failed, Idempotency, Lease, RunFilter, SessionEnd
+from detent.protocol.models import Failed, HandBack, Idempotency, Lease, RunFilter, SessionEnd
 from detent.protocol.status import RunStatus
 from tests.concurrency.test_waits_meet_ends import succeeded
 from tests.database import Clock
@@ -86,7 +86,7 @@ class Storm:
         await engine.cancel_runs([ids.RunId(run_id) for run_id in chosen], "stop")
 
     async def hand_back(self, engine: EngineBackend) -> None:
-        await engine.hand_back([holder(lease) for lease in self.some()])
+        await engine.hand_back([HandBack(holder=holder(lease), has_begun=True) for lease in self.some()])
 
     async def start(self, engine: EngineBackend) -> None:
         await engine.start_attempts([holder(lease) for lease in self.some()])

@@ -24,6 +24,7 @@ from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import RunId
 from detent.protocol.models import (
     Failed,
+    HandBack,
     Idempotency,
     LeaseRequest,
     LogLine,
@@ -199,7 +200,7 @@ async def end_cancelled(s: Scene) -> Any:
 
 
 async def hand_back(s: Scene) -> Any:
-    return await s.engine.hand_back([holder(s.first), holder(s.second)])
+    return await s.engine.hand_back([HandBack(holder=holder(s.first)), HandBack(holder=holder(s.second))])
 
 
 async def trigger_children(s: Scene) -> Any:

@@ -23,6 +23,7 @@ from detent.protocol.models import (
     ChunkTaken,
     Completed,
     Failed,
+    HandBack,
     Holder,
     Isolation,
     Lease,
@@ -143,8 +144,8 @@ class Worker:
         (renewed,) = await self.engine.renew_sessions([renewal])
         return renewed
 
-    async def hand_back(self, *leases: Lease) -> None:
-        await self.engine.hand_back([holder(lease) for lease in leases])
+    async def hand_back(self, *leases: Lease, has_begun: bool = True) -> None:
+        await self.engine.hand_back([HandBack(holder=holder(lease), has_begun=has_begun) for lease in leases])
 
     async def end(self, **options: Any) -> int:
         return await self.engine.end_session(SessionEnd(session_id=self.session_id, **options))

@@ -13,6 +13,7 @@ from detent.engine.backend import EngineBackend, connect
 from detent.errors import ApiConnectionError, BadRequestError
 from detent.protocol import ids
 from detent.protocol.models import (
+    HandBack,
     Holder,
     Idempotency,
     LeaseRequest,
@@ -175,7 +176,7 @@ CALLS: dict[str, Callable[[EngineBackend], Awaitable[object]]] = {
     "start_attempts": lambda engine: engine.start_attempts([BAD]),
     "complete_attempts": lambda engine: engine.complete_attempts([Succeeded(holder=BAD, output=None)]),
     "end_cancelled": lambda engine: engine.end_cancelled([BAD]),
-    "hand_back": lambda engine: engine.hand_back([BAD]),
+    "hand_back": lambda engine: engine.hand_back([HandBack(holder=BAD)]),
     "read_journal": lambda engine: engine.read_journal(BAD),
     "read_batch_results": lambda engine: engine.read_batch_results(ids.BatchId("batch_bad")),
 }
@@ -206,7 +207,7 @@ async def test_unknown_runs_are_stale_to_a_worker_and_absent_to_a_reader(stage: 
     assert await stage.engine.read_batch_results(ids.new_batch_id()) == []
     assert await stage.engine.list_runs(RunFilter(parent_run_id=unknown.run_id)) == []
     await stage.engine.start_attempts([unknown])
-    await stage.engine.hand_back([unknown])
+    await stage.engine.hand_back([HandBack(holder=unknown)])
     await stage.engine.end_cancelled([unknown])
 
 

@@ -21,7 +21,7 @@ from detent import (
     task,
 )
 from detent.errors import TaskPayloadParsedError
-from detent.protocol.models import Isolation
+from detent.protocol.models import Isolation, OnLost
 from detent.sdk.registry import registry
 from tests.sdk.fake_run import context
 
@@ -76,6 +76,20 @@ async def test_task_is_still_the_plain_function() -> None:
     assert double(4) == 8
     assert charge.__name__ == "charge"
     assert charge.__wrapped__(Order(id="o1", amount=5), context()).close() is None
+
+
+def test_what_becomes_of_lost_runs_is_registered_with_the_task() -> None:
+    @task(on_lost="fail")
+    async def once(order: Order) -> None: ...
+
+    @schema_task(schema=Order, on_lost="restart")
+    async def again(order: Order) -> None: ...
+
+    @task
+    async def charge(order: Order) -> None: ...
+
+    registered = [made.registration(Retry()).on_lost for made in (once, again, charge)]
+    assert registered == [OnLost.FAIL, OnLost.RESTART, OnLost.RESTART]
 
 
 @pytest.mark.parametrize("isolation", ["process", Isolation.PROCESS])
@@ -181,6 +195,9 @@ def refusal(**options: object) -> str:
         ({"id": "a\nb"}, "must be printable text"),
         ({"queue": 5}, "queue=5 must be the name of a queue"),
         ({"isolation": "thread"}, "only \"process\" can be asked for"),
+        ({"on_lost": "retry"}, 'on_lost=\'retry\' must be "restart"'),
+        ({"on_lost": "retry"}, 'or "fail" (it ends CRASHED'),
+        ({"on_lost": None}, "on_lost=None must be"),
         ({"ttl": "10m"}, "the option ttl= is not available yet"),
         ({"machine": "small-1x"}, "the option machine= is not available yet"),
         ({"on_failure": print}, "the option on_failure= is not available yet"),

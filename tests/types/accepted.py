@@ -84,7 +84,7 @@ def watch(signal: CancelSignal) -> list[Point]:
     return []
 
 
-@task(retry=3, isolation="process")
+@task(retry=3, isolation="process", on_lost="fail")
 async def anything(payload: object) -> dict[str, int]:
     return {}
 

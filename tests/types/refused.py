@@ -104,6 +104,9 @@ def wrong_definitions() -> None:
     @task(retry="often")  # type: ignore[call-overload, untyped-decorator]
     async def often(order: Order) -> None: ...
 
+    @task(on_lost="retry")  # type: ignore[call-overload, untyped-decorator]
+    async def lost(order: Order) -> None: ...
+
     @schema_task(schema=Order)  # type: ignore[arg-type]
     async def other(order: Receipt) -> None: ...
 

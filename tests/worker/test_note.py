@@ -7,7 +7,7 @@ import pytest
 
 from detent.errors import DetentError
 from detent.protocol import ids
-from detent.worker.note import RECORDS, Note, Noted, OnCpu
+from detent.worker.note import ASKED, RECORDS, Note, Noted, OnCpu
 
 
 class Owner:
@@ -101,6 +101,19 @@ async def test_an_exit_asked_for_by_a_run_stays_in_the_run(note: Note) -> None:
 
     with pytest.raises(DetentError, match="cannot end its worker"):
         await asyncio.create_task(OnCpu(leaves(), Owner(0), note))
+
+
+def test_lease_calls_count_as_unanswered_until_what_they_brought_begins(note: Note) -> None:
+    for fence in (5, 6, 7):
+        note.ask(fence)
+    note.answered(6)
+    assert note.unanswered() == (5, 7)
+
+
+def test_only_the_latest_unanswered_lease_calls_are_remembered(note: Note) -> None:
+    for fence in range(1, 2 * ASKED):
+        note.ask(fence)
+    assert sorted(note.unanswered()) == list(range(ASKED, 2 * ASKED))
 
 
 def test_runs_that_execute_are_known_though_nobody_is_on_the_cpu(note: Note) -> None:

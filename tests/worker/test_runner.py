@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from detent import AbortTaskRunError, CancelSignal, Context, Retry, task, wait
 from detent.errors import RunCancelledError, StaleRunError
-from detent.protocol.models import RunOutcome
+from detent.protocol.models import HandBack, Lease, LeaseRequest, RunOutcome
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
 from detent.worker import overrun
@@ -19,6 +20,7 @@ from detent.worker import runner as runner_module
 from detent.worker.control import Drain, Finished, Lost, Poisoned, Reopen, Up
 from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
+from tests.worker.rig import Rig
 
 
 def error_of(outcome: RunOutcome) -> tuple[str, str]:
@@ -550,7 +552,7 @@ async def test_a_copy_that_was_lost_is_dropped_and_its_calls_are_refused(start_r
         run_id = await rig.trigger("long")
         await begun.wait()
         (attempt,) = rig.runner._held.values()
-        await rig.backend.hand_back([attempt.holder])
+        await rig.backend.hand_back([HandBack(holder=attempt.holder)])
         rig.runner.receive(Lost(holders=((run_id, attempt.fence),)))
         await refused.wait()
         assert (await rig.end_of(run_id)).output == '"by another copy"'
@@ -629,6 +631,56 @@ async def test_a_drain_hands_back_what_does_not_end_in_time(start_rig: StartRig)
         "waits": RunStatus.WAITING,
     }
     assert records["stays"].attempt == 1
+
+
+async def test_a_run_that_may_not_begin_twice_crashes_when_a_drain_does_not_wait_for_it(start_rig: StartRig) -> None:
+    begun = asyncio.Event()
+
+    @task(on_lost="fail")
+    async def stays() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @task(on_lost="fail")
+    async def waits() -> None:
+        await wait.for_(hours=1)
+
+    async with start_rig() as rig:
+        runs = [await rig.trigger("stays"), await rig.trigger("waits")]
+        await rig.saw(runs[1], EventKind.WAITING)
+        await begun.wait()
+        rig.runner.receive(Drain(grace=0))
+        await rig.supervision.until(Finished)
+        records = [await rig.record(run_id) for run_id in runs]
+    assert [record.status for record in records] == [RunStatus.CRASHED, RunStatus.WAITING]
+    assert records[0].error is not None
+    assert records[0].error.code == ErrorCode.WORKER_LOST
+
+
+async def test_a_lease_counts_as_unanswered_until_its_run_begins(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    begun: list[tuple[int, ...]] = []
+    rigs: list[Rig] = []
+
+    @task
+    async def looks() -> None:
+        begun.append(rigs[0].note.unanswered())
+
+    async with start_rig() as rig:
+        rigs.append(rig)
+        lease = rig.runner._leasing._lease
+
+        async def look_and_lease(request: LeaseRequest) -> Sequence[Lease]:
+            leases = await lease(request)
+            asked.extend(rig.note.unanswered() for lease in leases if lease.fence in rig.note.unanswered())
+            return leases
+
+        monkeypatch.setattr(rig.runner._leasing, "_lease", look_and_lease)
+        await rig.run("looks")
+    assert len(asked) == 1
+    assert set(asked[0]) - set(begun[0])
 
 
 async def test_a_solo_runner_executes_one_run_and_finishes(start_rig: StartRig) -> None:

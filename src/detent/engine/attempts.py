@@ -17,6 +17,7 @@ from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (
     AttemptOutcome,
     Completed,
+    HandBack,
     Holder,
     Isolation,
     Lease,
@@ -65,9 +66,8 @@ async def end_cancelled(place: Place, holders: Sequence[Holder]) -> None:
     await place.db.call("end_cancelled", {"holders": holders_json(holders)})
 
 
-async def hand_back(place: Place, holders: Sequence[Holder]) -> None:
-    rows = await place.db.call("hand_back", {"holders": holders_json(holders)})
-    place.notifier.notify(place.environment, ready=len(rows))
+async def hand_back(place: Place, runs: Sequence[HandBack]) -> None:
+    announce(place, await place.db.call("hand_back", {"runs": json.dumps([_hand_back_fields(run) for run in runs])}))
 
 
 async def append_logs(place: Place, lines: Sequence[LogLine]) -> None:
@@ -115,6 +115,10 @@ def announce(place: Place, rows: Sequence[Row]) -> dict[str, RunStatus]:
 
 def holders_json(holders: Sequence[Holder]) -> str:
     return json.dumps([{"id": ids.to_hex("run", holder.run_id), "fence": holder.fence} for holder in holders])
+
+
+def _hand_back_fields(run: HandBack) -> dict[str, object]:
+    return {"id": ids.to_hex("run", run.holder.run_id), "fence": run.holder.fence, "begun": run.has_begun}
 
 
 def _outcome_fields(transition: lifecycle.Transition) -> dict[str, object]:

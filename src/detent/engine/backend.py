@@ -23,6 +23,7 @@ from detent.protocol.models import (
     ChunkTaken,
     Completed,
     Delivery,
+    HandBack,
     Holder,
     JournalEntry,
     JournalRead,
@@ -169,8 +170,8 @@ class EngineBackend:
     async def end_cancelled(self, holders: Sequence[Holder]) -> None:
         await attempts.end_cancelled(await self._at(), holders)
 
-    async def hand_back(self, holders: Sequence[Holder]) -> None:
-        await attempts.hand_back(await self._at(), holders)
+    async def hand_back(self, runs: Sequence[HandBack]) -> None:
+        await attempts.hand_back(await self._at(), runs)
 
     async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
         return await trigger.trigger_children(await self._at(), requests)

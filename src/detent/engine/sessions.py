@@ -71,6 +71,7 @@ async def end_session(place: Place, end: SessionEnd) -> int:
         {
             "session": ids.decode("session", end.session_id),
             "suspects": [ids.decode("run", run_id) for run_id in end.suspects],
+            "unanswered": list(end.unanswered),
             "error": run_error.to_json(end.error) if end.error else None,
             "is_lost": end.is_lost,
             "beat": end.beat,
@@ -82,7 +83,9 @@ async def end_session(place: Place, end: SessionEnd) -> int:
 
 async def list_sessions(place: Place) -> list[SessionBeat]:
     rows = await place.db.call("list_sessions", {"environment": place.environment})
-    return [SessionBeat(session_id=SessionId(public("session", session)), beat=cast("int", beat)) for session, beat in rows]
+    return [
+        SessionBeat(session_id=SessionId(public("session", session)), beat=cast("int", beat)) for session, beat in rows
+    ]
 
 
 async def list_tasks(place: Place) -> list[RegisteredTask]:
@@ -145,6 +148,7 @@ def _task_fields(task: TaskRegistration) -> dict[str, object]:
         "max_attempts": json.loads(task.retry)["max_attempts"],
         "retry": task.retry,
         "max_duration": task.max_duration,
+        "on_lost": task.on_lost.value,
         "payload_schema": task.payload_schema,
         "output_schema": task.output_schema,
     }

@@ -45,6 +45,7 @@ create table detent.version_tasks (
   max_attempts smallint not null check (max_attempts between 1 and 250),
   retry text not null,
   max_duration double precision check (max_duration > 0),
+  on_lost text not null check (on_lost in ('restart', 'fail')),
   payload_schema text,
   output_schema text,
   primary key (version_id, task_id)

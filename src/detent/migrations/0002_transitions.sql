@@ -871,6 +871,47 @@ begin
   select given.id from given where given.status = 'QUEUED';
 end $$;
 
+-- The runs that have begun, or may have, and must not begin again. A run that waits goes on by replay: it is none of them.
+create function detent.find_unrepeatable(held uuid[], not_begun bigint[]) returns uuid[] language sql stable as $$
+  select array(
+    select runs.id
+    from detent.runs join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING') and runs.fence <> all(not_begun)
+      and tasks.on_lost = 'fail')
+$$;
+
+-- What such a run ends with. `cause`: the error with which its process ended, where that is known.
+create function detent.unrepeatable_error(cause text) returns text language sql stable as $$
+  select json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
+    'message', 'the worker was lost while it executed the run' || coalesce(' (' || (cause::json ->> 'message') || ')', '')
+      || '; on_lost="fail" keeps it from running again', 'stackTrace', '')::text
+$$;
+
+-- Takes back what a worker gives up. What was cancelled meanwhile is not executed either: its slot is free.
+create function detent.hand_back(given_up json)
+returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
+#variable_conflict use_column
+declare
+  held uuid[];
+  unrepeatable uuid[];
+begin
+  delete from detent.endings using json_to_recordset(given_up) as g (id uuid, fence bigint)
+  where endings.run_id = g.id and endings.fence = g.fence;
+  held := array(
+    select runs.id from detent.runs join json_to_recordset(given_up) as g (id uuid, fence bigint)
+      on runs.id = g.id and runs.fence = g.fence
+    order by runs.id desc for update of runs);
+  unrepeatable := detent.find_unrepeatable(
+    array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
+  return query select * from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
+    from unnest(unrepeatable) as id))
+  where unrepeatable <> '{}';
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
+  from detent.give_back(array(select unnest(held) except select unnest(unrepeatable)), '{}', 0, false) as given;
+end $$;
+
 -- Pause before the next attempt of a run whose process or worker died, by the policy of its task.
 create function detent.retry_pause(retry json, attempt integer) returns double precision language sql volatile as $$
   select least(
@@ -880,12 +921,15 @@ create function detent.retry_pause(retry json, attempt integer) returns double p
       * case when (retry ->> 'randomize')::boolean then 1 + random() else 1 end)
 $$;
 
--- Ends a session. Its runs are handed back; a suspect that was alone already, and a run lost five times in a row, has crashed.
-create function detent.end_session(session uuid, suspects uuid[], error text, is_lost boolean, seen bigint)
+-- Ends a session. Its runs are handed back; a suspect that was alone already, and a run lost five times in a row, has crashed,
+-- and so has, once and for all, one that must not begin again.
+create function detent.end_session(
+  session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint)
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   held uuid[];
+  unrepeatable uuid[];
   crashed uuid[];
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
@@ -899,16 +943,18 @@ begin
   held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
   -- After the lock: a cancel that held it has left an ending.
   delete from detent.endings where endings.session_id = session;
-  crashed := array(
+  unrepeatable := detent.find_unrepeatable(held, unanswered);
+  crashed := unrepeatable || array(
     select runs.id
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
-    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING')
+    where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
   return query select * from detent.settle_runs((
     select json_agg(json_build_object(
-      'id', runs.id, 'status', 'CRASHED', 'error', cause,
-      'retry_in', case when not is_lost then detent.retry_pause(tasks.retry::json, runs.attempt) end))
+      'id', runs.id, 'status', 'CRASHED',
+      'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
+      'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
     where runs.id = any(crashed)))
   where crashed <> '{}';
@@ -1044,7 +1090,8 @@ declare
 begin
   foreach name in array array[
     'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'wake_waiters', 'trigger_children',
-    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'end_session', 'renew_session', 'tick'
+    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
+    'hand_back', 'end_session', 'renew_session', 'tick'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);

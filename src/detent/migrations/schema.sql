@@ -142,7 +142,7 @@ begin
   return coalesce(complete, '{}');
 end $$;
 
-CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -152,6 +152,7 @@ CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], error text, is
 #variable_conflict use_column
 declare
   held uuid[];
+  unrepeatable uuid[];
   crashed uuid[];
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
@@ -165,16 +166,18 @@ begin
   held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
   -- After the lock: a cancel that held it has left an ending.
   delete from detent.endings where endings.session_id = session;
-  crashed := array(
+  unrepeatable := detent.find_unrepeatable(held, unanswered);
+  crashed := unrepeatable || array(
     select runs.id
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
-    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING')
+    where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
   return query select * from detent.settle_runs((
     select json_agg(json_build_object(
-      'id', runs.id, 'status', 'CRASHED', 'error', cause,
-      'retry_in', case when not is_lost then detent.retry_pause(tasks.retry::json, runs.attempt) end))
+      'id', runs.id, 'status', 'CRASHED',
+      'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
+      'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
     where runs.id = any(crashed)))
   where crashed <> '{}';
@@ -183,6 +186,20 @@ begin
   from detent.give_back(
     array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
 end $$;
+
+CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+  select array(
+    select runs.id
+    from detent.runs join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING') and runs.fence <> all(not_begun)
+      and tasks.on_lost = 'fail')
+$$;
 
 CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -258,6 +275,34 @@ begin
     on conflict do nothing
   )
   select given.id from given where given.status = 'QUEUED';
+end $$;
+
+CREATE FUNCTION detent.hand_back(given_up json) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  held uuid[];
+  unrepeatable uuid[];
+begin
+  delete from detent.endings using json_to_recordset(given_up) as g (id uuid, fence bigint)
+  where endings.run_id = g.id and endings.fence = g.fence;
+  held := array(
+    select runs.id from detent.runs join json_to_recordset(given_up) as g (id uuid, fence bigint)
+      on runs.id = g.id and runs.fence = g.fence
+    order by runs.id desc for update of runs);
+  unrepeatable := detent.find_unrepeatable(
+    array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
+  return query select * from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
+    from unnest(unrepeatable) as id))
+  where unrepeatable <> '{}';
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
+  from detent.give_back(array(select unnest(held) except select unnest(unrepeatable)), '{}', 0, false) as given;
 end $$;
 
 CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
@@ -972,6 +1017,15 @@ begin
   order by r.i;
 end $$;
 
+CREATE FUNCTION detent.unrepeatable_error(cause text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
+    'message', 'the worker was lost while it executed the run' || coalesce(' (' || (cause::json ->> 'message') || ')', '')
+      || '; on_lost="fail" keeps it from running again', 'stackTrace', '')::text
+$$;
+
 CREATE FUNCTION detent.wait_for(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -1437,11 +1491,13 @@ CREATE TABLE detent.version_tasks (
     max_attempts smallint NOT NULL,
     retry text NOT NULL,
     max_duration double precision,
+    on_lost text NOT NULL,
     payload_schema text,
     output_schema text,
     CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
     CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
-    CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision))
+    CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision)),
+    CONSTRAINT version_tasks_on_lost_check CHECK ((on_lost = ANY (ARRAY['restart'::text, 'fail'::text])))
 );
 
 CREATE TABLE detent.versions (

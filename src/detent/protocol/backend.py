@@ -21,6 +21,7 @@ from detent.protocol.models import (
     ChunkTaken,
     Completed,
     Delivery,
+    HandBack,
     Holder,
     JournalEntry,
     JournalRead,
@@ -141,8 +142,11 @@ class WorkerBackend(CallerBackend, Protocol):
         """Say that the code of runs cancelled or timed out while executing has truly ended."""
         ...
 
-    async def hand_back(self, holders: Sequence[Holder]) -> None:
-        """Give up runs that were not finished (drain); no attempt is used up. Also forgets runs that wait in memory."""
+    async def hand_back(self, runs: Sequence[HandBack]) -> None:
+        """Give up runs that were not finished (drain); no attempt is used up. Also forgets runs that wait in memory.
+
+        One that has begun and must not begin again (`OnLost.FAIL`) ends CRASHED.
+        """
         ...
 
     async def trigger_children(self, requests: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]: ...

@@ -23,6 +23,14 @@ class Isolation(StrEnum):
     PROCESS = "process"
 
 
+class OnLost(StrEnum):
+    """What becomes of a run whose code had begun when its worker was lost."""
+
+    RESTART = "restart"
+    FAIL = "fail"
+    """At most once: it ends CRASHED and is not tried again. Where nobody can tell whether it had begun, it counts as begun."""
+
+
 # ---- who calls -------------------------------------------------------------------------------------------------------
 
 
@@ -383,6 +391,14 @@ AttemptOutcome: TypeAlias = Succeeded | Failed | TimedOut | Broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandBack:
+    """A run that its worker gives up unfinished. `has_begun`: its code may have executed under this fence."""
+
+    holder: Holder
+    has_begun: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """The outcome was recorded. `status` is final, or QUEUED when the run will be tried again."""
 
@@ -403,6 +419,7 @@ class TaskRegistration:
     """JSON of the retry policy: max_attempts, factor, min_timeout and max_timeout in seconds, randomize."""
     description: str = ""
     max_duration: float | None = None
+    on_lost: OnLost = OnLost.RESTART
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
     output_schema: str | None = None
@@ -456,10 +473,12 @@ class SessionEnd:
 
     A suspect next starts alone; one that was already alone has crashed, with `error`. `is_lost`: found dead by another
     process (counts towards the five losses after which a run is given up), guarded by the heartbeat seen (`beat`).
+    `unanswered`: fences of lease calls whose answer the runner never took: what they brought has not begun.
     """
 
     session_id: SessionId
     suspects: tuple[RunId, ...] = ()
+    unanswered: tuple[int, ...] = ()
     error: RunError | None = None
     is_lost: bool = False
     beat: int | None = None

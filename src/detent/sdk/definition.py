@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Literal, NoReturn, TypedDict
 
 from detent.duration import Duration, seconds
 from detent.errors import DefinitionError, SerializationError, TaskPayloadParsedError
@@ -14,7 +14,7 @@ from detent.sdk import schema, signature, source, spelling
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Isolation, TaskRegistration
+    from detent.protocol.models import Isolation, OnLost, TaskRegistration
     from detent.sdk.context import CancelSignal, Context
 
 LONGEST_ID = 128
@@ -29,6 +29,8 @@ class SchemaTaskOptions(TypedDict, total=False):
     - `queue`: the name of the queue its runs go to; default one of its own.
     - `max_duration`: wall time that one attempt may take, its waits not counted; then the run is `TIMED_OUT`.
     - `isolation`: `"process"` runs each attempt in a process of its own.
+    - `on_lost`: what to do when its worker is lost while a run executes. `"restart"`, the default: run it again. `"fail"`: end it
+      `CRASHED`, so that no attempt is begun twice, and none after it.
     """
 
     id: str
@@ -37,6 +39,7 @@ class SchemaTaskOptions(TypedDict, total=False):
     queue: str
     max_duration: Duration
     isolation: str
+    on_lost: Literal["restart", "fail"]
 
 
 class TaskOptions(SchemaTaskOptions, total=False):
@@ -52,8 +55,8 @@ KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotation
 
 
 _LATER = frozenset({
-    "catch_error", "concurrency", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_lost",
-    "on_resume", "on_start_attempt", "on_success", "on_wait", "ttl",
+    "catch_error", "concurrency", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_resume",
+    "on_start_attempt", "on_success", "on_wait", "ttl",
 })  # fmt: skip
 
 
@@ -70,6 +73,7 @@ class AnyTask:
         self.max_duration = self._checked_duration(options.get("max_duration"))
         self.queue_name = self._checked_queue(options.get("queue"))
         self.isolation = self._checked_isolation(options.get("isolation"))
+        self.on_lost = self._checked_on_lost(options.get("on_lost", "restart"))
         self._signature = self._read_signature()
         self._positional, self._keywords = self._signature.positional, self._signature.keywords
         self._payload = self._payload_schema(options.get("schema"))
@@ -119,6 +123,7 @@ class AnyTask:
             retry=_retry_json(self.retry or default_retry),
             description=self.description,
             max_duration=default_max_duration if self.max_duration is None else self.max_duration,
+            on_lost=self.on_lost,
             payload_schema=None
             if self._payload is None or self._has_default
             else self._payload.json_schema(mode="validation"),
@@ -239,6 +244,16 @@ class AnyTask:
                 f'isolation={isolation!r}: only "process" can be asked for; `async def` runs on the event loop, `def` in a thread'
             )
         return Isolation.PROCESS
+
+    def _checked_on_lost(self, on_lost: object) -> OnLost:
+        from detent.protocol.models import OnLost
+
+        if isinstance(on_lost, str) and on_lost in set(OnLost):
+            return OnLost(on_lost)
+        return self._refuse(
+            f'on_lost={on_lost!r} must be "restart" (a run whose worker was lost starts again) '
+            'or "fail" (it ends CRASHED, and never starts twice)'
+        )
 
     def _read_signature(self) -> signature.Signature:
         if inspect.isasyncgenfunction(self._fn) or inspect.isgeneratorfunction(self._fn):

@@ -75,6 +75,7 @@ class Child:
         self._channel: Channel | None = None
         self._early: list[Message] = []
         self._closed = asyncio.Event()
+        self._post_mortem: SessionEnd | None = None
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def start(self, command: Sequence[str], receive: Callable[[Message], None]) -> None:
@@ -178,11 +179,19 @@ class Child:
     # ---- how it ended ----
 
     def post_mortem(self) -> SessionEnd:
-        """Return what its session ends with: who was on the CPU when it died, and of what it died."""
+        """Return what its session ends with: who was on the CPU when it died, of what it died, and what it had not begun."""
+        if self._post_mortem is None:
+            self._post_mortem = self._examine()
+        return self._post_mortem
+
+    def _examine(self) -> SessionEnd:
+        unanswered = self.note.unanswered()
         if self.is_killed or self.is_finished:
-            return SessionEnd(session_id=self.session)
+            return SessionEnd(session_id=self.session, unanswered=unanswered)
         code = self._exited.result()
-        return SessionEnd(session_id=self.session, suspects=self._suspects(code), error=describe_exit(code))
+        return SessionEnd(
+            session_id=self.session, suspects=self._suspects(code), unanswered=unanswered, error=describe_exit(code)
+        )
 
     def _suspects(self, code: int) -> tuple[RunId, ...]:
         noted = tuple(run.run_id for run in self.note.on_cpu())

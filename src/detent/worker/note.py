@@ -21,7 +21,10 @@ from detent.protocol.ids import RunId
 
 THREADS = 2047
 RECORDS = 65_536
-_TICK, _LOOP, _USED, _THREAD = 0, 1, 2, 3
+ASKED = 16
+"""Lease calls without an answer that are remembered; older ones are forgotten."""
+_TICK, _LOOP, _USED, _ASKED = 0, 1, 2, 3
+_THREAD = _ASKED + ASKED
 _CELLS = _THREAD + THREADS
 _RECORD = struct.Struct("<32sqd80s?")
 _RECORDS_AT = _CELLS * 8
@@ -49,7 +52,7 @@ class Note:
         self._view = memoryview(self._map)
         self.cells = self._view[: _CELLS * 8].cast("Q")
         self._free: list[int] = []
-        self._used = 0
+        self._used = self._asked = 0
 
     @classmethod
     def create(cls) -> tuple[Note, int]:
@@ -101,6 +104,17 @@ class Note:
         if thread < THREADS:
             self.cells[_THREAD + thread] = record
 
+    def ask(self, fence: int) -> None:
+        """A lease call under this fence is about to be made."""
+        self.cells[_ASKED + self._asked % ASKED] = fence
+        self._asked += 1
+
+    def answered(self, fence: int) -> None:
+        """What this lease call brought is about to begin."""
+        for cell in range(_ASKED, _ASKED + ASKED):
+            if self.cells[cell] == fence:
+                self.cells[cell] = 0
+
     # ---- the supervisor reads ----
 
     @property
@@ -119,6 +133,10 @@ class Note:
     def on_cpu(self) -> list[Noted]:
         first = self.on_loop()
         return self.in_threads() if first is None else [first, *self.in_threads()]
+
+    def unanswered(self) -> tuple[int, ...]:
+        """The fences of lease calls of which nothing has begun."""
+        return tuple(fence for fence in self.cells[_ASKED : _ASKED + ASKED] if fence)
 
     def executing(self) -> list[Noted]:
         """All runs that execute, on the CPU or not."""

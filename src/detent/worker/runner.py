@@ -26,6 +26,7 @@ from detent.protocol.models import (
     AttemptOutcome,
     Completed,
     Failed,
+    HandBack,
     Holder,
     Isolation,
     Lease,
@@ -116,7 +117,7 @@ class Runner:
             backend.complete_attempts, delivered=self._completed, refused=self._not_completed
         )
         self._endings: Outbox[Holder, None] = Outbox(backend.end_cancelled)
-        self._returns: Outbox[Holder, None] = Outbox(backend.hand_back)
+        self._returns: Outbox[HandBack, None] = Outbox(backend.hand_back)
         self._starts: Outbox[Holder, None] = Outbox(backend.start_attempts)
         backend.hear(self._hear)
         self._session: SessionId | None = None
@@ -246,15 +247,18 @@ class Runner:
         return False
 
     async def _announce(self, fence: int) -> None:
+        self._note.ask(fence)
         await self._control.flushed()
         self._control.send(Announced(fence=fence))
 
     def _receive(self, leases: Sequence[Lease]) -> None:
         if self._is_draining:
             for lease in leases:
-                self._returns.put(Holder(run_id=lease.run_id, fence=lease.fence))
+                self._give_back(lease)
             self._notice_quiet()
             return
+        for fence in {lease.fence for lease in leases}:
+            self._note.answered(fence)
         begun = [attempt for lease in leases if (attempt := self._take(lease)) is not None]
         if begun and self._is_solo:
             self._leasing.end()
@@ -270,9 +274,13 @@ class Runner:
             return self._start(lease)
         if known is None or known.stop_reason is not None:
             # The database believes that the run is still in this memory: forget it, and let it start from its top.
-            self._returns.put(Holder(run_id=lease.run_id, fence=lease.fence))
+            self._give_back(lease)
             return None
         return self._resume(known, lease)
+
+    def _give_back(self, lease: Lease) -> None:
+        """Nothing of it has begun here."""
+        self._returns.put(HandBack(holder=Holder(run_id=lease.run_id, fence=lease.fence)))
 
     def _resume(self, attempt: Attempt, lease: Lease) -> Attempt:
         phase = attempt.phase
@@ -361,6 +369,7 @@ class Runner:
             self._outcomes.put(_undeliverable(outcome, error))
         else:
             del self._held[attempt.run_id]
+            self._returns.put(HandBack(holder=attempt.holder, has_begun=True))
 
     def _tell_outcome(self, attempt: Attempt, outcome: AttemptOutcome, answer: Completed | None) -> None:
         if isinstance(outcome, Succeeded):
@@ -398,7 +407,7 @@ class Runner:
 
     def _evict(self, attempt: Attempt) -> None:
         """Free the memory of a run that waits; the database forgets that it was here."""
-        self._returns.put(attempt.holder)
+        self._returns.put(HandBack(holder=attempt.holder, has_begun=True))
         self._forget(attempt)
 
     def lost(self, attempt: Attempt) -> None:
@@ -423,7 +432,7 @@ class Runner:
         """Hand a run back as it is; its code is left alone, for this process is about to end."""
         self._held.pop(attempt.run_id, None)
         self._leaving.add(attempt)
-        self._returns.put(attempt.holder)
+        self._returns.put(HandBack(holder=attempt.holder, has_begun=True))
         self._teller.tell(EventKind.HANDED_BACK, attempt)
 
     def _time_out(self, outcome: TimedOut) -> None:

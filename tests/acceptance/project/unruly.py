@@ -26,6 +26,19 @@ async def neighbour(n: int, ctx: Context) -> int:
     return n
 
 
+@task(on_lost="fail")
+async def beginning_once(ctx: Context) -> str:
+    note("begin", ctx)
+    await opened()
+    return "well"
+
+
+@task(on_lost="fail", retry=TWICE, isolation="process")
+def exiting_alone_once(ctx: Context) -> None:
+    note("begin", ctx)
+    os._exit(3)
+
+
 @task(retry=TWICE)
 async def exiting(ctx: Context) -> None:
     note("begin", ctx)

@@ -20,16 +20,8 @@ delete from detent.endings using json_to_recordset(%(holders)s) as h (id uuid, f
 where endings.run_id = h.id and endings.fence = h.fence
 
 -- name: hand_back
--- What was cancelled meanwhile is not executed either: its slot is free.
-with ended as (
-  delete from detent.endings using json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
-  where endings.run_id = h.id and endings.fence = h.fence
-), held as materialized (
-  select runs.id from detent.runs join json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
-    on runs.id = h.id and runs.fence = h.fence
-  order by runs.id desc for update of runs
-)
-select given.run_id from detent.give_back(array(select id from held), '{}', 0, false) as given
+-- Locks the runs, then what waits for those that end.
+select what, run_id, status, session_id, is_watched from detent.hand_back(%(runs)s)
 
 -- name: wait_for
 -- Locks the runs by falling id, then the waitpoints by id.

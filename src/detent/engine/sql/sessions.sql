@@ -24,7 +24,7 @@ returning id, name
 with task as (
   select * from json_to_recordset(%(tasks)s) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
-    max_duration double precision, payload_schema text, output_schema text)
+    max_duration double precision, on_lost text, payload_schema text, output_schema text)
 ), queue as (
   insert into detent.queues (environment_id, name) select distinct %(environment)s::integer, queue from task order by 2
   on conflict do nothing
@@ -33,14 +33,14 @@ with task as (
 )
 insert into detent.version_tasks (
   version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration,
-  payload_schema, output_schema)
+  on_lost, payload_schema, output_schema)
 select %(version)s, %(environment)s, task, isolation, file, queue, description, max_attempts, retry, max_duration,
-  payload_schema, output_schema
+  on_lost, payload_schema, output_schema
 from task
 on conflict (version_id, task_id) do update set
   isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
   max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration,
-  payload_schema = excluded.payload_schema, output_schema = excluded.output_schema
+  on_lost = excluded.on_lost, payload_schema = excluded.payload_schema, output_schema = excluded.output_schema
 
 -- name: open_session
 insert into detent.sessions (id, environment_id, version_id, worker)
@@ -60,7 +60,7 @@ select count(*) from (
 -- name: end_session
 -- Locks the session, then runs by id.
 select what, run_id, status, session_id, is_watched
-from detent.end_session(%(session)s::uuid, %(suspects)s::uuid[], %(error)s, %(is_lost)s, %(beat)s::bigint)
+from detent.end_session(%(session)s::uuid, %(suspects)s::uuid[], %(unanswered)s::bigint[], %(error)s, %(is_lost)s, %(beat)s::bigint)
 
 -- name: list_sessions
 select id, beat from detent.sessions where environment_id = %(environment)s and ended_at is null
