@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, journal, runs, sessions, trigger, waits
+from detent.engine import attempts, events, journal, runs, sessions, tokens, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -14,7 +14,7 @@ from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
 from detent.engine.schemas import Schemas
-from detent.protocol.ids import BatchId, RunId
+from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -48,6 +48,11 @@ from detent.protocol.models import (
     StoredLog,
     Suspended,
     Suspension,
+    TokenCompletion,
+    TokenCreated,
+    TokenFilter,
+    TokenRecord,
+    TokenRequest,
     Triggered,
     TriggerRequest,
     Wait,
@@ -125,6 +130,18 @@ class EngineBackend:
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)
+
+    async def create_tokens(self, requests: Sequence[TokenRequest]) -> list[TokenCreated | Refused | Stale]:
+        return await tokens.create_tokens(await self._at(), requests)
+
+    async def complete_tokens(self, completions: Sequence[TokenCompletion]) -> list[bool | None]:
+        return await tokens.complete_tokens(await self._at(), completions)
+
+    async def retrieve_tokens(self, token_ids: Sequence[WaitpointId]) -> list[TokenRecord | None]:
+        return await tokens.retrieve_tokens(await self._at(), token_ids)
+
+    async def list_tokens(self, query: TokenFilter) -> list[TokenRecord]:
+        return await tokens.list_tokens(await self._at(), query)
 
     async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
         return await attempts.read_logs(await self._at(), run_id, after, limit)

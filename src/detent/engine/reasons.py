@@ -77,5 +77,7 @@ def _wait_text(wait: Wait) -> str:
             return f"{wait.due_at.isoformat()}" if wait.due_at else "a moment"
         case "run":
             return f'run {ids.encode("run", wait.waitpoint_id)} of task "{wait.task_id}"'
+        case "token":
+            return f"token {ids.encode('waitpoint', wait.waitpoint_id)}"
         case _:
             return f"batch {ids.encode('batch', wait.waitpoint_id)}"

@@ -17,6 +17,7 @@ from detent.engine import lifecycle
 from detent.engine.attempts import holders_json, public, results_of
 from detent.engine.outcomes import token_result
 from detent.engine.place import Place
+from detent.engine.tokens import key_fields, key_in_use
 from detent.protocol import ids
 from detent.protocol.ids import RunId
 from detent.protocol.models import (
@@ -28,6 +29,7 @@ from detent.protocol.models import (
     Suspended,
     Suspension,
     TimeWait,
+    TokenWait,
     Wait,
     WaitResult,
 )
@@ -40,14 +42,21 @@ async def wait_for(place: Place, waits: Sequence[Wait]) -> list[WaitResult | Pen
     for wait in waits:
         if isinstance(wait, TimeWait):
             place.alarm.set(wait.until)
-    rows = await place.db.call("wait_for", {"environment": place.environment, "requests": json.dumps(requests)})
+    rows = await place.db.call(
+        "wait_for",
+        {
+            "environment": place.environment,
+            "requests": json.dumps(requests),
+            "has_keys": any(isinstance(wait, TimeWait) and wait.key is not None for wait in waits),
+        },
+    )
     answers: list[WaitResult | Pending | Suspended | Refused | Stale] = [
         Stale(run_id=wait.origin.holder.run_id) for wait in waits
     ]
     for i, ref, is_pending, is_suspended, output, error in rows:
         wait = waits[cast("int", i)]
         if ref is None:
-            answers[cast("int", i)] = _unknown(wait)
+            answers[cast("int", i)] = key_in_use(wait.key) if isinstance(wait, TimeWait) else _unknown(wait)
         elif is_pending:
             answers[cast("int", i)] = Suspended() if is_suspended else Pending()
         else:
@@ -92,7 +101,7 @@ def _wait_fields(i: int, wait: Wait) -> Fields:
         "seen": origin.stamp.seen,
     }
     if isinstance(wait, TimeWait):
-        fields |= {"delay": lifecycle.seconds(wait.until), "due_at": lifecycle.date(wait.until)}
+        fields |= {"delay": lifecycle.seconds(wait.until), "due_at": lifecycle.date(wait.until)} | key_fields(wait.key)
     return fields
 
 
@@ -106,7 +115,7 @@ def _suspension_fields(i: int, suspension: Suspension) -> Fields:
     }
 
 
-def _unknown(wait: Wait) -> Refused:
+def _unknown(wait: TokenWait) -> Refused:
     return Refused(
         status=404,
         code="unknown_token",

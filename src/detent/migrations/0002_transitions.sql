@@ -376,9 +376,9 @@ begin
     and history.finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t);
 end $$;
 
--- Waits for a moment, which makes a waitpoint, or for a token, which is one. Stale ones are not answered; one that waits for what
--- is not there is answered with no `ref`.
-create function detent.wait_for(environment integer, requests json)
+-- Waits for a moment, which makes a waitpoint or finds that of its key, or for a token, which is one. Stale ones are not answered;
+-- one that waits for what is not there, or whose key a token holds, is answered with no `ref`.
+create function detent.wait_for(environment integer, requests json, has_keys boolean)
 returns table (i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -387,23 +387,39 @@ begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
+  if has_keys then
+    -- Those of operations that are recorded already were claimed then.
+    requests := detent.claim_waitpoint_keys(environment, requests, array(
+      select r.i
+      from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, key text)
+      join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+      where r.key is not null and not exists (
+        select from detent.journal
+        where journal.run_id = parent.id and journal.attempt = parent.attempt and journal.operation = r.operation)));
+  end if;
+
   with request as materialized (
     select r.*, parent.attempt, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
     from json_to_recordset(requests) as r (
       i integer, id uuid, parent uuid, fence bigint, operation text, kind text, delay double precision, due_at timestamptz,
-      answers integer, seen text[])
+      answers integer, seen text[], key text, ref uuid, holder text)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    where r.kind = 'time'
-      or exists (select from detent.waitpoints where waitpoints.id = r.id and waitpoints.environment_id = environment)
+    where r.kind = 'time' and coalesce(r.holder, 'time') = 'time'
+      or r.kind = 'token' and exists (
+        select from detent.waitpoints
+        where waitpoints.id = r.id and waitpoints.environment_id = environment and waitpoints.kind = 'token')
   ), recorded as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
-    select parent, attempt, operation, environment, kind, kind, id, request.answers, request.seen from request
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, is_cached, answers, seen)
+    select parent, attempt, operation, environment, kind, kind, coalesce(request.ref, id), coalesce(request.ref <> id, false),
+      request.answers, request.seen
+    from request
     order by request.i
     on conflict do nothing
     returning run_id, ref
   ), waitpoint as (
-    insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at)
-    select id, environment, 'time', due, case when due <= moment then moment end
+    insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at, is_shared, created_at, idempotency_key)
+    select id, environment, 'time', due, case when due <= moment then moment end, key is not null,
+      case when key is not null then moment end, key
     from request
     where kind = 'time' and id in (select recorded.ref from recorded)
     on conflict do nothing
@@ -1029,7 +1045,11 @@ begin
     select id from detent.waitpoints where completed_at is null and due_at <= moment
     order by due_at limit most for update skip locked
   ), done as (
-    update detent.waitpoints set completed_at = moment from due where waitpoints.id = due.id returning waitpoints.id
+    update detent.waitpoints
+    set completed_at = moment, is_timed_out = kind = 'token',
+        error = case when kind = 'token' then detent.token_timeout(due_at) else error end
+    from due where waitpoints.id = due.id
+    returning waitpoints.id
   )
   select array_agg(id) into completed from done;
   if completed is not null then

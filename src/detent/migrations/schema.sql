@@ -101,6 +101,82 @@ begin
   join detent.idempotency_keys as held on held.environment_id = environment and held.task_id = r.task and held.key = r.key;
 end $$;
 
+CREATE FUNCTION detent.claim_waitpoint_keys(environment integer, requests json, wanted integer[]) RETURNS json
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  moment timestamptz := detent.now();
+begin
+  insert into detent.waitpoint_keys (environment_id, key, waitpoint_id, expires_at)
+  select distinct on (r.key) environment, r.key, r.id, moment + make_interval(secs => r.key_ttl)
+  from json_to_recordset(requests) as r (i integer, id uuid, key text, key_ttl double precision)
+  where r.i = any(wanted)
+  order by r.key, r.i
+  on conflict do nothing;
+
+  update detent.waitpoint_keys as held set waitpoint_id = r.id, expires_at = moment + make_interval(secs => r.key_ttl)
+  from (
+    select distinct on (key) *
+    from json_to_recordset(requests) as r (i integer, id uuid, key text, key_ttl double precision)
+    where i = any(wanted)
+    order by key, i
+  ) as r
+  where held.environment_id = environment and held.key = r.key and held.waitpoint_id <> r.id and held.expires_at <= moment;
+
+  return (
+    select json_agg(
+      case when held.key is null then request
+        else request || jsonb_build_object('ref', held.waitpoint_id, 'holder', coalesce(waitpoints.kind, request ->> 'kind')) end)
+    from jsonb_array_elements(requests::jsonb) as request
+    left join detent.waitpoint_keys as held
+      on held.environment_id = environment and held.key = request ->> 'key' and (request ->> 'i')::integer = any(wanted)
+    left join detent.waitpoints on waitpoints.id = held.waitpoint_id);
+end $$;
+
+CREATE FUNCTION detent.complete_tokens(environment integer, completions json, is_repeat boolean) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  completed uuid[];
+  firsts integer[];
+begin
+  perform from detent.waitpoints
+  where id in (select c.id from json_to_recordset(completions) as c (id uuid)) order by id for update;
+
+  with done as (
+    update detent.waitpoints set completed_at = detent.now(), output = c.output, error = c.error
+    from (
+      select distinct on (id) *
+      from json_to_recordset(completions) as c (i integer, id uuid, output text, error text) order by id, i
+    ) as c
+    where waitpoints.id = c.id and environment_id = environment and kind = 'token' and completed_at is null
+    returning waitpoints.id, c.i
+  )
+  select array_agg(id), array_agg(done.i) into completed, firsts from done;
+
+  return query
+  select
+    case when c.i = any(firsts)
+      or is_repeat and (waitpoints.output, waitpoints.error) is not distinct from (c.output, c.error) then 'first' else 'late' end,
+    c.i, null::uuid, null::uuid
+  from json_to_recordset(completions) as c (i integer, id uuid, output text, error text)
+  join detent.waitpoints on waitpoints.id = c.id
+  where environment_id = environment and kind = 'token';
+
+  if completed is not null then
+    return query select 'woken', null::integer, woken.run_id, woken.session_id from detent.wake_waiters(completed) as woken;
+  end if;
+end $$;
+
 CREATE FUNCTION detent.count_items(ended uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql
     AS $$
@@ -140,6 +216,71 @@ begin
   )
   select array_agg(id) into complete from updated where is_complete;
   return coalesce(complete, '{}');
+end $$;
+
+CREATE FUNCTION detent.create_tokens(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, secret text, is_cached boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  fresh integer[];
+  keyed integer[];
+begin
+  perform from detent.runs
+  where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
+
+  select coalesce(array_agg(r.i), '{}'), coalesce(array_agg(r.i) filter (where r.key is not null), '{}') into fresh, keyed
+  from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, key text)
+  left join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  left join detent.journal on journal.run_id = parent.id and journal.attempt = parent.attempt and journal.operation = r.operation
+  where (r.parent is null or parent.id is not null) and journal.run_id is null;
+  if keyed <> '{}' then
+    requests := detent.claim_waitpoint_keys(environment, requests, keyed);
+  end if;
+
+  insert into detent.waitpoints (
+    id, environment_id, kind, due_at, completed_at, is_timed_out, error, is_shared, created_at, tags, secret, idempotency_key)
+  select r.id, environment, 'token', r.due, case when r.due <= moment then moment end, coalesce(r.due <= moment, false),
+    case when r.due <= moment then detent.token_timeout(r.due) end, true, moment, coalesce(r.tags, '{}'), r.secret, r.key
+  from (
+    select *, coalesce(due_at, moment + make_interval(secs => delay)) as due
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, ref uuid, delay double precision, due_at timestamptz, tags text[], secret text, key text)
+  ) as r
+  where r.i = any(fresh) and coalesce(r.ref, r.id) = r.id
+  order by r.id
+  on conflict do nothing;
+
+  with entry as (
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, is_cached, answers, seen, output)
+    select r.parent, parent.attempt, r.operation, environment, 'new_token', 'new_token', waitpoints.id, waitpoints.id <> r.id,
+      r.answers, r.seen, waitpoints.secret
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, ref uuid, holder text, parent uuid, operation text, answers integer, seen text[])
+    join detent.runs as parent on parent.id = r.parent
+    join detent.waitpoints on waitpoints.id = coalesce(r.ref, r.id)
+    where r.i = any(fresh) and coalesce(r.holder, 'token') = 'token'
+    order by r.i
+    returning run_id
+  )
+  update detent.runs set has_journal = true, losses_in_row = 0
+  where id in (select entry.run_id from entry) and not (has_journal and losses_in_row = 0);
+
+  return query
+  select r.i, waitpoints.id, waitpoints.secret, coalesce(journal.is_cached, waitpoints.id <> r.id)
+  from json_to_recordset(requests) as r (
+    i integer, id uuid, ref uuid, holder text, parent uuid, fence bigint, operation text)
+  left join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+  left join detent.journal on journal.run_id = parent.id and journal.attempt = parent.attempt and journal.operation = r.operation
+  left join detent.waitpoints
+    on waitpoints.id = coalesce(journal.ref, r.ref, r.id) and coalesce(r.holder, 'token') = 'token'
+  where r.parent is null or parent.id is not null
+  order by r.i;
 end $$;
 
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
@@ -866,7 +1007,11 @@ begin
     select id from detent.waitpoints where completed_at is null and due_at <= moment
     order by due_at limit most for update skip locked
   ), done as (
-    update detent.waitpoints set completed_at = moment from due where waitpoints.id = due.id returning waitpoints.id
+    update detent.waitpoints
+    set completed_at = moment, is_timed_out = kind = 'token',
+        error = case when kind = 'token' then detent.token_timeout(due_at) else error end
+    from due where waitpoints.id = due.id
+    returning waitpoints.id
   )
   select array_agg(id) into completed from done;
   if completed is not null then
@@ -879,6 +1024,15 @@ begin
     (select min(due_at) from detent.runs where due_at is not null),
     (select min(due_at) from detent.waitpoints where completed_at is null and due_at is not null));
 end $$;
+
+CREATE FUNCTION detent.token_timeout(due timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TOKEN_TIMED_OUT', 'name', 'WaitTimeoutError',
+    'message', 'nobody completed the token before ' || to_char(due at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'stackTrace', '')::text
+$$;
 
 CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
@@ -1026,7 +1180,7 @@ CREATE FUNCTION detent.unrepeatable_error(cause text) RETURNS text
       || '; on_lost="fail" keeps it from running again', 'stackTrace', '')::text
 $$;
 
-CREATE FUNCTION detent.wait_for(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text)
+CREATE FUNCTION detent.wait_for(environment integer, requests json, has_keys boolean) RETURNS TABLE(i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1040,23 +1194,39 @@ begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
 
+  if has_keys then
+    -- Those of operations that are recorded already were claimed then.
+    requests := detent.claim_waitpoint_keys(environment, requests, array(
+      select r.i
+      from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, key text)
+      join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+      where r.key is not null and not exists (
+        select from detent.journal
+        where journal.run_id = parent.id and journal.attempt = parent.attempt and journal.operation = r.operation)));
+  end if;
+
   with request as materialized (
     select r.*, parent.attempt, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
     from json_to_recordset(requests) as r (
       i integer, id uuid, parent uuid, fence bigint, operation text, kind text, delay double precision, due_at timestamptz,
-      answers integer, seen text[])
+      answers integer, seen text[], key text, ref uuid, holder text)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    where r.kind = 'time'
-      or exists (select from detent.waitpoints where waitpoints.id = r.id and waitpoints.environment_id = environment)
+    where r.kind = 'time' and coalesce(r.holder, 'time') = 'time'
+      or r.kind = 'token' and exists (
+        select from detent.waitpoints
+        where waitpoints.id = r.id and waitpoints.environment_id = environment and waitpoints.kind = 'token')
   ), recorded as (
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
-    select parent, attempt, operation, environment, kind, kind, id, request.answers, request.seen from request
+    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, is_cached, answers, seen)
+    select parent, attempt, operation, environment, kind, kind, coalesce(request.ref, id), coalesce(request.ref <> id, false),
+      request.answers, request.seen
+    from request
     order by request.i
     on conflict do nothing
     returning run_id, ref
   ), waitpoint as (
-    insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at)
-    select id, environment, 'time', due, case when due <= moment then moment end
+    insert into detent.waitpoints (id, environment_id, kind, due_at, completed_at, is_shared, created_at, idempotency_key)
+    select id, environment, 'time', due, case when due <= moment then moment end, key is not null,
+      case when key is not null then moment end, key
     from request
     where kind = 'time' and id in (select recorded.ref from recorded)
     on conflict do nothing
@@ -1540,6 +1710,7 @@ CREATE TABLE detent.waitpoints (
     tags text[],
     secret text,
     idempotency_key text,
+    is_timed_out boolean DEFAULT false NOT NULL,
     CONSTRAINT time_has_due_date CHECK (((kind <> 'time'::text) OR (due_at IS NOT NULL))),
     CONSTRAINT waitpoints_kind_check CHECK ((kind = ANY (ARRAY['time'::text, 'run'::text, 'batch'::text, 'token'::text])))
 );
@@ -1664,7 +1835,13 @@ CREATE INDEX versions_by_fingerprint ON detent.versions USING btree (environment
 
 CREATE UNIQUE INDEX versions_once ON detent.versions USING btree (environment_id, fingerprint) WHERE (NOT is_named);
 
+CREATE INDEX waitpoint_keys_expiring ON detent.waitpoint_keys USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX waitpoints_by_key ON detent.waitpoints USING btree (environment_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+
 CREATE INDEX waitpoints_due ON detent.waitpoints USING btree (due_at) WHERE ((completed_at IS NULL) AND (due_at IS NOT NULL));
+
+CREATE INDEX waitpoints_tokens ON detent.waitpoints USING btree (environment_id, id) WHERE (kind = 'token'::text);
 
 CREATE INDEX waits_by_waitpoint ON detent.waits USING btree (waitpoint_id);
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from detent.protocol.ids import BatchId, RunId
+from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -46,6 +46,11 @@ from detent.protocol.models import (
     StoredLog,
     Suspended,
     Suspension,
+    TokenCompletion,
+    TokenCreated,
+    TokenFilter,
+    TokenRecord,
+    TokenRequest,
     Triggered,
     TriggerRequest,
     Wait,
@@ -89,6 +94,18 @@ class CallerBackend(Protocol):
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         """Forget a key; False when there was none."""
         ...
+
+    async def create_tokens(self, requests: Sequence[TokenRequest]) -> list[TokenCreated | Refused | Stale]:
+        """Make tokens. A key that a wait for a moment holds is `Refused`."""
+        ...
+
+    async def complete_tokens(self, completions: Sequence[TokenCompletion]) -> list[bool | None]:
+        """Complete tokens; who waits for them wakes. True: now; False: it was completed before; None: no such token."""
+        ...
+
+    async def retrieve_tokens(self, token_ids: Sequence[WaitpointId]) -> list[TokenRecord | None]: ...
+
+    async def list_tokens(self, query: TokenFilter) -> list[TokenRecord]: ...
 
     async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
         """Return log lines in order; `after` skips that many lines plus one."""

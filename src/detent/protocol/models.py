@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
+from detent.protocol.limits import WAIT_KEY_LIMIT
 from detent.protocol.run_error import RunError
-from detent.protocol.status import RunStatus
+from detent.protocol.status import RunStatus, TokenStatus
 
 When: TypeAlias = timedelta | datetime
 """A moment: so long from now by the database's clock, or an aware date."""
@@ -240,12 +241,29 @@ class ChildRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitKey:
+    """An idempotency key of a token or of a wait for a moment, as the user gave it. Without `ttl` it is kept for ever.
+
+    Both share one name space in an environment: what has a key answers everybody who comes with it.
+    """
+
+    key: str
+    ttl: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.key.encode())
+        if not 0 < size <= WAIT_KEY_LIMIT:
+            raise ValueError(f"an idempotency key of a wait has 1 to {WAIT_KEY_LIMIT:,} bytes, not {size:,}; hash a longer one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeWait:
-    """Wait for a moment."""
+    """Wait for a moment. With a live `key`, for the moment that it stands for: at once, when that has come."""
 
     origin: Origin
     until: When
     waitpoint_id: WaitpointId
+    key: WaitKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +322,77 @@ class JournalEntry:
     """False for a batch whose items had not all been given: it goes on from its first index, without doubling."""
     result: WaitResult | None = None
     output: str | None = None
+    """Of a step its result; of a new token its secret."""
     error: str | None = None
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A token to make. The caller makes `waitpoint_id`, so that a request repeated after a lost reply does not double.
+
+    With an origin it is recorded in the journal of the run, and asked for again at that place it is the same token.
+    """
+
+    waitpoint_id: WaitpointId
+    timeout: When | None = None
+    tags: tuple[str, ...] = ()
+    key: WaitKey | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCreated:
+    """The token that stands for the request: a new one, or with `is_cached` the one its key already had.
+
+    Whoever knows its `secret`, a part of its URL, may complete it.
+    """
+
+    waitpoint_id: WaitpointId
+    secret: str
+    is_cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCompletion:
+    """What a token comes to: an output (JSON text), or an error."""
+
+    waitpoint_id: WaitpointId
+    output: str | None = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """A token as it is read. `output` is JSON text, and left out of lists."""
+
+    id: WaitpointId
+    status: TokenStatus
+    tags: tuple[str, ...]
+    created_at: datetime
+    timeout_at: datetime | None
+    completed_at: datetime | None
+    idempotency_key: str | None
+    idempotency_key_expires_at: datetime | None
+    secret: str
+    output: str | None
+    error: RunError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFilter:
+    """Newest first, in pages. Empty tuples filter nothing; of `tags` one must be there."""
+
+    statuses: tuple[TokenStatus, ...] = ()
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    before: WaitpointId | None = None
+    """Cursor: tokens older than this one."""
+    limit: int = 25
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class ErrorCode:
     CANCELLED = "TASK_RUN_CANCELLED"
     NON_DETERMINISM = "NON_DETERMINISM"
     BATCH_ABORTED = "BATCH_ABORTED"
+    TOKEN_TIMED_OUT = "TOKEN_TIMED_OUT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,14 @@ class RunStatus(StrEnum):
         return self is RunStatus.CANCELED
 
 
+class TokenStatus(StrEnum):
+    """How a token stands."""
+
+    WAITING = "WAITING"
+    COMPLETED = "COMPLETED"
+    TIMED_OUT = "TIMED_OUT"
+
+
 class Event(StrEnum):
     """What happens to a run."""
 

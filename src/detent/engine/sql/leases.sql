@@ -24,8 +24,8 @@ where endings.run_id = h.id and endings.fence = h.fence
 select what, run_id, status, session_id, is_watched from detent.hand_back(%(runs)s)
 
 -- name: wait_for
--- Locks the runs by falling id, then the waitpoints by id.
-select i, ref, is_pending, is_suspended, output, error from detent.wait_for(%(environment)s, %(requests)s)
+-- Locks the runs by falling id, then idempotency keys, then the waitpoints by id.
+select i, ref, is_pending, is_suspended, output, error from detent.wait_for(%(environment)s, %(requests)s, %(has_keys)s)
 
 -- name: suspend
 -- Locks the runs by falling id.

@@ -8,9 +8,11 @@ select detent.make_partitions(%(days)s)
 
 -- name: forget_expired
 -- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches of long ago that nobody waits for
--- (what remembers that their items were given), shared waitpoints of long ago.
+-- (what remembers that their items were given), tokens and shared waitpoints completed long ago that no key stands for.
 with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
+), waitpoint_key as (
+  delete from detent.waitpoint_keys where expires_at < detent.now() - interval '1 day'
 ), session as (
   delete from detent.sessions where ended_at < clock_timestamp() - interval '1 day'
 ), batch as (
@@ -21,6 +23,9 @@ with key as (
 delete from detent.waitpoints
 where is_shared and completed_at < detent.now() - interval '60 days'
   and not exists (select from detent.journal where journal.ref = waitpoints.id)
+  and not exists (
+    select from detent.waitpoint_keys as held
+    where held.environment_id = waitpoints.environment_id and held.key = waitpoints.idempotency_key and held.waitpoint_id = waitpoints.id)
 
 -- name: notify
 select pg_notify(%(channel)s, %(notice)s)
