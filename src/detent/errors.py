@@ -9,14 +9,17 @@
     │   └── PayloadTooLargeError
     ├── AbortTaskRunError               raised by a task: fail now, do not retry
     │   └── TaskPayloadParsedError      the payload does not fit the task's schema
+    ├── StepError                       what a step raised before, where its own class is not at hand
     ├── OutOfMemoryError                raised by a task that ran out of memory
     ├── SubtaskUnwrapError              `unwrap()` of a child that failed
-    ├── WaitTimeoutError                a token was not completed in time
+    ├── WaitTimeoutError                `unwrap()` of a token that nobody completed in time
+    ├── TokenFailedError                `unwrap()` of a token that was completed with an error
     ├── MaxDurationExceededError        the attempt ran longer than its `max_duration`
     ├── RunCancelledError               the run was cancelled
     ├── OutsideRunError                 a call that needs a run was made outside one
     ├── BlockingCallError               a blocking twin was called on a running event loop
     ├── NonDeterminismError             a replay asked for something else than was recorded
+    ├── JournalFullError                an attempt asked for too many durable operations
     ├── StaleRunError                   the run is no longer held by this worker
     ├── TooManyTagsError                (also a ValueError)
     ├── MetadataTooLargeError           (also a ValueError)
@@ -40,6 +43,8 @@
         ├── SchemaDriftError
         ├── MigrationError
         └── EmbeddedServerError
+
+    RunSuspended (a BaseException)      a run that waits leaves its process; its code closes what it holds
 """
 
 from __future__ import annotations
@@ -109,6 +114,17 @@ class TaskPayloadParsedError(AbortTaskRunError):
         self.task_id, self.cause = task_id, cause
 
 
+class StepError(DetentError):
+    """A recorded step is answered with what it raised, and that cannot be made again: its class is not loaded, or refuses.
+
+    `name` is the name of that class, `message` what it said.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}" if message else name)
+        self.name, self.message = name, message
+
+
 class OutOfMemoryError(DetentError):
     """Raise it in a task that ran out of memory."""
 
@@ -125,7 +141,19 @@ class SubtaskUnwrapError(DetentError):
 
 
 class WaitTimeoutError(DetentError):
-    """A token was not completed before its timeout."""
+    """`unwrap()` of a token that nobody completed before its timeout."""
+
+    def __init__(self, token_id: str, cause: Exception | object) -> None:
+        super().__init__(f"the wait for token {token_id} timed out: {cause}")
+        self.token_id, self.cause = token_id, cause
+
+
+class TokenFailedError(DetentError):
+    """`unwrap()` of a token that was completed with an error; `cause` is the `RunError`."""
+
+    def __init__(self, token_id: str, cause: Exception | object) -> None:
+        super().__init__(f"token {token_id} was completed with an error: {cause}")
+        self.token_id, self.cause = token_id, cause
 
 
 class MaxDurationExceededError(DetentError):
@@ -147,21 +175,45 @@ class OutsideRunError(DetentError):
 
 
 class BlockingCallError(DetentError):
-    def __init__(self, call: str) -> None:
-        super().__init__(f"{call} is the blocking twin and would stop the running event loop; await the async call instead")
-        self.call = call
+    def __init__(self, call: str, instead: str = "the async call") -> None:
+        super().__init__(f"{call} is the blocking twin and would stop the running event loop; await {instead} instead")
+        self.call, self.instead = call, instead
 
 
 class NonDeterminismError(DetentError):
     """A replay asked for another operation than the journal holds at this place."""
 
-    def __init__(self, run_id: str, operation: str, recorded: str, asked: str) -> None:
+    def __init__(self, run_id: str, operation: str, recorded: str, asked: str, line: str = "") -> None:
         super().__init__(
-            f"run {run_id} recorded {recorded} as its operation {operation}, but the code now asks for {asked}; "
-            "code between waits must take the same path again: put what changes (time, randomness, reads) into a step, "
-            "or replay the run from its start"
+            f"run {run_id} recorded {recorded} as its operation {operation}, but the code now asks for {asked}"
+            f"{f' ({line})' if line else ''}; code between waits must take the same path again: put what changes (time, "
+            "randomness, reads) into a step; if the code was changed, run it with the version that began it, or replay the "
+            "run from its start"
         )
-        self.run_id, self.operation, self.recorded, self.asked = run_id, operation, recorded, asked
+        self.run_id, self.operation, self.recorded, self.asked, self.line = run_id, operation, recorded, asked, line
+
+
+class JournalFullError(DetentError):
+    """The attempt has asked for more durable operations than its journal takes. Not retried: it would be full again."""
+
+    def __init__(self, run_id: str, most: int) -> None:
+        super().__init__(
+            f"run {run_id} has asked for more than {most:,} durable operations in one attempt; split its work over child runs, "
+            "or put many small steps into one"
+        )
+        self.run_id, self.most = run_id, most
+
+
+class RunSuspended(BaseException):
+    """Raised in a run's code where it waits when its memory is given up; the run goes on elsewhere, by replay.
+
+    Not an `Exception`: `except Exception` lets it pass. `finally` and `with` close what the code holds; every call of detent is
+    refused meanwhile. Do not catch it.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} waits, and leaves this process meanwhile")
+        self.run_id = run_id
 
 
 class StaleRunError(DetentError):
@@ -174,7 +226,7 @@ class StaleRunError(DetentError):
 
 class TooManyTagsError(DetentError, ValueError):
     def __init__(self, count: int, limit: int) -> None:
-        super().__init__(f"{count} tags are over the limit of {limit} a run; none was added")
+        super().__init__(f"{count} tags are over the limit of {limit}; none was added")
         self.count, self.limit = count, limit
 
 

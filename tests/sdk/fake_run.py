@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from detent.errors import DetentError
 from detent.protocol.backend import CallerBackend
@@ -13,6 +15,8 @@ from detent.protocol.models import Isolation, Lease, RunOutcome, Triggered, Trig
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 from detent.sdk.context import CancelSignal, Context
+
+T = TypeVar("T")
 
 
 class NamedTask:
@@ -60,6 +64,9 @@ class FakeRun:
         self.never: asyncio.Event = asyncio.Event()
         self.is_waiting = asyncio.Event()
         self.is_stuck = False
+
+    def carry_out(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     @property
     def backend(self) -> CallerBackend:

@@ -12,7 +12,7 @@ from detent.worker.note import ASKED, RECORDS, Note, Noted, OnCpu
 
 class Owner:
     def __init__(self, record: int) -> None:
-        self.record = record
+        self.record, self.turns = record, 0
 
 
 @pytest.fixture

@@ -7,19 +7,31 @@ The worker makes one `RunScope` for each attempt and sets it in the context of t
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from detent.errors import OutsideRunError
 
 if TYPE_CHECKING:
     import asyncio
     import contextvars
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from concurrent.futures import Future
 
     from detent.protocol.backend import CallerBackend
     from detent.protocol.ids import BatchId, WaitpointId
-    from detent.protocol.models import RunOutcome, Triggered, TriggerRequest, WaitResult, When
+    from detent.protocol.models import (
+        RunOutcome,
+        TokenCreated,
+        TokenRequest,
+        Triggered,
+        TriggerRequest,
+        WaitKey,
+        WaitResult,
+        When,
+    )
     from detent.sdk.context import CancelSignal, Context
+
+R = TypeVar("R")
 
 
 class RunScope(Protocol):
@@ -37,12 +49,19 @@ class RunScope(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
+    def carry_out(self, coroutine: Coroutine[Any, Any, R]) -> Future[R]:
+        """Await *coroutine* on the loop, at the place in the code where the calling thread is.
+
+        Raises `OutsideRunError` in a thread that the run's own code has started.
+        """
+        ...
+
     @property
     def backend(self) -> CallerBackend: ...
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the code has not yet reached the last operation that was recorded."""
+        """Whether the next operation that the calling code asks for was recorded."""
         ...
 
     async def trigger(self, request: TriggerRequest) -> Triggered:
@@ -65,8 +84,15 @@ class RunScope(Protocol):
         """Trigger many and suspend until all are final; the outcomes are in the order given."""
         ...
 
-    async def wait_until(self, until: When) -> None:
-        """Suspend until a moment; up to 5 s of it is slept in the process, with the slot kept."""
+    async def wait_until(self, until: When, *, key: WaitKey | None = None) -> None:
+        """Suspend until a moment; up to 5 s of it is slept in the process, with the slot kept and the key not looked at.
+
+        With a live key, until the moment that it stands for. Raises `ConflictError` when that is a token.
+        """
+        ...
+
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        """Make a token, recorded in the journal; a replay gets the same one. Raises the `ApiError` of a refusal."""
         ...
 
     async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:

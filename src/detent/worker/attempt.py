@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
-from detent.errors import DetentError, RunCancelledError, StaleRunError
+from detent.errors import RunCancelledError, RunSuspended, StaleRunError
 from detent.protocol.models import AttemptOutcome, Holder, Isolation, Lease, WaitResult
 from detent.sdk import blocking
 from detent.sdk.context import CancelSignal
+from detent.worker.answers import Answers
 from detent.worker.journal import Journal
+from detent.worker.path import Path
+from detent.worker.timers import Timers
 
 
 class Phase(Enum):
     EXECUTING = auto()
     """Its slot is taken, its clock runs."""
     WAITING = auto()
-    """WAITING in the database: its coroutine is suspended, it holds no slot."""
+    """WAITING in the database: its code stands in waits, it holds no slot."""
     PARKED = auto()
-    """Its code has ended while the database still waits for something it gave up: the outcome goes out when it is resumed."""
+    """Its code has ended while the database still says WAITING: the outcome goes out when it is resumed."""
     ENDED = auto()
     """Its code has ended and the outcome is on its way."""
 
@@ -31,6 +33,8 @@ class Stop(Enum):
 
     CANCELLED = auto()
     OVERRUN = auto()
+    EVICTED = auto()
+    """Its memory is needed, or its process ends: another one goes on, by replay, when what it waits for is there."""
     DROPPED = auto()
     """It goes on elsewhere, or from its top: nothing that this copy does counts any more."""
 
@@ -39,6 +43,8 @@ class Host(Protocol):
     """What an attempt tells its runner."""
 
     def suspended(self, attempt: Attempt) -> None: ...
+    def stands(self, attempt: Attempt) -> None: ...
+    def wants_back(self, attempt: Attempt) -> None: ...
     def lost(self, attempt: Attempt) -> None: ...
     def vanished(self, attempt: Attempt) -> None: ...
 
@@ -47,9 +53,10 @@ class Attempt:
     """A run under a fence. `record` is its place in the note, 0 once its code has ended."""
 
     __slots__ = (
-        "_lines", "_resumption", "_waiters", "began", "began_waiting", "clock", "fence", "holder", "host", "is_done", "is_fenced",
-        "is_threaded", "journal", "kind", "last_line", "lease", "outcome", "phase", "record", "refusal", "run_id", "signal",
-        "stop_reason", "task", "thread", "timer", "waited",
+        "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence", "holder",
+        "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "outcome", "path", "phase",
+        "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers",
+        "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:
@@ -57,24 +64,41 @@ class Attempt:
         self.run_id, self.fence = lease.run_id, lease.fence
         self.holder = Holder(run_id=lease.run_id, fence=lease.fence)
         self.phase = Phase.EXECUTING
-        self.journal = Journal(lease.run_id)
+        self.path = Path()
+        self.timers = Timers()
+        self.begin(Journal(lease.run_id, lease.attempt))
         self.signal = CancelSignal(lease.run_id)
         self.began, self.waited, self.began_waiting = clock(), 0.0, 0.0
-        self.record = 0
+        self.record = self.turns = 0
         self.task: asyncio.Task[None] | None = None
+        self.children: set[asyncio.Task[object]] = set()
+        """Tasks that its code has started and that have not ended."""
+        self.blocked = 0
+        """Blocking calls in which its threads stand."""
+        self.standing: set[str] = set()
+        """Operations that the database waits for with it."""
+        self.collected: list[str] = []
+        """Operations whose results were collected: the database is told when the run suspends."""
+        self.suspending: asyncio.Future[None] | None = None
         self.thread: int | None = None
         self.is_threaded = False
         self.timer: asyncio.TimerHandle | None = None
         self.outcome: AttemptOutcome | None = None
         self.stop_reason: Stop | None = None
-        self.refusal: DetentError | None = None
+        self.refusal: BaseException | None = None
         self.is_fenced = False
         self.is_done = False
         """Its code has ended; only its last lines are not stored yet."""
-        self._waiters: dict[str, asyncio.Future[WaitResult]] | None = None
         self._resumption: asyncio.Future[None] | None = None
-        self._lines = itertools.count()
         self.last_line = 0
+
+    def begin(self, journal: Journal) -> None:
+        """Start from the top, with what was recorded."""
+        self.journal = journal
+        self.answers: Answers[object] = Answers(
+            journal, asyncio.get_running_loop(), turns=self._count_turns, abandon=self.timers.end_first
+        )
+        self.timers.is_replaying = lambda: journal.is_replaying
 
     @property
     def attempt(self) -> int:
@@ -94,8 +118,8 @@ class Attempt:
         now = self.began_waiting if self.phase is Phase.WAITING else self.clock()
         return now - self.began - self.waited
 
-    def next_line(self) -> int:
-        return next(self._lines)
+    def _count_turns(self) -> int:
+        return self.turns
 
     def check(self) -> None:
         """Raise what every detent call is refused with, once the code has been told to end."""
@@ -104,37 +128,54 @@ class Attempt:
 
     # ---- waiting ----
 
-    def expect(self, operation: str) -> asyncio.Future[WaitResult]:
-        """Return the future that the lease which resumes the run will fulfil. Made before the wait is asked for."""
-        waiter: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = {}
-        self._waiters[operation] = waiter
-        return waiter
+    @property
+    def has_one_thing_to_do(self) -> bool:
+        """Whether nothing else goes on when the code waits for an operation: it may suspend with it."""
+        return (
+            not self.timers
+            and not self.collected
+            and len(self.answers) == 1
+            and (self.blocked == 1 if self.is_threaded else not self.blocked)
+            and not self.children
+        )
 
-    def forget(self, operation: str) -> None:
-        if self._waiters is not None:
-            self._waiters.pop(operation, None)
+    @property
+    def is_standing(self) -> bool:
+        """Whether all that the code has asked for is waited for by the database, too."""
+        return bool(self.standing) and len(self.answers) == len(self.standing)
 
     def suspend(self) -> None:
         """The database says WAITING."""
         if self.phase is Phase.EXECUTING:
             self.phase = Phase.WAITING
+            self.timers.is_held = True
+            self.collected.clear()
             self.began_waiting = self.clock()
             self.host.suspended(self)
 
     def adopt(self, lease: Lease) -> None:
-        """What it waited for is there: go on under a new fence."""
+        """Something it waited for is there: go on under a new fence."""
         self.fence, self.holder = lease.fence, Holder(run_id=self.run_id, fence=lease.fence)
         if self.phase is Phase.WAITING:
             self.waited += self.clock() - self.began_waiting
             self.phase = Phase.EXECUTING
-        for result in lease.results:
-            waiter = None if self._waiters is None else self._waiters.get(result.operation)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(result)
+        self.take(lease.results)
         if self._resumption is not None and not self._resumption.done():
             self._resumption.set_result(None)
+        self.timers.release()
+        if self.standing:
+            self.host.stands(self)
+
+    def take(self, results: Sequence[WaitResult]) -> None:
+        """Give the code what it waits for."""
+        for result in results:
+            self.standing.discard(result.operation)
+            self.answers.arrive(result.operation, result)
+
+    def collect(self, results: Sequence[WaitResult]) -> None:
+        """The same, while it executes; the database tells of them again until the run suspends."""
+        self.collected += [result.operation for result in results if result.operation in self.standing]
+        self.take(results)
 
     async def resumption(self) -> None:
         """Return when the run has been resumed."""
@@ -144,7 +185,7 @@ class Attempt:
 
     # ---- ending early ----
 
-    def stop(self, reason: Stop, refusal: DetentError) -> None:
+    def stop(self, reason: Stop, refusal: BaseException) -> None:
         """Refuse further detent calls and trip the signal; the code may still end by itself."""
         self.stop_reason, self.refusal = reason, refusal
         self.signal.trip(str(refusal))
@@ -163,6 +204,18 @@ class Attempt:
     def drop(self) -> None:
         self.stop(Stop.DROPPED, StaleRunError(self.run_id))
         self.interrupt()
+        self.end_children()
+
+    def evict(self) -> None:
+        """End the code where it stands: its waits raise `RunSuspended`, so that it closes what it holds."""
+        self.stop(Stop.EVICTED, RunSuspended(self.run_id))
+        self.timers.clear()
+        self.answers.refuse(RunSuspended(self.run_id))
+
+    def end_children(self) -> None:
+        """Cancel what the code has started and not awaited."""
+        for child in list(self.children):
+            child.cancel()
 
     def cancel(self, reason: str) -> None:
         self.stop(Stop.CANCELLED, RunCancelledError(self.run_id, reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Sequence
 from typing import TypeVar
 
 from detent.protocol.backend import WorkerBackend
@@ -14,14 +15,20 @@ from detent.protocol.models import (
     ChildRequest,
     ChildTriggered,
     ChunkTaken,
+    Delivery,
     Holder,
     JournalEntry,
     JournalRead,
     Pending,
+    Recorded,
     Refused,
     RunOutcome,
     Stale,
+    StepRecord,
     Suspended,
+    Suspension,
+    TokenCreated,
+    TokenRequest,
     Wait,
     WaitResult,
 )
@@ -44,9 +51,19 @@ class DurableCalls:
         self._waits: Coalescer[Wait, WaitResult | Pending | Suspended | Refused | Stale] = Coalescer(
             persistently(backend.wait_for), in_flight=2
         )
+        self._steps: Coalescer[StepRecord, Recorded | Stale] = Coalescer(
+            persistently(backend.record_steps), weigh=_weigh_step, in_flight=2
+        )
+        self._tokens: Coalescer[TokenRequest, TokenCreated | Refused | Stale] = Coalescer(
+            persistently(backend.create_tokens)
+        )
+        self._suspensions: Coalescer[Suspension, Suspended | Pending | Stale] = Coalescer(persistently(backend.suspend))
+        self._journals: Coalescer[JournalRead, list[JournalEntry] | Stale] = Coalescer(
+            persistently(backend.read_journals), most=100, in_flight=2
+        )
+        self._collect = persistently(backend.collect)
         self._batch = persistently(backend.trigger_batch)
         self._abort = persistently(backend.abort_batch)
-        self._journal = persistently(backend.read_journals)
         self._results = persistently(backend.read_batch_results)
         # What is shared between runs must not run in the context of the one that asked first.
         self._context = contextvars.Context()
@@ -56,6 +73,18 @@ class DurableCalls:
 
     def wait_for(self, wait: Wait) -> asyncio.Future[WaitResult | Pending | Suspended | Refused | Stale]:
         return self._context.run(self._waits, wait)
+
+    def record_step(self, step: StepRecord) -> asyncio.Future[Recorded | Stale]:
+        return self._context.run(self._steps, step)
+
+    def create_token(self, request: TokenRequest) -> asyncio.Future[TokenCreated | Refused | Stale]:
+        return self._context.run(self._tokens, request)
+
+    def suspend(self, suspension: Suspension) -> asyncio.Future[Suspended | Pending | Stale]:
+        return self._context.run(self._suspensions, suspension)
+
+    async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
+        return await self._collect(holders)
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
         return await self._batch(chunk)
@@ -68,7 +97,7 @@ class DurableCalls:
         entries: list[JournalEntry] = []
         while True:
             after = entries[-1].number if entries else 0
-            (page,) = await self._journal([JournalRead(holder=holder, after=after)], limit=_PAGE)
+            page = await self._context.run(self._journals, JournalRead(holder=holder, after=after))
             if isinstance(page, Stale):
                 return page
             entries += page
@@ -83,6 +112,10 @@ class DurableCalls:
             outcomes += page
             if len(page) < _PAGE:
                 return outcomes
+
+
+def _weigh_step(step: StepRecord) -> int:
+    return len(step.output or "") + len(step.error or "")
 
 
 def _weigh(child: ChildRequest) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, cast
 
-from detent.errors import AbortTaskRunError, ApiError, NonDeterminismError, StaleRunError
+from detent.errors import AbortTaskRunError, ApiError, JournalFullError, NonDeterminismError, StaleRunError
 from detent.protocol import run_error
 from detent.protocol.models import AttemptOutcome, Broken, Failed, Isolation, Stale, Succeeded
 from detent.protocol.run_error import ErrorCode
@@ -20,6 +20,7 @@ from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.journal import Journal
+from detent.worker.path import Line, enter_thread
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import Threads
 
@@ -55,7 +56,7 @@ class Executor:
             value = await self._invoke(attempt, task, payload, scope)
         except BaseException as error:  # noqa: BLE001 - a task may raise anything, SystemExit included
             return self._failed(attempt, task, error)
-        if isinstance(attempt.refusal, NonDeterminismError):
+        if isinstance(attempt.refusal, NonDeterminismError | JournalFullError):
             return self._failed(attempt, task, attempt.refusal)
         try:
             output = task.encode_output(value)
@@ -74,7 +75,7 @@ class Executor:
         if isinstance(entries, Stale):
             attempt.host.lost(attempt)
             raise StaleRunError(attempt.run_id)
-        attempt.journal = Journal(attempt.run_id, entries)
+        attempt.begin(Journal(attempt.run_id, attempt.attempt, entries))
 
     async def _invoke(self, attempt: Attempt, task: AnyTask, payload: object, scope: Scope) -> object:
         if is_async(task):
@@ -89,7 +90,14 @@ class Executor:
         def began(thread: int) -> None:
             attempt.thread = thread
 
-        future = self._threads.start(lambda: own.run(work), attempt.record, began)
+        def in_line() -> object:
+            enter_thread(Line(attempt.path))
+            try:
+                return own.run(work)
+            finally:
+                enter_thread(None)
+
+        future = self._threads.start(in_line, attempt.record, began)
         return await asyncio.wrap_future(future)
 
     def _failed(self, attempt: Attempt, task: AnyTask, error: BaseException, *, code: str = "") -> AttemptOutcome:
@@ -117,7 +125,7 @@ def is_final(error: BaseException) -> bool:
     """Whether trying again is pointless, whatever attempts are left."""
     if isinstance(error, ApiError):
         return 400 <= error.status < 500 and error.status not in _RETRIED_REFUSALS
-    return isinstance(error, AbortTaskRunError | NonDeterminismError)
+    return isinstance(error, AbortTaskRunError | NonDeterminismError | JournalFullError)
 
 
 def _broken(attempt: Attempt) -> Broken:

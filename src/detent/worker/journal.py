@@ -1,71 +1,185 @@
-"""What an attempt has done so far, and what its replay answers from.
+"""What an attempt has done so far, what its replay answers from, and in which order.
 
-Each durable operation has an id, a path: the asyncio task that asks for it, then its number there. Linear form: one segment, one
-counter a run, so operations must be asked for in the same order again.
+A run's code is deterministic but for the order in which it is given its answers. So this order is recorded: each operation
+carries how many answers the code had been given when it asked, and which were the last (`Stamp`). A replay gives them in the same
+order again, each only after everything has been asked for that had been asked for by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from detent.errors import NonDeterminismError
+from detent.errors import JournalFullError, NonDeterminismError
 from detent.protocol.ids import RunId
-from detent.protocol.models import JournalEntry, OperationKind
+from detent.protocol.models import JournalEntry, OperationKind, Stamp
+from detent.worker.path import parent_of
 
-ROOT = "main"
 DATED = "u"
 """Marks a wait for a date: only those longer than a few seconds are recorded, which differs from one replay to the next."""
-
-
-class OperationPath:
-    """The place in a run's code from which operations are asked for."""
-
-    __slots__ = ("_count", "_segment")
-
-    def __init__(self, segment: str = ROOT) -> None:
-        self._segment, self._count = segment, 0
-
-    def next(self, mark: str = "") -> str:
-        operation = self.peek(mark)
-        self._count += 1
-        return operation
-
-    def peek(self, mark: str = "") -> str:
-        return f"{self._segment}/{self._count}{mark}"
+ABANDONED = "-"
+"""Marks in the order of answers an operation whose answer the code gave up (a timeout, a cancelled task)."""
+MOST_OPERATIONS = 10_000
 
 
 class Journal:
-    """Hands out operations in order, with what was recorded for them."""
+    def __init__(
+        self, run_id: RunId, attempt: int = 1, entries: Iterable[JournalEntry] = (), *, most: int = MOST_OPERATIONS
+    ) -> None:
+        present = list(entries)
+        own = _without_nested([entry for entry in present if entry.attempt == attempt])
+        self._run_id, self._most = run_id, most
+        self._recorded = {entry.operation: entry for entry in own}
+        self._kept = {(e.operation, e.fingerprint): e for e in present if e.attempt != attempt}
+        self._asked_in = Counter(parent_of(entry.operation) for entry in own) if own else None
+        self._unasked = _Unasked(own) if own else None
+        self._order = _order_of(own)
+        self._given = 0
+        self._confirmed = len(self._order)
+        self._count = len(own)
+        self._is_orderly = not own
+        self.moment: datetime | None = None
+        """When the latest of the operations was recorded that the code has asked for again."""
 
-    __slots__ = ("_is_live", "_path", "_recorded", "_run_id")
-
-    def __init__(self, run_id: RunId, entries: Iterable[JournalEntry] = ()) -> None:
-        self._run_id = run_id
-        self._path = OperationPath()
-        self._recorded = {entry.operation: entry for entry in entries}
-        self._is_live = not self._recorded
+    # ---- what the code asks for ----
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the code has not yet reached the last operation that was recorded."""
-        return not self._is_live
+        """Whether something recorded was not asked for, or not given to the code, yet."""
+        return bool(self._recorded) or self._given < len(self._order)
 
-    def next(self, kind: OperationKind, fingerprint: str, mark: str = "") -> tuple[str, JournalEntry | None]:
-        """Return the id of the operation that the code asks for now, and its record; raises `NonDeterminismError`."""
-        operation = self._path.next(mark)
-        return operation, self._take(operation, kind, fingerprint)
-
-    def has(self, mark: str) -> bool:
-        """Whether an operation with this mark was recorded at this place."""
-        return self._path.peek(mark) in self._recorded
-
-    def _take(self, operation: str, kind: OperationKind, fingerprint: str) -> JournalEntry | None:
+    def take(self, operation: str, kind: OperationKind, fingerprint: str) -> JournalEntry | None:
+        """Return the record of an operation that the code asks for now; raises `NonDeterminismError`."""
         entry = self._recorded.pop(operation, None)
-        self._is_live = not self._recorded or entry is None
-        if entry is not None and (entry.kind, entry.fingerprint) != (kind, fingerprint):
+        if entry is None:
+            self._count += 1
+            if self._count > self._most:
+                raise JournalFullError(self._run_id, self._most)
+            return None
+        if self._unasked is not None:
+            self._unasked.take(entry.stamp.answers)
+        self.moment = entry.recorded_at or self.moment
+        if (entry.kind, entry.fingerprint) != (kind, fingerprint):
             recorded = _describe(entry.kind, entry.fingerprint)
             raise NonDeterminismError(self._run_id, operation, recorded, _describe(kind, fingerprint))
         return entry
+
+    def kept(self, operation: str, fingerprint: str) -> JournalEntry | None:
+        """Return a step that an earlier attempt has done."""
+        return self._kept.get((operation, fingerprint))
+
+    def has(self, operation: str) -> bool:
+        return operation in self._recorded
+
+    def has_beyond(self, path: str, asked: int) -> bool:
+        """Whether more operations of this path were recorded than the code has asked for: what it does here was done before."""
+        return self._asked_in is not None and asked < self._asked_in[path]
+
+    @property
+    def is_nearly_full(self) -> bool:
+        return self._count == self._most * 4 // 5
+
+    # ---- in which order it is answered ----
+
+    @property
+    def next_answer(self) -> str | None:
+        """The operation whose answer the code was given next, as far as that is recorded; None: the order is free."""
+        return self._order[self._given] if self._given < len(self._order) else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether everything has been asked for that had been asked for before the next answer was given."""
+        return self._unasked is None or self._unasked.lowest > self._given
+
+    def waive(self) -> None:
+        """Wait no longer for what was not asked for."""
+        self._unasked = None
+
+    def give(self, answer: str) -> None:
+        """Note that the code was given an answer."""
+        if self.next_answer != answer:
+            # Live, or out of its turn.
+            if self._given < len(self._order) and answer in self._order[self._given :]:
+                self._order.reverse()
+                self._order.remove(answer)
+                self._order.reverse()
+            self._order.insert(self._given, answer)
+        self._given += 1
+
+    def give_up(self, operation: str) -> None:
+        """Note that the code has abandoned an operation, perhaps in the moment in which it was given the answer."""
+        if self._given and self._order[self._given - 1] == operation:
+            self._order[self._given - 1] = ABANDONED + operation
+        else:
+            self.give(ABANDONED + operation)
+
+    def skip(self) -> None:
+        """Pass over the next answer."""
+        self._given += 1
+
+    def stamp(self, outstanding: int) -> Stamp:
+        """Return the stamp of an operation that is asked for while so many others have no answer yet."""
+        self._is_orderly = self._is_orderly and not outstanding
+        if self._given <= self._confirmed or (self._is_orderly and self._given == self._confirmed + 1):
+            return Stamp(answers=self._given)
+        return Stamp(answers=self._given, seen=tuple(self._order[self._confirmed : self._given]))
+
+    def confirm(self, stamp: Stamp) -> None:
+        """An operation with this stamp is recorded."""
+        self._confirmed = max(self._confirmed, stamp.answers)
+
+
+class _Unasked:
+    """How many operations were asked for after so many answers, and have not been asked for again."""
+
+    def __init__(self, entries: Iterable[JournalEntry]) -> None:
+        self._counts = Counter(entry.stamp.answers for entry in entries)
+        self._levels = sorted(self._counts, reverse=True)
+
+    def take(self, answers: int) -> None:
+        self._counts[answers] -= 1
+
+    @property
+    def lowest(self) -> float:
+        while self._levels and not self._counts[self._levels[-1]]:
+            self._levels.pop()
+        return self._levels[-1] if self._levels else float("inf")
+
+
+def _without_nested(entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+    """Leave out what was asked for inside of steps that are done: a replay does not execute their bodies."""
+    bodies = {f"{entry.operation}/" for entry in entries if entry.kind is OperationKind.STEP}
+    if not bodies:
+        return list(entries)
+    return [entry for entry in entries if not any(body in bodies for body in _prefixes(entry.operation))]
+
+
+def _prefixes(operation: str) -> Iterable[str]:
+    return (operation[: i + 1] for i, letter in enumerate(operation) if letter == "/")
+
+
+def _order_of(entries: Sequence[JournalEntry]) -> list[str]:
+    """Return the operations in the order in which the code was given their answers."""
+    known = {entry.operation for entry in entries}
+    by_number = deque(entry.operation for entry in sorted(entries, key=lambda entry: entry.number))
+    order: list[str] = []
+    listed: set[str] = set()
+
+    def add(answer: str) -> None:
+        order.append(answer)
+        listed.add(answer.removeprefix(ABANDONED))
+
+    for entry in sorted(entries, key=lambda entry: (entry.stamp.answers, entry.number)):
+        seen = entry.stamp.seen or ()
+        first = entry.stamp.answers - len(seen)
+        while len(order) < first and by_number:
+            operation = by_number.popleft()
+            if operation not in listed:
+                add(operation)
+        for answer in seen[len(order) - first :]:
+            add(answer)
+    return [answer if answer.removeprefix(ABANDONED) in known else ABANDONED + answer for answer in order]
 
 
 def _describe(kind: OperationKind, fingerprint: str) -> str:

@@ -20,6 +20,7 @@ from detent.worker.durable_calls import DurableCalls
 from detent.worker.executor import Executor
 from detent.worker.log_lines import LogLines
 from detent.worker.note import Note, Noted, OnCpu
+from detent.worker.path import Line, here
 from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import NotedExecutor, Threads
@@ -38,8 +39,8 @@ class Launcher:
         self._settings, self._note, self._capture, self._ended = settings, note, capture, ended
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(note)
-        self._calls = DurableCalls(backend)
-        self._executor = Executor(settings, self._calls, self._threads)
+        self.calls = DurableCalls(backend)
+        self._executor = Executor(settings, self.calls, self._threads)
         self._rank = RANKS.get(settings.log_level, 1)
         self.lines = LogLines(backend, self._loop)
 
@@ -57,15 +58,16 @@ class Launcher:
         self.describe(attempt)
         scope = AttemptScope(
             attempt,
-            calls=self._calls,
+            calls=self.calls,
             lines=self.lines,
             log_rank=self._rank,
+            note=self._note,
             loop=self._loop,
             context=self._context_of,
         )
         context = contextvars.Context()
         context.run(run_scope.enter, scope)
-        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note)
+        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note, Line(attempt.path))
         attempt.task = asyncio.Task(coroutine, loop=self._loop, context=context)
 
     def describe(self, attempt: Attempt) -> None:
@@ -125,8 +127,22 @@ def _task_of_run(
     context: contextvars.Context | None = None,
     **options: object,
 ) -> asyncio.Task[object]:
-    """Make the tasks that a run's own code starts drive it under the run's name."""
+    """Make the tasks that a run's own code starts drive it under the run's name, each along a path of its own."""
     scope = run_scope.current() if context is None else run_scope.current_in(context)
-    if isinstance(scope, AttemptScope) and not isinstance(coroutine, OnCpu):
-        coroutine = OnCpu(coroutine, scope, note)
-    return asyncio.Task(coroutine, loop=loop, context=context, **options)  # type: ignore[arg-type]
+    if not isinstance(scope, AttemptScope) or isinstance(coroutine, OnCpu):
+        return asyncio.Task(coroutine, loop=loop, context=context, **options)  # type: ignore[arg-type]
+    attempt, parent = scope.attempt, here()
+    path = (attempt.path if parent is None else parent.path).child(_name(coroutine))
+    task: asyncio.Task[object] = asyncio.Task(
+        OnCpu(coroutine, attempt, note, Line(path)),
+        loop=loop,
+        context=context,
+        **options,  # type: ignore[arg-type]
+    )
+    attempt.children.add(task)
+    task.add_done_callback(attempt.children.discard)
+    return task
+
+
+def _name(coroutine: Coroutine[object, object, object]) -> str:
+    return str(getattr(coroutine, "__qualname__", type(coroutine).__name__))

@@ -37,7 +37,6 @@ class Writer(Protocol):
     def attempt(self) -> int: ...
     @property
     def is_dropped(self) -> bool: ...
-    def next_line(self) -> int: ...
 
     last_line: int
     """The latest of all lines that it wrote, as this module counts them."""
@@ -46,6 +45,7 @@ class Writer(Protocol):
 class _Line(NamedTuple):
     position: int
     writer: Writer
+    place: str
     number: int
     at: datetime
     level: str
@@ -69,10 +69,19 @@ class LogLines:
         self._context = contextvars.Context()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, writer: Writer, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+    def add(
+        self,
+        writer: Writer,
+        level: str,
+        message: str,
+        fields: dict[str, object] | None = None,
+        *,
+        place: str,
+        number: int,
+    ) -> None:
         text = clip(clean(message))
         position, packed = next(self._positions), _encode(fields) if fields else None
-        line = _Line(position, writer, writer.next_line(), datetime.now(UTC), level, text, packed)
+        line = _Line(position, writer, place, number, datetime.now(UTC), level, text, packed)
         self._lines.append(line)
         writer.last_line = position
         self._characters += _weight(line)
@@ -112,7 +121,7 @@ class LogLines:
         if not dropped:
             return []
         text = f"{dropped:,} lines were dropped here: the worker's runs log faster than lines can be stored"
-        return [first._replace(number=first.writer.next_line(), level="warn", message=text, fields=None)]
+        return [first._replace(place=f"{first.place}!", level="warn", message=text, fields=None)]
 
     async def _send(self, lines: list[_Line]) -> None:
         try:
@@ -145,7 +154,7 @@ def _stored(line: _Line) -> LogLine:
     return LogLine(
         holder=line.writer.holder,
         attempt=line.writer.attempt,
-        place="",
+        place=line.place,
         number=line.number,
         at=line.at,
         level=line.level,

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar, cast
 
 from detent.errors import DetentError
 from detent.protocol.ids import RunId
+from detent.worker.path import HasLine, Line
 
 THREADS = 2047
 RECORDS = 65_536
@@ -158,24 +159,30 @@ class Note:
         )
 
 
-class HasRecord(Protocol):
-    """Something that owns a record now, or 0 when it has none any more."""
+class Owner(Protocol):
+    """Something that owns a record now, or 0 when it has none any more. `turns` counts the steps of its coroutines."""
+
+    turns: int
 
     @property
     def record(self) -> int: ...
 
 
-class OnCpu(Coroutine[object, object, T_co]):
-    """Drives a coroutine of a run and notes the run during each of its steps."""
+class OnCpu(Coroutine[object, object, T_co], HasLine):
+    """Drives a coroutine of a run along its line, and notes the run during each of its steps."""
 
-    __slots__ = ("_cells", "_coroutine", "_owner", "_send")
+    __slots__ = ("_cells", "_coroutine", "_owner", "_send", "line")
 
-    def __init__(self, coroutine: Coroutine[object, object, T_co], owner: HasRecord, note: Note) -> None:
-        self._coroutine, self._owner, self._cells = coroutine, owner, note.cells
+    def __init__(
+        self, coroutine: Coroutine[object, object, T_co], owner: Owner, note: Note, line: Line | None = None
+    ) -> None:
+        self._coroutine, self._owner, self._cells, self.line = coroutine, owner, note.cells, line
         self._send = coroutine.send
 
     def send(self, value: object) -> object:
-        self._cells[1] = self._owner.record
+        owner = self._owner
+        self._cells[1] = owner.record
+        owner.turns += 1
         try:
             return self._send(value)
         except (SystemExit, KeyboardInterrupt) as error:
@@ -190,6 +197,7 @@ class OnCpu(Coroutine[object, object, T_co]):
         tb: TracebackType | None = None,
     ) -> object:
         self._cells[1] = self._owner.record
+        self._owner.turns += 1
         try:
             return self._coroutine.throw(cast("BaseException", typ))
         except (SystemExit, KeyboardInterrupt) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 
 from detent.errors import MaxDurationExceededError
@@ -54,6 +55,10 @@ class Overrun:
         else:
             self._interrupt(attempt)
 
+    def evict(self, attempt: Attempt) -> None:
+        attempt.evict()
+        self._await_end(attempt, SIGNAL_GRACE if attempt.is_threaded else END_GRACE)
+
     def drop(self, attempt: Attempt) -> None:
         attempt.drop()
         self._await_end(attempt, SIGNAL_GRACE if attempt.is_threaded else END_GRACE)
@@ -79,4 +84,7 @@ class Overrun:
 
     def _later(self, attempt: Attempt, seconds: float, act: Callable[[], None]) -> None:
         self.unwatch(attempt)
-        attempt.timer = asyncio.get_running_loop().call_later(seconds, act)
+        attempt.timer = asyncio.get_running_loop().call_later(seconds, act, context=_NO_RUN)
+
+
+_NO_RUN = contextvars.Context()

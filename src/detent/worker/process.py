@@ -25,7 +25,7 @@ from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import SessionId
 from detent.sdk import discovery
 from detent.sdk.registry import registry
-from detent.worker import control
+from detent.worker import control, timers
 from detent.worker.capture import Capture, capturing
 from detent.worker.control import Channel, Hello, Message, NotStarted
 from detent.worker.note import Note
@@ -85,7 +85,8 @@ def main(connect: Connect) -> NoReturn:
 
 
 def _run(serving: Coroutine[object, object, int]) -> int:
-    loop = _new_loop()
+    loop = timers.new_loop()
+    asyncio.set_event_loop(loop)
     task = loop.create_task(serving)
     task.add_done_callback(lambda _: loop.stop())
     while not task.done():
@@ -153,17 +154,6 @@ def _read_hello(end: socket.socket) -> Hello:
             f"the supervisor of this runner began with {hello!r}; supervisor and runner must be one version"
         )
     return hello
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    else:
-        loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
 
 
 def _die_with(inherited: Inherited) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+import concurrent.futures
+import sys
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from detent.errors import BatchTriggerError, InternalServerError, NonDeterminismError, StaleRunError
+from detent.errors import (
+    BatchTriggerError,
+    InternalServerError,
+    JournalFullError,
+    NonDeterminismError,
+    OutsideRunError,
+    StaleRunError,
+)
 from detent.protocol import ids
 from detent.protocol.backend import CallerBackend
 from detent.protocol.ids import BatchId, RunId, WaitpointId
@@ -21,40 +30,53 @@ from detent.protocol.models import (
     OperationKind,
     Origin,
     Pending,
+    Recorded,
     Refused,
     RunOutcome,
     Stale,
+    StepRecord,
     Suspended,
     TimeWait,
+    TokenCreated,
+    TokenRequest,
+    TokenWait,
     Triggered,
     TriggerRequest,
+    Wait,
+    WaitKey,
     WaitResult,
     When,
 )
 from detent.protocol.refusal import to_error
+from detent.sdk import failure
 from detent.sdk.chunks import Sending
 from detent.worker.attempt import Attempt, Phase
 from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.journal import DATED
 from detent.worker.log_lines import LogLines
+from detent.worker.note import Note, OnCpu
+from detent.worker.path import Line, Path, here
 
 if TYPE_CHECKING:
     from detent.sdk.context import CancelSignal, Context
+    from detent.worker.timers import Timers
 
 A = TypeVar("A")
 
 SLEPT_IN_PROCESS = 5.0
 """Seconds up to which a wait keeps its slot and is not recorded."""
 TIME = "time"
+TOKEN = "token"
 BATCH = "batch"
 """Fingerprints of what has no task id of its own."""
+_OURS = __name__.partition(".")[0]
 
 
 class AttemptScope:
     """The `RunScope` of an attempt."""
 
-    __slots__ = ("_attempt", "_calls", "_context", "_lines", "_make_context", "_rank", "loop")
+    __slots__ = ("_calls", "_context", "_fence", "_lines", "_make_context", "_note", "_rank", "attempt", "loop")
 
     def __init__(
         self,
@@ -63,22 +85,25 @@ class AttemptScope:
         calls: DurableCalls,
         lines: LogLines,
         log_rank: int,
+        note: Note,
         loop: asyncio.AbstractEventLoop,
         context: Callable[[Attempt], Context],
     ) -> None:
-        self._attempt, self._calls, self._lines, self._rank = attempt, calls, lines, log_rank
+        self.attempt, self._calls, self._lines, self._rank, self._note = attempt, calls, lines, log_rank, note
         self._make_context, self._context = context, cast("Context | None", None)
         self.loop = loop
+        self._fence = attempt.fence
+        """Under which the latest answer was given."""
 
     @property
     def context(self) -> Context:
         if self._context is None:
-            self._context = self._make_context(self._attempt)
+            self._context = self._make_context(self.attempt)
         return self._context
 
     @property
     def signal(self) -> CancelSignal:
-        return self._attempt.signal
+        return self.attempt.signal
 
     @property
     def backend(self) -> CallerBackend:
@@ -86,48 +111,73 @@ class AttemptScope:
 
     @property
     def is_replaying(self) -> bool:
-        return self._attempt.journal.is_replaying
+        """Whether the code has not yet reached the last operation that was recorded."""
+        path = self._path()
+        return self.attempt.journal.has_beyond(path.text, path.asked)
+
+    @property
+    def timers(self) -> Timers:
+        return self.attempt.timers
 
     @property
     def record(self) -> int:
         """Its place in the note of who is on the CPU."""
-        return self._attempt.record
+        return self.attempt.record
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         if RANKS.get(level, 1) < self._rank:
             return
-        if self._attempt.journal.is_replaying:
-            self._attempt.next_line()  # stored before the process that wrote it died
-        else:
-            self._lines.add(self._attempt, level, message, fields)
+        path = self._path()
+        number, path.lines = path.lines, path.lines + 1
+        # What comes before a recorded operation was stored before the process that wrote it died.
+        if not self.attempt.journal.has_beyond(path.text, path.asked):
+            self._lines.add(self.attempt, level, message, fields, place=path.place, number=number)
+
+    def carry_out(self, coroutine: Coroutine[object, object, A]) -> concurrent.futures.Future[A]:
+        """Await *coroutine* on the loop for the calling thread, which stands in it meanwhile."""
+        line = here()
+        if line is None:
+            coroutine.close()
+            raise OutsideRunError("a blocking call from a thread that the run's own code has started")
+        return asyncio.run_coroutine_threadsafe(
+            OnCpu(self._blocking(coroutine), self.attempt, self._note, line), self.loop
+        )
+
+    async def _blocking(self, coroutine: Coroutine[object, object, A]) -> A:
+        self.attempt.blocked += 1
+        try:
+            return await coroutine
+        finally:
+            self.attempt.blocked -= 1
 
     # ---- triggers ----
 
     async def trigger(self, request: TriggerRequest) -> Triggered:
         operation, recorded = self._begin(OperationKind.TRIGGER, request.task_id)
         if recorded is not None:
-            return Triggered(run_id=RunId(recorded.ref), is_cached=recorded.is_cached)
-        answer = await self._trigger(request, operation, wait=False)
-        return answer.triggered
+            return await self._repeat(operation, Triggered(run_id=RunId(recorded.ref), is_cached=recorded.is_cached))
+
+        async def ask() -> Triggered:
+            return (await self._trigger(request, operation, wait=False)).triggered
+
+        return await self._answered(operation, ask)
 
     async def trigger_and_wait(self, request: TriggerRequest) -> RunOutcome:
         operation, recorded = self._begin(OperationKind.CHILD, request.task_id)
         if recorded is not None:
-            if recorded.result is not None:
-                return _child_of(recorded.result)
-            request = replace(request, run_id=RunId(recorded.ref))
+            return _child_of(await self._stand(operation, recorded))
 
         async def ask() -> WaitResult | Pending | Suspended:
             made = await self._trigger(request, operation, wait=True)
-            return made.wait if made.wait is not None else Suspended()
+            return made.wait if made.wait is not None else Pending()
 
         return _child_of(await self._wait(operation, ask))
 
     async def _trigger(self, request: TriggerRequest, operation: str, *, wait: bool) -> ChildTriggered:
-        def ask() -> Awaitable[ChildTriggered | Refused | Stale]:
-            return self._calls.trigger_child(ChildRequest(request=request, origin=self._origin(operation, wait=wait)))
+        def ask(origin: Origin) -> Awaitable[ChildTriggered | Refused | Stale]:
+            return self._calls.trigger_child(ChildRequest(request=request, origin=origin))
 
-        answer: ChildTriggered | Refused = await self._ask(ask)
+        answer: ChildTriggered | Refused = await self._ask(operation, ask, wait=wait)
         if isinstance(answer, Refused):
             raise to_error(answer)
         return answer
@@ -139,23 +189,27 @@ class AttemptScope:
     ) -> tuple[BatchId, Sequence[Triggered]]:
         operation, recorded = self._begin(OperationKind.BATCH, BATCH)
         batch_id = _batch_of(recorded)
-        # Given again on a replay, too: items are known by their index, and the answers are their run ids.
-        sending = Sending(cast("CallerBackend", _RunBatch(self, operation, wait=False)), batch_id)
-        return batch_id, await sending.carry_out(requests)
+
+        async def ask() -> Sequence[Triggered]:
+            # Given again on a replay, too: items are known by their index, and the answers are their run ids.
+            sending = Sending(cast("CallerBackend", _RunBatch(self, operation, wait=False)), batch_id)
+            return await sending.carry_out(requests)
+
+        return batch_id, await self._answered(operation, ask)
 
     async def trigger_batch_and_wait(
         self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
     ) -> tuple[BatchId, Sequence[RunOutcome]]:
         operation, recorded = self._begin(OperationKind.BATCH_WAIT, BATCH)
         batch_id = _batch_of(recorded)
-        if recorded is not None and recorded.result is not None:
-            result = recorded.result
+        if recorded is not None and (recorded.is_sealed or recorded.result is not None):
+            result = await self._stand(operation, recorded)
         else:
             batch = _RunBatch(self, operation, wait=True)
 
             async def ask() -> WaitResult | Pending | Suspended:
                 made = await Sending(cast("CallerBackend", batch), batch_id).carry_out(requests)
-                return batch.wait if made and batch.wait is not None else WaitResult(operation=operation)
+                return batch.answer if made and batch.answer is not None else WaitResult(operation=operation)
 
             result = await self._wait(operation, ask)
         if result.error is not None:
@@ -163,97 +217,233 @@ class AttemptScope:
         return batch_id, await self._calls.read_batch_results(batch_id)
 
     async def give_chunk(self, chunk: BatchChunk, operation: str, *, wait: bool) -> ChunkTaken | Refused:
-        return await self._ask(
-            lambda: self._calls.trigger_batch(replace(chunk, origin=self._origin(operation, wait=wait)))
-        )
+        def ask(origin: Origin) -> Awaitable[ChunkTaken | Refused | Stale]:
+            return self._calls.trigger_batch(replace(chunk, origin=origin))
+
+        return await self._ask(operation, ask, wait=wait)
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
         # A copy that was dropped leaves the batch to the one that goes on.
-        if not self._attempt.is_dropped:
+        if not self.attempt.is_dropped:
             await self._calls.abort_batch(batch_id, reason)
 
-    # ---- time ----
+    # ---- time and tokens ----
 
-    async def wait_until(self, until: When) -> None:
-        self._attempt.check()
+    async def wait_until(self, until: When, *, key: WaitKey | None = None) -> None:
+        self.attempt.check()
         if isinstance(until, timedelta):
             seconds, is_recorded = until.total_seconds(), False
         else:
-            seconds, is_recorded = (until - datetime.now(UTC)).total_seconds(), self._attempt.journal.has(DATED)
+            seconds = (until - datetime.now(UTC)).total_seconds()
+            is_recorded = self.attempt.journal.has(self._here().path.peek(DATED))
         if seconds <= SLEPT_IN_PROCESS and not is_recorded:
             await asyncio.sleep(max(0.0, seconds))
             return
-        await self._wait_durably(until)
-
-    async def _wait_durably(self, until: When) -> None:
         operation, recorded = self._begin(OperationKind.TIME, TIME, mark=DATED if isinstance(until, datetime) else "")
-        if recorded is not None and recorded.result is not None:
+        if recorded is not None:
+            await self._stand(operation, recorded)
             return
-        waitpoint = ids.new_waitpoint_id() if recorded is None else WaitpointId(recorded.ref)
+        waitpoint = ids.new_waitpoint_id()
+        await self._wait_for(
+            operation, lambda origin: TimeWait(origin=origin, until=until, waitpoint_id=waitpoint, key=key)
+        )
 
-        def wait() -> Awaitable[WaitResult | Pending | Suspended | Refused | Stale]:
-            origin = self._origin(operation, wait=True)
-            return self._calls.wait_for(TimeWait(origin=origin, until=until, waitpoint_id=waitpoint))
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        operation, _ = self._begin(OperationKind.NEW_TOKEN, TOKEN)
 
-        async def ask() -> WaitResult | Pending | Suspended:
-            answer: WaitResult | Pending | Suspended | Refused = await self._ask(wait)
+        def create(origin: Origin) -> Awaitable[TokenCreated | Refused | Stale]:
+            return self._calls.create_token(replace(request, origin=origin))
+
+        async def ask() -> TokenCreated:
+            # Asked again in a replay: the secret is not in the journal, and what is recorded is created once.
+            answer: TokenCreated | Refused = await self._ask(operation, create, wait=False)
             if isinstance(answer, Refused):
                 raise to_error(answer)
             return answer
 
-        await self._wait(operation, ask)
+        return await self._answered(operation, ask)
 
     async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:
-        raise NotImplementedError
+        operation, recorded = self._begin(OperationKind.TOKEN, TOKEN)
+        if recorded is not None:
+            return await self._stand(operation, recorded)
+        return await self._wait_for(operation, lambda origin: TokenWait(origin=origin, waitpoint_id=token_id))
+
+    async def _wait_for(self, operation: str, wait_from: Callable[[Origin], Wait]) -> WaitResult:
+        def wait(origin: Origin) -> Awaitable[WaitResult | Pending | Suspended | Refused | Stale]:
+            return self._calls.wait_for(wait_from(origin))
+
+        async def ask() -> WaitResult | Pending | Suspended:
+            answer: WaitResult | Pending | Suspended | Refused = await self._ask(operation, wait, wait=True)
+            if isinstance(answer, Refused):
+                raise to_error(answer)
+            return answer
+
+        return await self._wait(operation, ask)
+
+    # ---- steps ----
 
     async def step(self, name: str, fingerprint: str, execute: Callable[[], Awaitable[str | None]]) -> str | None:
-        raise NotImplementedError
+        line = self._here()
+        path = line.path
+        operation = path.step(name)
+        kept = self.attempt.journal.kept(operation, fingerprint)
+        if kept is not None and not self.attempt.journal.has(operation):
+            return kept.output
+        recorded = self._take(path, operation, OperationKind.STEP, fingerprint)
+        if recorded is not None:
+            error = None if recorded.error is None else failure.rebuild(recorded.error)
+            return await self._repeat(operation, recorded.output, error)
+        line.path = Path(f"{operation}/")
+        try:
+            output = await execute()
+        except Exception as error:
+            self.attempt.check()
+            await self._record_step(operation, fingerprint, error=failure.failure_to_text(error))
+            raise
+        finally:
+            line.path = path
+        await self._record_step(operation, fingerprint, output=output)
+        return output
+
+    async def _record_step(
+        self, operation: str, fingerprint: str, *, output: str | None = None, error: str | None = None
+    ) -> None:
+        def record(origin: Origin) -> Awaitable[Recorded | Stale]:
+            step = StepRecord(origin=origin, fingerprint=fingerprint, output=output, error=error)
+            return self._calls.record_step(step)
+
+        async def ask() -> Recorded:
+            return await self._ask(operation, record, wait=False)
+
+        await self._answered(operation, ask)
 
     # ---- how it is asked ----
 
+    def _here(self) -> Line:
+        line = here()
+        if line is None:
+            raise OutsideRunError("a durable call from code that the run did not start")
+        return line
+
+    def _path(self) -> Path:
+        line = here()
+        return self.attempt.path if line is None else line.path
+
     def _begin(self, kind: OperationKind, fingerprint: str, *, mark: str = "") -> tuple[str, JournalEntry | None]:
-        self._attempt.check()
+        path = self._here().path
+        operation = path.operation(mark)
+        return operation, self._take(path, operation, kind, fingerprint)
+
+    def _take(self, path: Path, operation: str, kind: OperationKind, fingerprint: str) -> JournalEntry | None:
+        attempt = self.attempt
+        attempt.check()
+        path.asked += 1
+        path.lines = 0
         try:
-            return self._attempt.journal.next(kind, fingerprint, mark)
-        except NonDeterminismError as error:
+            recorded = attempt.journal.take(operation, kind, fingerprint)
+        except (NonDeterminismError, JournalFullError) as error:
+            if isinstance(error, NonDeterminismError):
+                error = NonDeterminismError(error.run_id, error.operation, error.recorded, error.asked, _line_of_code())
             # Code that swallows it must not go on from a place that never was.
-            self._attempt.refusal = error
+            attempt.refusal = error
+            raise error from None
+        if recorded is not None:
+            attempt.timers.date(recorded.recorded_at)
+        elif attempt.journal.is_nearly_full:
+            self.log("warn", "this attempt has used most of the durable operations that its journal takes")
+        attempt.timers.catch_up()
+        return recorded
+
+    async def _repeat(self, operation: str, answer: A, error: Exception | None = None) -> A:
+        """Answer what was recorded, in its turn."""
+
+        async def ask() -> A:
+            return answer
+
+        answered = await self._answered(operation, ask)
+        if error is not None:
+            raise error
+        return answered
+
+    async def _answered(self, operation: str, ask: Callable[[], Awaitable[A]]) -> A:
+        """Return what *ask* comes to, when it is its turn."""
+        answers = self.attempt.answers
+        answers.expect(operation)
+        try:
+            answers.arrive(operation, await ask())
+            return cast("A", await answers.get(operation))
+        except asyncio.CancelledError:
+            answers.give_up(operation)
             raise
+        finally:
+            answers.forget(operation)
 
-    def _origin(self, operation: str, *, wait: bool) -> Origin:
-        return Origin(holder=self._attempt.holder, operation=operation, wait=wait)
+    async def _stand(self, operation: str, recorded: JournalEntry) -> WaitResult:
+        """Wait for what the run has asked for before."""
 
-    async def _ask(self, ask: Callable[[], Awaitable[A | Stale]]) -> A:
-        """Ask under the present fence; again, when the run was resumed under another one meanwhile."""
-        attempt = self._attempt
-        while True:
-            attempt.check()
-            fence = attempt.fence
-            answer = await ask()
-            if not isinstance(answer, Stale):
-                return answer
-            if attempt.fence != fence:
-                continue
-            if attempt.phase is Phase.WAITING:
-                await attempt.resumption()
-            else:
-                attempt.host.lost(attempt)
-                raise StaleRunError(attempt.run_id)
+        async def ask() -> WaitResult | Pending | Suspended:
+            return recorded.result or Pending()
+
+        return await self._wait(operation, ask)
 
     async def _wait(self, operation: str, ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]]) -> WaitResult:
-        attempt = self._attempt
-        waiter = attempt.expect(operation)
+        attempt, answers = self.attempt, self.attempt.answers
+        answers.expect(operation)
         try:
             answer = await ask()
             if isinstance(answer, WaitResult):
-                return answer
-            if not waiter.done():
-                attempt.suspend()
-            result = await waiter
+                answers.arrive(operation, answer)
+            elif not answers.has(operation):
+                attempt.standing.add(operation)
+                # Resumed since the answer was given, it is suspended no more.
+                if isinstance(answer, Suspended) and self._fence == attempt.fence:
+                    attempt.suspend()
+                else:
+                    attempt.host.stands(attempt)
+            result = cast("WaitResult", await answers.get(operation))
+        except asyncio.CancelledError:
+            answers.give_up(operation)
+            raise
         finally:
-            attempt.forget(operation)
+            attempt.standing.discard(operation)
+            answers.forget(operation)
         attempt.check()
         return result
+
+    async def _ask(self, operation: str, ask: Callable[[Origin], Awaitable[A | Stale]], *, wait: bool) -> A:
+        """Ask under the present fence; again, when the run was resumed under another one meanwhile."""
+        attempt = self.attempt
+        while True:
+            attempt.check()
+            await self._executing()
+            fence, stamp = attempt.fence, attempt.journal.stamp(len(attempt.answers) - 1)
+            answer = await ask(
+                Origin(
+                    holder=attempt.holder,
+                    operation=operation,
+                    wait=wait,
+                    suspends=wait and attempt.has_one_thing_to_do,
+                    stamp=stamp,
+                )
+            )
+            if not isinstance(answer, Stale):
+                attempt.journal.confirm(stamp)
+                self._fence = fence
+                return answer
+            if attempt.fence == fence and attempt.phase is not Phase.WAITING:
+                attempt.host.lost(attempt)
+                raise StaleRunError(attempt.run_id)
+
+    async def _executing(self) -> None:
+        """Return when the run has its slot: code that was let run on while it was suspended asks for it again."""
+        attempt = self.attempt
+        while attempt.suspending is not None:
+            await asyncio.shield(attempt.suspending)
+        if attempt.phase is Phase.WAITING:
+            attempt.host.wants_back(attempt)
+            await attempt.resumption()
+            attempt.check()
 
 
 class _RunBatch:
@@ -261,12 +451,12 @@ class _RunBatch:
 
     def __init__(self, scope: AttemptScope, operation: str, *, wait: bool) -> None:
         self._scope, self._operation, self._wait = scope, operation, wait
-        self.wait: WaitResult | Pending | Suspended | None = None
+        self.answer: WaitResult | Pending | Suspended | None = None
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Refused:
         taken = await self._scope.give_chunk(chunk, self._operation, wait=self._wait)
         if isinstance(taken, ChunkTaken):
-            self.wait = taken.wait
+            self.answer = taken.wait
         return taken
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
@@ -281,3 +471,14 @@ def _child_of(result: WaitResult) -> RunOutcome:
     if result.child is None:
         raise InternalServerError(f"the wait {result.operation} for a run ended without the run's outcome")
     return result.child
+
+
+def _line_of_code() -> str:
+    """Return the line of user code that is asking."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in {_OURS, "asyncio", "contextlib"}:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

@@ -15,8 +15,9 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Protocol
 
 from detent.protocol import run_error
@@ -33,6 +34,8 @@ from detent.protocol.models import (
     SessionOpening,
     Stale,
     Succeeded,
+    Suspended,
+    Suspension,
     TimedOut,
     Wake,
     WorkerRegistration,
@@ -63,6 +66,7 @@ from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
 from detent.worker.persistence import persistently
+from detent.worker.residents import Residents, memory_share
 from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
 from detent.worker.telling import EventKind, Teller
@@ -71,12 +75,16 @@ START_AFTER = 0.1
 """Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
 TICK = 0.25
 """Seconds between the beats by which the supervisor sees that the loop turns."""
+COLLECT_TICKS = 8
+"""Beats after which lost news of what executing runs wait for is made good."""
 LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
 MOST_BLOCKED = 1000
 """Threads that may stand in waits; a run beyond them is let go and replayed when it goes on."""
 FEW = 4
 """Executing runs up to which a runner takes what it made ready itself."""
+STILL_AFTER = 0.1
+"""Seconds without a step after which a run suspends that waits for something with several tasks."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -109,6 +117,13 @@ class Runner:
         self._held: dict[RunId, Attempt] = {}
         self._leaving: set[Attempt] = set()
         self._room = Room(_slots(settings, is_solo=is_solo))
+        self._residents = Residents(
+            max(1, settings.max_resident // settings.runners), memory_share(settings.runners), self._evict
+        )
+        self._standing: set[Attempt] = set()
+        self._collecting: asyncio.Task[None] | None = None
+        self._has_news = False
+        self._errands: set[asyncio.Task[None]] = set()
         self._launcher = Launcher(settings, backend, note, capture, self._ended)
         self._teller = Teller(control.send, is_on=settings.send_events)
         self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
@@ -173,6 +188,8 @@ class Runner:
 
     def _beat(self) -> None:
         self._note.beat()
+        if self._standing and self._note.tick % COLLECT_TICKS == 0:
+            self._collect()
         self._heart = self._loop.call_later(TICK, self._beat)
 
     async def close(self) -> None:
@@ -183,6 +200,7 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_CALLS)
         self._launcher.close()
+        self._residents.close()
         if self._heart is not None:
             self._heart.cancel()
 
@@ -192,6 +210,7 @@ class Runner:
         match message:
             case Work():
                 self._leasing.wake()
+                self._collect()
             case Cancelled(run_ids=run_ids):
                 for run_id in run_ids:
                     self._cancel(RunId(run_id))
@@ -224,7 +243,7 @@ class Runner:
             return
         if attempt.phase is Phase.EXECUTING:
             self._overrun.cancel(attempt, "it was asked to stop")
-        elif attempt.phase is not Phase.ENDED:
+        elif attempt.phase is not Phase.ENDED and attempt.stop_reason is not Stop.EVICTED:
             self._forget(attempt)
 
     def _lose(self, run_id: RunId, fence: int) -> None:
@@ -240,6 +259,7 @@ class Runner:
             return False
         if self._session in wake.resumed:
             self._leasing.wake()
+            self._collect()
             return True
         if wake.ready and self._room.has_any:
             self._leasing.wake()
@@ -284,10 +304,12 @@ class Runner:
 
     def _resume(self, attempt: Attempt, lease: Lease) -> Attempt:
         phase = attempt.phase
-        attempt.adopt(lease)
         if phase is Phase.WAITING:
             self._room.take(attempt.kind)
+            self._residents.remove(attempt)
             self._launcher.go_on(attempt)
+        attempt.adopt(lease)
+        if phase is Phase.WAITING:
             self._overrun.watch(attempt)
             self._teller.tell(EventKind.RESUMED, attempt)
         elif attempt.outcome is not None:
@@ -317,9 +339,15 @@ class Runner:
         was_waiting = attempt.phase is Phase.WAITING
         attempt.phase = Phase.ENDED
         attempt.task = None
+        self._standing.discard(attempt)
+        self._residents.remove(attempt)
         self._overrun.unwatch(attempt)
         self._launcher.forget(attempt)
-        if attempt.is_dropped:
+        if attempt.stop_reason is Stop.EVICTED:
+            attempt.end_children()
+            self._leaving.discard(attempt)
+            self._return(attempt)
+        elif attempt.is_dropped:
             self._leaving.discard(attempt)
             # It may have been lost because it was cancelled: then its slot is taken until this is said.
             self._endings.put(attempt.holder)
@@ -329,9 +357,12 @@ class Runner:
             attempt.outcome = outcome or _unexplained(attempt)
             if was_waiting:
                 attempt.phase = Phase.PARKED
+                self.wants_back(attempt)
             else:
                 self._outcomes.put(attempt.outcome)
-        if not was_waiting:
+        if was_waiting:
+            self._notice_quiet()
+        else:
             self._give_room(attempt)
 
     def _give_room(self, attempt: Attempt) -> None:
@@ -390,25 +421,103 @@ class Runner:
     # ---- what attempts say (`Host`) ----
 
     def suspended(self, attempt: Attempt) -> None:
+        self._standing.discard(attempt)
         self._overrun.unwatch(attempt)
         self._launcher.stand(attempt)
         self._teller.tell(EventKind.WAITING, attempt)
         self._give_room(attempt)
         if self._is_draining:
-            self._return(attempt)
-        elif attempt.is_threaded and self._count_blocked() > MOST_BLOCKED:
+            self._evict(attempt)
+            return
+        self._residents.add(attempt)
+        if attempt.is_threaded and self._count_blocked() > MOST_BLOCKED:
+            self._residents.remove(attempt)
             self._evict(attempt)
         elif self._is_solo:
             # A lease call that would resume it might bring another run, which would then not be alone.
             self.drain(None)
 
+    def stands(self, attempt: Attempt) -> None:
+        """It waits for something and keeps its slot, for more of it may go on. When nothing does, it suspends."""
+        if attempt not in self._standing:
+            self._standing.add(attempt)
+            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.turns, context=contextvars.Context())
+        if self._has_news:
+            self._collect()
+
+    def _look_at(self, attempt: Attempt, turns: int) -> None:
+        if attempt not in self._standing or attempt.phase is not Phase.EXECUTING or attempt.stop_reason is not None:
+            self._standing.discard(attempt)
+            return
+        if not attempt.standing:
+            self._standing.discard(attempt)
+        elif attempt.turns == turns and attempt.is_standing and attempt.suspending is None:
+            self._errand(self._suspend(attempt))
+        else:
+            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.turns, context=contextvars.Context())
+
+    async def _suspend(self, attempt: Attempt) -> None:
+        """Give the slot of a run back of which nothing goes on."""
+        self._standing.discard(attempt)
+        attempt.suspending = self._loop.create_future()
+        attempt.timers.catch_up()
+        seconds, fence = attempt.timers.until_next(), attempt.fence
+        until = None if seconds is None else timedelta(seconds=seconds)
+        delivered = tuple(attempt.collected)
+        answer = await self._launcher.calls.suspend(Suspension(holder=attempt.holder, until=until, delivered=delivered))
+        attempt.suspending.set_result(None)
+        attempt.suspending = None
+        if attempt.phase is not Phase.EXECUTING or attempt.fence != fence or attempt.stop_reason is not None:
+            return
+        if isinstance(answer, Stale):
+            self._forget(attempt)
+        elif isinstance(answer, Suspended):
+            attempt.suspend()
+        else:
+            del attempt.collected[: len(delivered)]
+            self._collect()
+            self.stands(attempt)
+
+    def wants_back(self, attempt: Attempt) -> None:
+        """Its code goes on while it is suspended: have it resumed."""
+        self._errand(self._take_back(attempt))
+
+    async def _take_back(self, attempt: Attempt) -> None:
+        fence = attempt.fence
+        answer = await self._launcher.calls.suspend(Suspension(holder=attempt.holder, until=timedelta()))
+        if isinstance(answer, Stale) and attempt.fence == fence and attempt.stop_reason is None:
+            self._forget(attempt)
+
+    def _errand(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work, context=contextvars.Context())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    def _collect(self) -> None:
+        """Fetch what came for executing runs that wait for something."""
+        self._has_news = True
+        if self._standing and self._collecting is None:
+            self._collecting = self._loop.create_task(self._collect_all(), context=contextvars.Context())
+
+    async def _collect_all(self) -> None:
+        try:
+            while self._has_news and self._standing:
+                self._has_news = False
+                for delivery in await self._launcher.calls.collect([attempt.holder for attempt in self._standing]):
+                    attempt = self._held.get(delivery.holder.run_id)
+                    if attempt is not None and attempt.fence == delivery.holder.fence:
+                        attempt.collect(delivery.results)
+        finally:
+            self._collecting = None
+
     def _count_blocked(self) -> int:
         return sum(held.is_threaded and held.phase is Phase.WAITING for held in self._held.values())
 
     def _evict(self, attempt: Attempt) -> None:
-        """Free the memory of a run that waits; the database forgets that it was here."""
-        self._returns.put(HandBack(holder=attempt.holder, has_begun=True))
-        self._forget(attempt)
+        """Free the memory of a run that waits. The database forgets that it was here when its code has ended."""
+        if attempt.stop_reason is None:
+            self._leaving.add(attempt)
+            self._overrun.evict(attempt)
 
     def lost(self, attempt: Attempt) -> None:
         self._forget(attempt)
@@ -430,8 +539,10 @@ class Runner:
 
     def _return(self, attempt: Attempt) -> None:
         """Hand a run back as it is; its code is left alone, for this process is about to end."""
-        self._held.pop(attempt.run_id, None)
-        self._leaving.add(attempt)
+        if self._held.get(attempt.run_id) is attempt:
+            del self._held[attempt.run_id]
+        if attempt.phase is not Phase.ENDED:
+            self._leaving.add(attempt)
         self._returns.put(HandBack(holder=attempt.holder, has_begun=True))
         self._teller.tell(EventKind.HANDED_BACK, attempt)
 
@@ -455,7 +566,11 @@ class Runner:
 
     async def _draining(self, grace: float | None) -> None:
         for attempt in [held for held in self._held.values() if held.phase in {Phase.WAITING, Phase.PARKED}]:
-            self._return(attempt)
+            if attempt.phase is Phase.PARKED:
+                self._return(attempt)
+            else:
+                self._evict(attempt)
+        await self._evicted()
         try:
             async with asyncio.timeout(grace):
                 while self._is_busy():
@@ -467,6 +582,17 @@ class Runner:
         self._teller.flush()
         self._control.send(Finished())
         self._finished.set()
+
+    async def _evicted(self) -> None:
+        """Give the code of evicted runs the time to close what it holds."""
+        try:
+            async with asyncio.timeout(LAST_CALLS):
+                while any(attempt.stop_reason is Stop.EVICTED for attempt in self._leaving):
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            for attempt in [left for left in self._leaving if left.stop_reason is Stop.EVICTED]:
+                self._return(attempt)
 
     def _is_busy(self) -> bool:
         return bool(self._leasing.in_flight) or any(

@@ -26,6 +26,8 @@ class WorkerSettings:
     async_slots: int = 500
     """Runs on the event loop of one runner at once."""
     thread_slots: int = 32
+    max_resident: int = 20_000
+    """Waiting runs of all runners that stay in memory; those beyond are replayed when they go on."""
     solo_limit: int = 4
     """Processes at once for runs that must be alone in one."""
     max_attempts: int = 3

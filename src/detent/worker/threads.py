@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from detent.sdk import scope
+from detent.worker import path
 from detent.worker.note import Note
 
 P = ParamSpec("P")
@@ -109,12 +110,16 @@ class NotedExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         record: int = getattr(scope.current(), "record", 0)
+        starter = path.here() if record else None
+        line = None if starter is None else path.Line(starter.path.child("thread"))
 
         def work() -> T:
             self._note.enter_thread(self._number(), record)
+            path.enter_thread(line)
             try:
                 return fn(*args, **kwargs)
             finally:
+                path.enter_thread(None)
                 self._note.enter_thread(self._number(), 0)
 
         return super().submit(work) if record else super().submit(fn, *args, **kwargs)
