@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -15,6 +15,7 @@ from detent.protocol.models import Isolation, Lease, RunOutcome, Triggered, Trig
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 from detent.sdk.context import CancelSignal, Context
+from detent.sdk.failure import failure_to_text, rebuild
 
 T = TypeVar("T")
 
@@ -64,6 +65,10 @@ class FakeRun:
         self.never: asyncio.Event = asyncio.Event()
         self.is_waiting = asyncio.Event()
         self.is_stuck = False
+        self.steps: list[tuple[str, str]] = []
+        """Names and fingerprints, since the code began."""
+        self.records: dict[tuple[str, int], tuple[str | None, str | None]] = {}
+        """What steps came to, by name and number: an output, or a failure."""
 
     def carry_out(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -99,6 +104,24 @@ class FakeRun:
 
     async def wait_until(self, until: When) -> None:
         self.waits.append(until)
+
+    async def step(self, name: str, fingerprint: str, execute: Callable[[], Awaitable[str | None]]) -> str | None:
+        place = name, sum(asked == name for asked, _ in self.steps)
+        self.steps.append((name, fingerprint))
+        if place not in self.records:
+            try:
+                self.records[place] = await execute(), None
+            except Exception as error:
+                self.records[place] = None, failure_to_text(error)
+                raise
+        output, failure = self.records[place]
+        if failure is not None:
+            raise rebuild(failure)
+        return output
+
+    def begin_again(self) -> None:
+        """Have the code start from its top, as in another process: steps are answered from the record."""
+        self.steps.clear()
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message, fields))
