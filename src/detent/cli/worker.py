@@ -27,9 +27,14 @@ def worker(
     ] = None,
     runners: Annotated[int, typer.Option(min=1, help="Processes that execute runs.")] = 2,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that executing runs are given to end on SIGTERM.")] = 30,
+    max_resident: Annotated[
+        int, typer.Option(min=1, help="Waiting runs that stay in memory; those beyond are replayed when they go on.")
+    ] = 20_000,
     version: Annotated[
         str | None,
-        typer.Option("--code-version", envvar="DETENT_VERSION", help="Name of the code's version.  [default: made by date]"),
+        typer.Option(
+            "--code-version", envvar="DETENT_VERSION", help="Name of the code's version.  [default: made by date]"
+        ),
     ] = None,
     show_runs: Annotated[bool, typer.Option("--show-runs", help="Print a line for each run.")] = False,
     environment: Environment = DEFAULT_ENVIRONMENT,
@@ -43,7 +48,9 @@ def worker(
     dsn = database.named()
     if dsn is None:
         raise ConfigError(f"`detent worker` needs {database.URL}; for the project's embedded database use `detent dev`")
-    asyncio.run(_Worker(dsn, path, environment, runners, grace, version, show_runs or as_json, as_json).serve())
+    asyncio.run(
+        _Worker(dsn, path, environment, runners, grace, max_resident, version, show_runs or as_json, as_json).serve()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class _Worker:
     environment: str
     runners: int
     grace: float
+    max_resident: int
     version: str | None
     is_showing: bool
     is_json: bool
@@ -83,9 +91,12 @@ class _Worker:
         from detent.sdk import discovery
 
         config = discovery.load_config(Path.cwd())
-        settings = serving.settings_of(
-            config, database_url=self.dsn, environment=self.environment, path=self.path
-        )
+        settings = serving.settings_of(config, database_url=self.dsn, environment=self.environment, path=self.path)
         return replace(
-            settings, runners=self.runners, grace=self.grace, version=self.version, send_events=self.is_showing
+            settings,
+            runners=self.runners,
+            grace=self.grace,
+            max_resident=self.max_resident,
+            version=self.version,
+            send_events=self.is_showing,
         )

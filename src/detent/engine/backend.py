@@ -146,6 +146,9 @@ class EngineBackend:
     async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
         return await attempts.read_logs(await self._at(), run_id, after, limit)
 
+    async def read_journal(self, run_id: RunId, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | None:
+        return await journal.read_journal(await self._at(), run_id, after, limit)
+
     async def list_tasks(self) -> list[RegisteredTask]:
         return await sessions.list_tasks(await self._at())
 

@@ -13,7 +13,7 @@ from detent.engine.db import Row
 from detent.engine.outcomes import child_result, wait_result
 from detent.engine.place import Place
 from detent.protocol import ids
-from detent.protocol.ids import BatchId
+from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (
     JournalEntry,
     JournalRead,
@@ -56,12 +56,22 @@ async def read_journals(place: Place, reads: Sequence[JournalRead], limit: int) 
         {"i": i, "id": ids.to_hex("run", read.holder.run_id), "fence": read.holder.fence, "after": read.after}
         for i, read in enumerate(reads)
     ]
-    rows = await place.db.call("read_journals", {"reads": json.dumps(requests), "limit": limit})
-    pages: list[list[JournalEntry] | Stale] = [Stale(run_id=read.holder.run_id) for read in reads]
+    found = await _read(place, requests, limit)
+    return [found.get(i, Stale(run_id=read.holder.run_id)) for i, read in enumerate(reads)]
+
+
+async def read_journal(place: Place, run_id: RunId, after: int, limit: int) -> list[JournalEntry] | None:
+    found = await _read(place, [{"i": 0, "id": ids.to_hex("run", run_id), "after": after}], limit)
+    return found.get(0)
+
+
+async def _read(place: Place, requests: Sequence[dict[str, object]], limit: int) -> dict[int, list[JournalEntry]]:
+    rows = await place.db.call(
+        "read_journals", {"environment": place.environment, "reads": json.dumps(requests), "limit": limit}
+    )
+    pages: dict[int, list[JournalEntry]] = {}
     for i, operation, *fields in rows:
-        page = pages[cast("int", i)]
-        if isinstance(page, Stale):
-            page = pages[cast("int", i)] = []
+        page = pages.setdefault(cast("int", i), [])
         if operation is not None:
             page.append(_entry(str(operation), tuple(fields)))
     return pages

@@ -111,6 +111,10 @@ class CallerBackend(Protocol):
         """Return log lines in order; `after` skips that many lines plus one."""
         ...
 
+    async def read_journal(self, run_id: RunId, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | None:
+        """Return a page of what a run that is not over has recorded, after that number; None: there is no such run."""
+        ...
+
     async def list_tasks(self) -> list[RegisteredTask]: ...
 
     def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:

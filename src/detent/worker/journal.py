@@ -8,7 +8,7 @@ order again, each only after everything has been asked for that had been asked f
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from detent.errors import JournalFullError, NonDeterminismError
@@ -28,13 +28,14 @@ class Journal:
         self, run_id: RunId, attempt: int = 1, entries: Iterable[JournalEntry] = (), *, most: int = MOST_OPERATIONS
     ) -> None:
         present = list(entries)
-        own = _without_nested([entry for entry in present if entry.attempt == attempt])
+        with_nested = [entry for entry in present if entry.attempt == attempt]
+        own = _without_nested(with_nested)
         self._run_id, self._most = run_id, most
         self._recorded = {entry.operation: entry for entry in own}
         self._kept = {(e.operation, e.fingerprint): e for e in present if e.attempt != attempt}
         self._asked_in = Counter(parent_of(entry.operation) for entry in own) if own else None
         self._unasked = _Unasked(own) if own else None
-        self._order = _order_of(own)
+        self._order = _order_of(with_nested, known={entry.operation for entry in own})
         self._given = 0
         self._confirmed = len(self._order)
         self._count = len(own)
@@ -61,9 +62,14 @@ class Journal:
             self._unasked.take(entry.stamp.answers)
         self.moment = entry.recorded_at or self.moment
         if (entry.kind, entry.fingerprint) != (kind, fingerprint):
-            recorded = _describe(entry.kind, entry.fingerprint)
-            raise NonDeterminismError(self._run_id, operation, recorded, _describe(kind, fingerprint))
+            recorded = describe(entry.kind, entry.fingerprint)
+            raise NonDeterminismError(self._run_id, operation, recorded, describe(kind, fingerprint))
         return entry
+
+    @property
+    def unasked(self) -> list[JournalEntry]:
+        """What was recorded and has not been asked for again, in the order of recording."""
+        return sorted(self._recorded.values(), key=lambda entry: entry.number)
 
     def kept(self, operation: str, fingerprint: str) -> JournalEntry | None:
         """Return a step that an earlier attempt has done."""
@@ -121,9 +127,14 @@ class Journal:
     def stamp(self, outstanding: int) -> Stamp:
         """Return the stamp of an operation that is asked for while so many others have no answer yet."""
         self._is_orderly = self._is_orderly and not outstanding
-        if self._given <= self._confirmed or (self._is_orderly and self._given == self._confirmed + 1):
+        if self._given <= self._confirmed or (self._is_orderly and self._is_plain_next):
             return Stamp(answers=self._given)
         return Stamp(answers=self._given, seen=tuple(self._order[self._confirmed : self._given]))
+
+    @property
+    def _is_plain_next(self) -> bool:
+        """Whether the order of recording tells of the answers since the last stamp: there was one, and it was not given up."""
+        return self._given == self._confirmed + 1 and not self._order[self._confirmed].startswith(ABANDONED)
 
     def confirm(self, stamp: Stamp) -> None:
         """An operation with this stamp is recorded."""
@@ -159,9 +170,11 @@ def _prefixes(operation: str) -> Iterable[str]:
     return (operation[: i + 1] for i, letter in enumerate(operation) if letter == "/")
 
 
-def _order_of(entries: Sequence[JournalEntry]) -> list[str]:
-    """Return the operations in the order in which the code was given their answers."""
-    known = {entry.operation for entry in entries}
+def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> list[str]:
+    """Return the operations in the order in which the code was given their answers; those that are not *known* as abandoned.
+
+    Stamps count the answers to operations inside of steps, too, so these have their place in the order.
+    """
     by_number = deque(entry.operation for entry in sorted(entries, key=lambda entry: entry.number))
     order: list[str] = []
     listed: set[str] = set()
@@ -179,8 +192,15 @@ def _order_of(entries: Sequence[JournalEntry]) -> list[str]:
                 add(operation)
         for answer in seen[len(order) - first :]:
             add(answer)
-    return [answer if answer.removeprefix(ABANDONED) in known else ABANDONED + answer for answer in order]
+    return [answer if answer in known or answer.startswith(ABANDONED) else ABANDONED + answer for answer in order]
 
 
-def _describe(kind: OperationKind, fingerprint: str) -> str:
-    return f"{kind.value} of {fingerprint}" if fingerprint else kind.value
+def describe(kind: OperationKind, fingerprint: str) -> str:
+    """Return what is asked for, in words.
+
+    >>> describe(OperationKind.CHILD, "charge"), describe(OperationKind.TIME, "time")
+    ('child of charge', 'time')
+    """
+    if kind is OperationKind.STEP:
+        return f"step with arguments {fingerprint}"
+    return kind.value if fingerprint in {"", kind.value} else f"{kind.value} of {fingerprint}"

@@ -46,7 +46,7 @@ class Launcher:
 
     def install(self) -> None:
         """Have what runs start themselves (tasks, `to_thread`) noted under their name, too."""
-        self._loop.set_task_factory(partial(_task_of_run, self._note))  # type: ignore[arg-type]  # typeshed lacks context=
+        self._loop.set_task_factory(partial(task_of_run, self._note))  # type: ignore[arg-type]  # typeshed lacks context=
         self._loop.set_default_executor(NotedExecutor(self._note, self._threads))
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Launcher:
         return Context.from_lease(attempt.lease, task, environment=settings.environment, project=settings.project)
 
 
-def _task_of_run(
+def task_of_run(
     note: Note,
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[object, object, object],

@@ -53,7 +53,7 @@ from detent.sdk.chunks import Sending
 from detent.worker.attempt import Attempt, Phase
 from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
-from detent.worker.journal import DATED
+from detent.worker.journal import DATED, describe
 from detent.worker.log_lines import LogLines
 from detent.worker.note import Note, OnCpu
 from detent.worker.path import Line, Path, here
@@ -68,6 +68,7 @@ SLEPT_IN_PROCESS = 5.0
 """Seconds up to which a wait keeps its slot and is not recorded."""
 TIME = "time"
 TOKEN = "token"
+NEW_TOKEN = "new_token"
 BATCH = "batch"
 """Fingerprints of what has no task id of its own."""
 _OURS = __name__.partition(".")[0]
@@ -249,7 +250,7 @@ class AttemptScope:
         )
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
-        operation, _ = self._begin(OperationKind.NEW_TOKEN, TOKEN)
+        operation, _ = self._begin(OperationKind.NEW_TOKEN, NEW_TOKEN)
 
         def create(origin: Origin) -> Awaitable[TokenCreated | Refused | Stale]:
             return self._calls.create_token(replace(request, origin=origin))
@@ -350,10 +351,15 @@ class AttemptScope:
             raise error from None
         if recorded is not None:
             attempt.timers.date(recorded.recorded_at)
-        elif attempt.journal.is_nearly_full:
-            self.log("warn", "this attempt has used most of the durable operations that its journal takes")
+        else:
+            self._goes_on(operation, describe(kind, fingerprint))
         attempt.timers.catch_up()
         return recorded
+
+    def _goes_on(self, operation: str, asked: str) -> None:
+        """The code asks for something that was not recorded."""
+        if self.attempt.journal.is_nearly_full:
+            self.log("warn", "this attempt has used most of the durable operations that its journal takes")
 
     async def _repeat(self, operation: str, answer: A, error: Exception | None = None) -> A:
         """Answer what was recorded, in its turn."""

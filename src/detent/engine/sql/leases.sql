@@ -51,7 +51,7 @@ select r.i, journal.operation, journal.number, journal.attempt, journal.kind, jo
   waitpoints.completed_at is not null as is_done, waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error,
   batches.total is not null as is_sealed
 from json_to_recordset(%(reads)s) as r (i integer, id uuid, fence bigint, after bigint)
-join detent.runs on runs.id = r.id and runs.fence = r.fence
+join detent.runs on runs.id = r.id and (r.fence is null or runs.fence = r.fence) and runs.environment_id = %(environment)s
 left join lateral (
   select * from detent.journal
   where journal.run_id = runs.id and journal.number > r.after
