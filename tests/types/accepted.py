@@ -36,6 +36,7 @@ from detent import (
     logger,
     runs,
     schema_task,
+    step,
     task,
     tasks,
     wait,
@@ -237,6 +238,70 @@ async def the_rest() -> None:
         span.set(width=7)
     async with Client(database_url="postgresql://") as client:
         assert_type(await client.tasks.trigger("charge"), RunHandle[JsonValue])
+
+
+@step
+async def fetch_rate(currency: str, *, at: datetime | None = None) -> float:
+    return 1.5
+
+
+@step(name="count", retry=Retry(max_attempts=5))
+def count_words(text: str) -> dict[str, int]:
+    return {text: 1}
+
+
+@step(retry=3)
+async def note() -> None: ...
+
+
+class Bank:
+    @step
+    async def fetch(self, currency: str) -> Receipt:
+        return Receipt(order_id="o1", charged=5)
+
+    @step(name="take")
+    def take(self, currency: str) -> Receipt:
+        return Receipt(order_id="o1", charged=5)
+
+
+async def plain_rate(currency: str, digits: int = 2) -> float:
+    return 1.5
+
+
+def plain_count(text: str) -> int:
+    return len(text)
+
+
+async def steps(bank: Bank) -> None:
+    assert_type(await step("rate", plain_rate, "EUR"), float)
+    assert_type(await step("rate", plain_rate, "EUR", digits=3), float)
+    assert_type(await step("count", plain_count, "a b"), int)
+    assert_type(await step("rate", fetch_rate, "EUR"), float)
+    assert_type(await step("lambda", lambda: plain_rate("EUR")), float)
+    assert_type(await step("now", datetime.now, UTC), datetime)
+    assert_type(await step("fetch", bank.fetch, "EUR"), Receipt)
+    assert_type(await fetch_rate("EUR", at=datetime(2030, 1, 1, tzinfo=UTC)), float)
+    assert_type(await count_words.async_("a b"), dict[str, int])
+    assert_type(await note(), None)
+    assert_type(await bank.fetch("EUR"), Receipt)
+    assert_type(await bank.take.async_("EUR"), Receipt)
+    one, two = await asyncio.gather(bank.fetch("EUR"), fetch_rate("EUR"))
+    assert_type(one, Receipt)
+    assert_type(two, float)
+    async with asyncio.TaskGroup() as group:
+        taking = group.create_task(step("count", plain_count, "a b"))
+    assert_type(taking.result(), int)
+    pair = await asyncio.gather(step("rate", plain_rate, "EUR"), step("count", plain_count, "a b"))
+    assert_type(pair, tuple[float, int])
+
+
+def steps_in_a_thread(bank: Bank) -> None:
+    assert_type(step.sync("rate", plain_rate, "EUR"), float)
+    assert_type(step.sync("count", plain_count, text="a b"), int)
+    assert_type(fetch_rate.sync("EUR"), float)
+    assert_type(count_words("a b"), dict[str, int])
+    assert_type(bank.fetch.sync("EUR"), Receipt)
+    assert_type(bank.take("EUR"), Receipt)
 
 
 async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:

@@ -15,6 +15,7 @@ from detent import (
     idempotency_keys,
     runs,
     schema_task,
+    step,
     task,
     tasks,
     wait,
@@ -88,6 +89,30 @@ async def wrong_outputs(ref: TaskRef[Order, Receipt]) -> None:
     result.ok = True  # type: ignore[misc]
     if result.ok:
         result.output.charged  # type: ignore[attr-defined]
+
+
+@step
+async def fetch_rate(currency: str) -> float:
+    return 1.5
+
+
+@step
+def count_words(text: str) -> int:
+    return len(text)
+
+
+async def wrong_steps() -> None:
+    await fetch_rate(5)  # type: ignore[arg-type]
+    await count_words("a b")  # type: ignore[misc]
+    await step("rate", fetch_rate)  # type: ignore[call-overload]
+    await step("rate", fetch_rate, 5)  # type: ignore[call-overload]
+    await step("rate", fetch_rate("EUR"))  # type: ignore[call-overload]
+    rate = await step("rate", fetch_rate, "EUR")
+    wants_int(rate)  # type: ignore[arg-type]
+    wants_int(await fetch_rate("EUR"))  # type: ignore[arg-type]
+    step.sync("count", count_words, 5)  # type: ignore[call-overload]
+    step(retry="often")  # type: ignore[call-overload]
+    step(retries=3)  # type: ignore[call-overload]
 
 
 async def passed_on(ref: TaskRef[Order, int]) -> None: ...

@@ -6,7 +6,20 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from detent.errors import DefinitionError
 from detent.protocol.retry import Retry
@@ -23,6 +36,9 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+
+Taking: TypeAlias = Coroutine[object, None, R]
+"""A step to be awaited. With Any in it, mypy would see Any in what `gather` returns."""
 
 LONGEST_NAME = 200
 _RESERVED = "/#"
@@ -65,8 +81,8 @@ class _Step(Generic[P, R]):
 class AsyncStep(_Step[P, R]):
     """An `async def` function as a step. Calling it in a run takes the step; outside of one it calls the function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        return cast("Coroutine[Any, Any, R]", self._body.begin(args, kwargs))
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Taking[R]:
+        return cast("Taking[R]", self._body.begin(args, kwargs))
 
     def sync(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Take the step in a task written as plain `def`. The function is executed on the runner's event loop."""
@@ -88,9 +104,9 @@ class Step(_Step[P, R]):
         call = self._spelled
         return cast("R", self._body.do(args, kwargs, call=f"{call}()", instead=f"{call}.async_(…)"))
 
-    def async_(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def async_(self, *args: P.args, **kwargs: P.kwargs) -> Taking[R]:
         """Take the step in a task written as `async def`. The function is executed in a thread."""
-        return cast("Coroutine[Any, Any, R]", self._body.begin(args, kwargs))
+        return cast("Taking[R]", self._body.begin(args, kwargs))
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -146,11 +162,9 @@ class StepMaker:
     @overload
     def __call__(
         self, name: str, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]: ...
+    ) -> Taking[R]: ...
     @overload
-    def __call__(
-        self, name: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]: ...
+    def __call__(self, name: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Taking[R]: ...
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
     @overload
