@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from detent.postgres.embedded import EmbeddedServer
 
 URL = "DETENT_DATABASE_URL"
+LISTEN_URL = "DETENT_LISTEN_URL"
 
 
 def named() -> str | None:
     """Return the database that the environment names."""
     return os.environ.get(URL) or None
+
+
+def listened_to() -> str | None:
+    """Return the direct connection to the named database that the environment names beside it, for LISTEN."""
+    return os.environ.get(LISTEN_URL) or None if named() else None
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from detent.cli import failure
+from detent.cli import database, failure
 from detent.engine.backend import EngineBackend, connect
 from detent.errors import ConfigError
 from detent.worker import process
@@ -27,4 +27,10 @@ def main() -> int:
 
 def _connect(settings: WorkerSettings) -> EngineBackend:
     # It outlives a database that is away, however long: what runs came to is told when it is back.
-    return connect(settings.database_url, environment=settings.environment, patience=None, size=1)
+    return connect(
+        settings.database_url,
+        environment=settings.environment,
+        patience=None,
+        size=1,
+        listen_url=database.listened_to(),
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from detent.cli import database
 from detent.cli.runner import COMMAND
 from detent.duration import seconds
 from detent.engine.backend import EngineBackend, connect
@@ -18,7 +18,6 @@ from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import WorkerEvent
 
-LISTEN_URL = "DETENT_LISTEN_URL"
 PATIENCE = 3.0
 """Seconds a call of the supervisor outlasts a database that is away, before it says so."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,9 +51,12 @@ def _existing(path: Path) -> str:
 @asynccontextmanager
 async def backend_for(settings: WorkerSettings) -> AsyncIterator[EngineBackend]:
     """Yield the supervisor's backend: one connection, and one to listen with."""
-    listen_url = os.environ.get(LISTEN_URL)
     backend = connect(
-        settings.database_url, environment=settings.environment, size=1, patience=PATIENCE, listen_url=listen_url
+        settings.database_url,
+        environment=settings.environment,
+        size=1,
+        patience=PATIENCE,
+        listen_url=database.listened_to(),
     )
     try:
         yield backend

@@ -22,6 +22,8 @@ class Client:
         async with Client(database_url="postgresql://…") as client:
             await client.tasks.trigger("charge", {"id": "o1", "amount": 5})
 
+    `listen_url` names a direct connection to the same database, where the other one goes through PgBouncer.
+
     It opens what it needs at the first call, one connection pool for each event loop, and anew after a fork. Triggers
     through a client are not part of a run that makes them: they are not journalled.
     """
@@ -32,6 +34,7 @@ class Client:
         self,
         *,
         database_url: str | None = None,
+        listen_url: str | None = None,
         environment: str = target.DEFAULT_ENVIRONMENT,
         api_url: str | None = None,
         secret_key: str | None = None,
@@ -41,7 +44,7 @@ class Client:
         if not database_url:
             raise ConfigError("Client needs database_url=, such as postgresql://user@host/name")
         url = database_url
-        self._named = named = target.Named(lambda: target.connect(url, environment))
+        self._named = named = target.Named(lambda: target.connect(url, environment, listen_url))
         self.tasks = Tasks(named)
         self.batch = Batch(named)
         self.runs = Runs(named)

@@ -102,16 +102,18 @@ class Here:
         return self._inside[1]
 
 
-def connect(database_url: str, environment: str) -> CallerBackend:
+def connect(database_url: str, environment: str, listen_url: str | None = None) -> CallerBackend:
     """Return the engine at a database. It opens nothing before its first call."""
     from detent.engine.backend import connect as connect_engine
 
-    return connect_engine(database_url, environment=environment)
+    return connect_engine(database_url, environment=environment, listen_url=listen_url)
 
 
 def _connect_default() -> CallerBackend:
     environment = os.environ.get("DETENT_ENVIRONMENT") or DEFAULT_ENVIRONMENT
-    return connect(os.environ.get("DETENT_DATABASE_URL") or _embedded_database(), environment)
+    if database_url := os.environ.get("DETENT_DATABASE_URL"):
+        return connect(database_url, environment, os.environ.get("DETENT_LISTEN_URL") or None)
+    return connect(_embedded_database(), environment)
 
 
 def _embedded_database() -> str:
