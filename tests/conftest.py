@@ -1,4 +1,8 @@
-"""Fixtures for databases. The suite runs on the embedded server, or on the one that DETENT_TEST_DATABASE_URL names."""
+"""Fixtures for databases.
+
+The suite runs on the embedded server, or on the one that DETENT_TEST_DATABASE_URL names; with DETENT_TEST_POOLER=1 through
+PgBouncer.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from psycopg import AsyncConnection
 from detent.postgres import embedded, home, lifecycle
 from detent.postgres.embedded import EmbeddedServer
 from tests.database import FOLDER, Clock, Database, Server, open_database, server_at
+from tests.pooler import Pooler, direct, is_wanted, pooler_before, program
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +28,25 @@ def embedded_server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
+def server_dsn(request: pytest.FixtureRequest) -> str:
+    """The dsn of a PostgreSQL, whatever stands before it."""
+    url = os.environ.get("DETENT_TEST_DATABASE_URL")
+    return url or str(request.getfixturevalue("embedded_server").dsn)
+
+
+@pytest.fixture(scope="session")
+def pooler(server_dsn: str) -> Iterator[Pooler]:
+    """A PgBouncer before the server. Tests that need one are left out where it is not installed."""
+    if program() is None:
+        pytest.skip("pgbouncer is not installed")
+    with pooler_before(server_dsn) as pooler:
+        yield pooler
+
+
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Server:
     """A server to create databases on."""
-    url = os.environ.get("DETENT_TEST_DATABASE_URL")
-    return server_at(url or request.getfixturevalue("embedded_server").dsn)
+    return server_at(request.getfixturevalue("server_dsn"), request.getfixturevalue("pooler") if is_wanted() else None)
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +76,8 @@ def dsn(database: Database) -> str:
 
 @pytest.fixture
 async def conn(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """A connection to the test's database, in autocommit mode."""
-    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+    """A connection to the test's database, in autocommit mode, and never through a pooler."""
+    async with await AsyncConnection.connect(direct(dsn), autocommit=True) as connection:
         yield connection
 
 

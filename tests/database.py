@@ -19,6 +19,7 @@ from psycopg import Connection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from detent.migrations import apply, load
+from tests.pooler import Pooler, direct
 
 # Of the embedded server; kept across runs, and shared by all processes that test this checkout.
 FOLDER = Path(__file__).parent.parent / ".detent-test"
@@ -67,6 +68,8 @@ class Server:
     """A PostgreSQL that may be filled with databases."""
 
     dsn: str
+    pooler: Pooler | None = None
+    """What detent reaches the databases through, if it does not do so directly."""
 
     def dsn_of(self, database: str) -> str:
         return make_conninfo(self.dsn, dbname=database)
@@ -78,7 +81,8 @@ class Server:
         with self.admin() as admin:
             _create(admin, name, template)
         try:
-            yield self.dsn_of(name)
+            dsn = self.dsn_of(name)
+            yield dsn if self.pooler is None else self.pooler.before(dsn)
         finally:
             with self.admin() as admin:
                 _drop(admin, name)
@@ -151,12 +155,12 @@ class Clock:
 
 @contextmanager
 def open_database(dsn: str) -> Iterator[Database]:
-    with psycopg.connect(dsn, autocommit=True, options="-c lock_timeout=3s") as connection:
+    with psycopg.connect(direct(dsn), autocommit=True, options="-c lock_timeout=3s") as connection:
         yield Database(dsn=dsn, connection=connection)
 
 
-def server_at(dsn: str) -> Server:
-    return Server(dsn=make_conninfo(dsn, dbname=conninfo_to_dict(dsn).get("dbname") or "postgres"))
+def server_at(dsn: str, pooler: Pooler | None = None) -> Server:
+    return Server(dsn=make_conninfo(dsn, dbname=conninfo_to_dict(dsn).get("dbname") or "postgres"), pooler=pooler)
 
 
 def migrate(dsn: str) -> None:

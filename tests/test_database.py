@@ -10,6 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from tests.database import Clock, Database, OpenTransactionError, open_database
+from tests.pooler import direct
 
 COUNT = "select count(*) from detent.environments"
 ADD = "insert into detent.environments (slug) values ('one')"
@@ -29,12 +30,12 @@ def test_identities_start_again_after_a_reset(database: Database) -> None:
 
 
 def test_a_fresh_database_is_migrated_and_empty(fresh_dsn: str) -> None:
-    with psycopg.connect(fresh_dsn) as connection:
+    with psycopg.connect(direct(fresh_dsn)) as connection:
         assert connection.execute(COUNT).fetchone() == (0,)
 
 
 def test_an_open_transaction_that_holds_locks_fails_the_test(fresh_dsn: str) -> None:
-    with open_database(fresh_dsn) as database, closing(psycopg.connect(fresh_dsn)) as left_open:
+    with open_database(fresh_dsn) as database, closing(psycopg.connect(direct(fresh_dsn))) as left_open:
         left_open.execute(ADD)
         database.connection.execute("insert into detent.environments (slug) values ('two')")
         database.connection.execute("set lock_timeout = '10ms'")

@@ -30,6 +30,7 @@ from detent import Client
 from detent.protocol import ids
 from tests.acceptance import ledger
 from tests.acceptance.ledger import Ledger
+from tests.pooler import direct, variables
 
 ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).parent / "project"
@@ -88,7 +89,7 @@ class Stage:
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn, self.folder = dsn, folder
         self.ledger = Ledger(folder / "ledger.jsonl")
-        self.client = Client(database_url=dsn)
+        self.client = Client(database_url=dsn, listen_url=direct(dsn))
         self.workers: list[WorkerProcess] = []
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -123,8 +124,8 @@ class Stage:
                 [sys.executable, "-m", "tests.acceptance.hurried", *arguments],
                 cwd=cwd or self.folder,
                 env=os.environ
+                | variables(self.dsn)
                 | {
-                    "DETENT_DATABASE_URL": self.dsn,
                     "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
                     ledger.VARIABLE: str(self.ledger.path),
                 },
@@ -168,7 +169,7 @@ class Stage:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.broken or self._connection.closed:
-            self._connection = psycopg.connect(self.dsn, autocommit=True, application_name="acceptance")
+            self._connection = psycopg.connect(direct(self.dsn), autocommit=True, application_name="acceptance")
         return self._connection
 
     def one(self, statement: str, params: Sequence[object] = ()) -> Any:

@@ -19,6 +19,7 @@ from detent import (
 from detent.protocol import ids
 from tests.acceptance.bad import BAD_JSON
 from tests.acceptance.stage import Stage
+from tests.pooler import variables
 
 pytestmark = pytest.mark.acceptance
 
@@ -100,7 +101,8 @@ async def test_bad_option_is_refused_at_the_call(
 async def test_payload_of_the_wrong_type_is_refused_at_the_call(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.acceptance.project import values
 
-    monkeypatch.setenv("DETENT_DATABASE_URL", stage.dsn)
+    for name, value in variables(stage.dsn).items():
+        monkeypatch.setenv(name, value)
     await stage.start_worker("values.py", runners=1)
     for payload in (None, 7, [], {}, {"id": "o1"}, {"id": "o1", "amount": "many"}, {"id": 1, "amount": 1}):
         with pytest.raises(TaskPayloadParsedError, match='"charge"'):

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.acceptance.stage import Stage, until
+from tests.pooler import connections
 
 pytestmark = pytest.mark.acceptance
 
@@ -34,7 +35,7 @@ async def test_ten_thousand_runs_leave_no_task_thread_connection_file_or_memory_
         assert now.items() <= before[pid].items()
         assert rss < was * GROWTH, f"runner {pid} grew from {was:,} to {rss:,} bytes"
     await stage.client.close()
-    await until(lambda: _connections(stage) <= 2 * 4, "at most four connections a worker")
+    await until(lambda: connections(stage.dsn) <= 2 * 4, "at most four connections a worker")
     for (files, threads, rss), earlier in zip(_supervisors(stage), supervisors, strict=True):
         assert (files, threads) == earlier[:2]
         assert rss < earlier[2] * GROWTH
@@ -75,11 +76,3 @@ async def _look(stage: Stage) -> dict[int, dict[str, int]]:
 def _supervisors(stage: Stage) -> list[tuple[int, int, int]]:
     processes = [psutil.Process(worker.pid) for worker in stage.workers]
     return [(process.num_fds(), process.num_threads(), process.memory_info().rss) for process in processes]
-
-
-def _connections(stage: Stage) -> int:
-    return int(
-        stage.one(
-            "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'detent'"
-        )
-    )

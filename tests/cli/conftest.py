@@ -12,6 +12,7 @@ import pytest
 
 from detent.cli.main import main
 from tests.cli.project import Project
+from tests.pooler import variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ Detent = Callable[..., Done]
 @pytest.fixture
 def detent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Detent:
     """Carry out a `detent` command in this process, in a folder that is no project."""
-    for name in ("DETENT_DATABASE_URL", "DETENT_ENVIRONMENT"):
+    for name in ("DETENT_DATABASE_URL", "DETENT_LISTEN_URL", "DETENT_ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -48,13 +49,14 @@ def detent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 @pytest.fixture
 def at_database(detent: Detent, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Detent:
     """The same, on a migrated database."""
-    monkeypatch.setenv("DETENT_DATABASE_URL", dsn)
+    for name, value in variables(dsn).items():
+        monkeypatch.setenv(name, value)
     return detent
 
 
 @pytest.fixture
 def shop(fresh_dsn: str, tmp_path: Path) -> Project:
     """A project on disk with a database of its own on the test's server."""
-    shop = Project(tmp_path, {"DETENT_DATABASE_URL": fresh_dsn})
+    shop = Project(tmp_path, variables(fresh_dsn))
     shop.write("detent_config.py", 'from detent import define_config\nconfig = define_config(project="shop")\n')
     return shop

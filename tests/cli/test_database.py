@@ -11,6 +11,7 @@ from detent.migrations import connection
 from tests.cli.conftest import Detent
 from tests.cli.project import Project
 from tests.database import Server
+from tests.pooler import direct
 
 COMMANDS = [["tasks"], ["runs", "list"], ["trigger", "hello"], ["worker"]]
 
@@ -43,7 +44,7 @@ def test_schema_that_is_too_old_asks_for_detent_migrate(
 def test_schema_that_is_too_new_asks_for_a_newer_detent(
     detent: Detent, arguments: list[str], monkeypatch: pytest.MonkeyPatch, fresh_dsn: str
 ) -> None:
-    with psycopg.connect(fresh_dsn) as newer:
+    with psycopg.connect(direct(fresh_dsn)) as newer:
         newer.execute("insert into detent.schema_migrations (version, name, checksum) values (9999, 'later', '')")
     monkeypatch.setenv("DETENT_DATABASE_URL", fresh_dsn)
     fails(detent, arguments, "upgrade the detent package")
@@ -62,7 +63,7 @@ def test_user_without_rights_is_told_what_to_grant(
         admin.execute(sql.SQL("drop role if exists {}").format(role))
         admin.execute(sql.SQL("create role {} login").format(role))
         try:
-            monkeypatch.setenv("DETENT_DATABASE_URL", make_conninfo(empty_dsn, user="detent_test_nobody"))
+            monkeypatch.setenv("DETENT_DATABASE_URL", make_conninfo(direct(empty_dsn), user="detent_test_nobody"))
             fails(detent, ["migrate"], 'user "detent_test_nobody" lacks rights')
         finally:
             admin.execute(sql.SQL("drop role {}").format(role))

@@ -18,6 +18,7 @@ from detent.cli.init import EXAMPLE_CALL
 from detent.cli.project import Project as Place
 from tests.cli.project import DETENT, PATIENCE, Project
 from tests.database import Clock
+from tests.pooler import direct, variables
 
 TASKS = '''
 import asyncio
@@ -53,7 +54,7 @@ def trigger(project: Project, task_id: str, payload: str = "1") -> str:
 
 
 def pass_time(dsn: str, *, seconds: int) -> None:
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(direct(dsn)) as connection:
         Clock(connection=connection).advance(timedelta(seconds=seconds))
 
 
@@ -64,7 +65,7 @@ def output(project: Project, task_id: str) -> object:
 
 
 def test_dev_migrates_serves_and_says_how_to_trigger(empty_dsn: str, tasks: Project) -> None:
-    project = Project(tasks.root, {"DETENT_DATABASE_URL": empty_dsn})
+    project = Project(tasks.root, variables(empty_dsn))
     with project.serving() as dev:
         assert dev.line("ready: ").endswith("tasks: double, gated, waiting")
         assert dev.line("detent trigger ") == "  detent trigger double --payload 1 --wait"
@@ -74,7 +75,7 @@ def test_dev_migrates_serves_and_says_how_to_trigger(empty_dsn: str, tasks: Proj
 
 
 def test_one_file_can_be_served_without_a_project(fresh_dsn: str, tmp_path: Path) -> None:
-    project = Project(tmp_path, {"DETENT_DATABASE_URL": fresh_dsn})
+    project = Project(tmp_path, variables(fresh_dsn))
     project.write("alone.py", TASKS)
     with project.serving("alone.py", "--json") as dev:
         assert dev.event("ready")["task_ids"] == ["double", "gated", "waiting"]

@@ -5,6 +5,7 @@ import pytest
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.models import Isolation, TaskRegistration, WorkerRegistration
 from tests.cli.conftest import Detent
+from tests.pooler import direct
 
 SCHEMA = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
 
@@ -18,7 +19,7 @@ async def registered(dsn: str) -> None:
 async def register(dsn: str, task_id: str) -> None:
     from detent.engine.backend import connect
 
-    backend: WorkerBackend = connect(dsn)
+    backend: WorkerBackend = connect(dsn, listen_url=direct(dsn))
     task = TaskRegistration(
         task_id=task_id,
         isolation=Isolation.ASYNC,

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
 
+from tests.pooler import direct
+
 T = TypeVar("T")
 
 
@@ -28,8 +30,8 @@ class Blockade:
     @asynccontextmanager
     async def open(cls, dsn: str) -> AsyncIterator[Blockade]:
         async with (
-            await AsyncConnection.connect(dsn) as holder,
-            await AsyncConnection.connect(dsn, autocommit=True) as observer,
+            await AsyncConnection.connect(direct(dsn)) as holder,
+            await AsyncConnection.connect(direct(dsn), autocommit=True) as observer,
         ):
             yield cls(holder, observer)
 

@@ -10,11 +10,12 @@ from psycopg import AsyncConnection
 from detent.engine.backend import EngineBackend, connect
 from tests.engine.invariants import broken_rules
 from tests.engine.stage import Stage, Worker
+from tests.pooler import direct
 
 
 @pytest.fixture
 async def engine(dsn: str) -> AsyncIterator[EngineBackend]:
-    backend = connect(dsn, patience=5.0)
+    backend = connect(dsn, patience=5.0, listen_url=direct(dsn))
     yield backend
     await backend.close()
 

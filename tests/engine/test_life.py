@@ -22,6 +22,7 @@ from detent.protocol.status import FINAL, RunStatus
 from tests.database import Clock, Database
 from tests.engine.invariants import broken_rules
 from tests.engine.stage import BOOM, Stage, child, chunk, holder, origin, request, task
+from tests.pooler import direct
 
 LEFTOVERS = ("runs", "inputs", "ready", "journal", "waits", "batch_items", "endings")
 KEYS = st.none() | st.sampled_from([Idempotency(key=letter * 64, user_key=letter, scope="global") for letter in "ab"])
@@ -55,7 +56,7 @@ class Life(RuleBasedStateMachine):
         self.do(self._begin())
 
     async def _begin(self) -> None:
-        connection = await AsyncConnection.connect(self.database.dsn, autocommit=True)
+        connection = await AsyncConnection.connect(direct(self.database.dsn), autocommit=True)
         self.stage = Stage(connect(self.database.dsn), connection)
         tasks = (task("work"), task("thread", isolation=Isolation.THREAD), task("once", max_attempts=1))
         self.workers = [await self.stage.worker(*tasks) for _ in range(2)]

@@ -18,6 +18,7 @@ from tests.database import Clock, open_database
 from tests.engine.stage import Stage, Worker, chunk, holder, origin, request
 from tests.engine.test_idempotency import keyed
 from tests.engine.test_waits import KEY
+from tests.pooler import direct
 
 
 async def test_a_tick_with_nothing_due_sleeps_long(stage: Stage) -> None:
@@ -68,7 +69,7 @@ async def _leases(stage: Stage, worker: Worker, count: int) -> list[Lease]:
 
 
 async def test_the_ticker_runs_until_it_is_cancelled(stage: Stage, worker: Worker, fresh_dsn: str) -> None:
-    engine = connect(fresh_dsn)
+    engine = connect(fresh_dsn, listen_url=direct(fresh_dsn))
     async with engine.listen() as wakes:
         ticker = asyncio.create_task(engine.maintenance.run())
         await engine.trigger([request(delay=timedelta(milliseconds=30))])
@@ -85,7 +86,7 @@ async def test_a_failing_tick_does_not_stop_the_ticker(fresh_dsn: str, monkeypat
     failed = asyncio.Event()
     monkeypatch.setattr(maintenance, "LONGEST_SLEEP", 0.01)
     monkeypatch.setattr(maintenance.log, "warning", lambda *_: failed.set())
-    engine = connect(fresh_dsn)
+    engine = connect(fresh_dsn, listen_url=direct(fresh_dsn))
     with open_database(fresh_dsn) as database:
         database.connection.execute("alter function detent.tick rename to tock")
         async with engine.listen() as wakes:

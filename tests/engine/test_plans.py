@@ -18,6 +18,7 @@ from detent.protocol import ids
 from detent.protocol.models import Idempotency, Lease, RunFilter
 from tests.database import Server
 from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
+from tests.pooler import direct
 
 QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
 ASKED = 100
@@ -110,7 +111,7 @@ def crowded_dsn(server: Server, template: str) -> Iterator[str]:
     lanes = [lane_of(1, f"q{i}", None, "work" if i % 2 == 0 else "other") for i in range(20)]
     listed = ", ".join(f"'{lane.lane_id}'" for lane in lanes)
     with server.new_database(template) as dsn:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with psycopg.connect(direct(dsn), autocommit=True) as connection:
             connection.execute("set synchronous_commit = off")
             connection.execute("insert into detent.environments (slug) values ('dev')")
             connection.cursor().executemany(
@@ -127,7 +128,7 @@ def crowded_dsn(server: Server, template: str) -> Iterator[str]:
 
 @pytest.fixture
 async def crowd(crowded_dsn: str) -> AsyncIterator[Crowd]:
-    async with await AsyncConnection.connect(crowded_dsn) as connection:
+    async with await AsyncConnection.connect(direct(crowded_dsn)) as connection:
         stage = Stage(EngineBackend(Enclosed(connection), "dev", ""), connection)
         worker = await stage.worker("work")
         crowd = Crowd(stage, worker, [])

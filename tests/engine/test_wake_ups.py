@@ -14,6 +14,7 @@ from detent.engine.backend import connect
 from detent.protocol.models import Wake
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, request
+from tests.pooler import direct
 
 
 async def heard(wakes: AsyncIterator[Wake], enough: Callable[[Wake], bool]) -> Wake:
@@ -131,7 +132,7 @@ async def test_a_woken_run_that_is_handed_back_is_announced_to_the_others(stage:
 
 
 async def test_environments_do_not_wake_each_other(stage: Stage, dsn: str) -> None:
-    prod = connect(dsn, environment="prod")
+    prod = connect(dsn, environment="prod", listen_url=direct(dsn))
     async with prod.listen() as wakes:
         await stage.trigger()
         await prod.trigger([request(), request()])

@@ -27,6 +27,7 @@ from detent.postgres import embedded
 from tests.database import TESTING_SCHEMA
 from tests.examples.likeness import Ids, difference
 from tests.examples.page import ROOT, Block
+from tests.pooler import direct, variables
 
 URL = "DETENT_DATABASE_URL"
 DEADLINE = 60.0
@@ -67,7 +68,7 @@ class Reader:
         self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         self._environment.pop(URL, None)
         if page_dsn is not None:
-            self._environment[URL] = page_dsn
+            self._environment |= variables(page_dsn)
         self._ids = Ids()
         self._shown_names: dict[str, str] = {}
         """Names of databases, as they are and as the page has them."""
@@ -102,7 +103,7 @@ class Reader:
         """The tasks that were shown and that nothing on the page has triggered."""
         if self._dsn is None:
             return set()
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
+        with psycopg.connect(direct(self._dsn), autocommit=True) as connection:
             return {task_id for (task_id,) in connection.execute(_NEVER_RUN)}
 
     def _save(self, name: str, text: str) -> None:
@@ -121,7 +122,8 @@ class Reader:
         if _MAKES.match(command):
             subprocess.run(["make", "--dry-run", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
         elif command.startswith(f"export {URL}="):
-            self._environment[URL] = dsn = self._production_dsn()
+            dsn = self._production_dsn()
+            self._environment |= variables(dsn)
             self._dsn = dsn if self._dsn == self._page_dsn else self._dsn
             self._shown_names[target(dsn)] = target(command.removeprefix(f"export {URL}="))
         elif command.startswith("export "):
@@ -168,7 +170,7 @@ class Reader:
             self._compare([*shown, "…"], self._log(-1).splitlines(), f"{place}: {command}")
         if self._dsn is None and (dsn := embedded.running(self.folder / ".detent")):
             self._dsn = dsn
-            with psycopg.connect(dsn, autocommit=True) as connection:
+            with psycopg.connect(direct(dsn), autocommit=True) as connection:
                 connection.execute(TESTING_SCHEMA)
 
     def _log(self, number: int) -> str:
@@ -222,7 +224,7 @@ class Reader:
     def _hurry(over: threading.Event, dsn: str | None) -> None:
         if over.wait(PATIENT) or dsn is None:
             return
-        with suppress(psycopg.Error), psycopg.connect(dsn, autocommit=True) as connection:
+        with suppress(psycopg.Error), psycopg.connect(direct(dsn), autocommit=True) as connection:
             while not over.wait(POLL):
                 connection.execute(_HURRY)
 

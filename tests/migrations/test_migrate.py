@@ -17,6 +17,7 @@ from detent.errors import (
     SchemaVersionError,
 )
 from detent.migrations import Migration, apply, connection, load, plan, verify
+from tests.pooler import direct
 
 FIRST = Migration(version=1, name="first", sql="create table detent.a (id integer)")
 SECOND = Migration(version=2, name="second", sql="alter table detent.a add name text")
@@ -29,7 +30,7 @@ CONCURRENT = Migration(
 
 
 async def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
+    async with await AsyncConnection.connect(direct(dsn), autocommit=True) as conn:
         cursor = await conn.execute(statement.encode())
         return await cursor.fetchall() if cursor.description else []
 
@@ -93,7 +94,7 @@ async def test_a_failed_migration_leaves_nothing_and_keeps_those_before_it(empty
 
 async def test_a_migration_is_not_stopped_by_the_statement_timeout_of_its_user(empty_dsn: str) -> None:
     slow = Migration(version=1, name="slow", sql="select pg_sleep(0.02)")
-    assert await apply(f"{empty_dsn} options='-c statement_timeout=5ms'", [slow]) == [slow]
+    assert await apply(f"{direct(empty_dsn)} options='-c statement_timeout=5ms'", [slow]) == [slow]
 
 
 async def test_a_schema_that_is_too_old_names_both_versions_and_the_command(empty_dsn: str) -> None:
@@ -149,15 +150,15 @@ async def test_a_server_older_than_15_is_refused(empty_dsn: str, monkeypatch: py
 
 async def test_a_user_without_rights_is_told_which_are_missing(empty_dsn: str) -> None:
     with pytest.raises(DatabaseRightsError, match="permission denied for database"):
-        await apply(f"{empty_dsn} options='-c role=pg_monitor'")
+        await apply(f"{direct(empty_dsn)} options='-c role=pg_monitor'")
     await apply(empty_dsn, [FIRST])
     with pytest.raises(DatabaseRightsError, match="permission denied for schema detent"):
-        await verify(f"{empty_dsn} options='-c role=pg_monitor'", [FIRST])
+        await verify(f"{direct(empty_dsn)} options='-c role=pg_monitor'", [FIRST])
 
 
 async def test_a_user_who_owns_the_schema_needs_no_rights_on_the_database(empty_dsn: str) -> None:
     await query(empty_dsn, "create schema detent authorization pg_monitor")
-    assert await apply(f"{empty_dsn} options='-c role=pg_monitor'", [FIRST, SECOND]) == [FIRST, SECOND]
+    assert await apply(f"{direct(empty_dsn)} options='-c role=pg_monitor'", [FIRST, SECOND]) == [FIRST, SECOND]
 
 
 async def test_a_connection_lost_in_the_midst_is_an_unreachable_server(empty_dsn: str) -> None:

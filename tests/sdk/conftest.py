@@ -9,6 +9,7 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.sdk import portal, scope
 from detent.sdk.registry import registry
+from tests.pooler import direct, variables
 from tests.sdk.fake_run import FakeRun
 
 
@@ -34,7 +35,8 @@ async def run() -> AsyncIterator[FakeRun]:
 @pytest.fixture
 def home(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The test's database as the default client's."""
-    monkeypatch.setenv("DETENT_DATABASE_URL", dsn)
+    for name, value in variables(dsn).items():
+        monkeypatch.setenv(name, value)
     yield dsn
     portal.close_portal()
 
@@ -42,6 +44,6 @@ def home(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 async def engine(home: str) -> AsyncIterator[EngineBackend]:
     """The engine behind the default client's database, to play the worker with."""
-    backend = connect(home, patience=5.0)
+    backend = connect(home, patience=5.0, listen_url=direct(home))
     yield backend
     await backend.close()

@@ -16,6 +16,7 @@ from detent.worker.note import Note
 from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
 from tests.database import Clock
+from tests.pooler import direct
 from tests.worker.rig import Rig, Supervision
 
 StartRig = Callable[..., AbstractAsyncContextManager[Rig]]
@@ -35,7 +36,7 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
 
     @asynccontextmanager
     async def start(*, is_solo: bool = False, **settings: object) -> AsyncIterator[Rig]:
-        backend = connect(dsn)
+        backend = connect(dsn, listen_url=direct(dsn))
         note, _ = Note.create()
         supervision, session = Supervision(), ids.new_session_id()
         with capturing(log_level="debug", echo=False) as capture:

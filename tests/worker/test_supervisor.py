@@ -26,6 +26,7 @@ from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import EventKind, WorkerEvent
 from tests.database import Clock
+from tests.pooler import direct
 
 ROOT = Path(__file__).parents[2]
 TASKS = str(Path(__file__).parent / "project_tasks.py")
@@ -94,7 +95,7 @@ StartHouse = Callable[..., AbstractAsyncContextManager[House]]
 def start_house(dsn: str) -> StartHouse:
     @asynccontextmanager
     async def start(*, runners: int = 1, **settings: object) -> AsyncIterator[House]:
-        backend = connect(dsn)
+        backend = connect(dsn, listen_url=direct(dsn))
         told: dict[str, object] = {
             "sources": (TASKS,),
             "folder": str(ROOT),
@@ -198,7 +199,7 @@ async def test_code_that_does_not_load_is_told_and_the_old_code_stays(start_hous
 async def test_tasks_that_do_not_load_end_the_worker_with_a_sentence(dsn: str, tmp_path: Path) -> None:
     source = tmp_path / "broken.py"
     source.write_text("1 / 0\n")
-    backend = connect(dsn)
+    backend = connect(dsn, listen_url=direct(dsn))
     settings = WorkerSettings(database_url=dsn, sources=(str(source),), folder=str(ROOT))
     with pytest.raises(ConfigError, match=r"broken\.py:1.*ZeroDivisionError"):
         await Supervisor(settings, backend, COMMAND).run()
@@ -233,7 +234,7 @@ async def test_a_second_interruption_hands_back_at_once(start_house: StartHouse,
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_drain_that_comes_while_runners_are_started_reaches_them_all(dsn: str, turns: int) -> None:
     """At every turn of the loop between the first runner's process and the last one's channel."""
-    backend = connect(dsn)
+    backend = connect(dsn, listen_url=direct(dsn))
     settings = WorkerSettings(database_url=dsn, runners=2, sources=(TASKS,), folder=str(ROOT))
     supervisor = Supervisor(settings, backend, COMMAND)
     serving = asyncio.create_task(supervisor.run())
