@@ -20,6 +20,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
+from detent.engine import faults
 from detent.engine.sql import STATEMENTS
 from detent.errors import ApiConnectionError, BadRequestError, ConfigError, DetentError, InternalServerError
 
@@ -60,13 +61,16 @@ class Db:
         given, started, tries = dict(params), time.monotonic(), 0
         while True:
             try:
-                return await self._execute(STATEMENTS[name], given)
+                rows = await self._execute(STATEMENTS[name], given)
+                if faults.active is not None:
+                    faults.pass_point(faults.active, name)
+                return rows
             except _PREPARED_ERRORS:
                 # A pooler that hands out other servers: live without prepared statements from here on.
                 self._prepare_threshold = None
             except _REPEATED_ERRORS:
                 pass
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except (psycopg.OperationalError, psycopg.InterfaceError, ConnectionResetError) as error:
                 if "is_repeat" in given:
                     given["is_repeat"] = True
                 await self._pause(tries, started, patience or self.patience, error)
@@ -118,7 +122,7 @@ class Db:
         for cursor in idle:
             await cursor.connection.close()
 
-    async def _pause(self, tries: int, started: float, patience: float | None, error: psycopg.Error) -> None:
+    async def _pause(self, tries: int, started: float, patience: float | None, error: Exception) -> None:
         await self._close_idle()
         if self._is_closed:
             raise ApiConnectionError("this client was closed during the call") from error
