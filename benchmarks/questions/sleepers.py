@@ -1,8 +1,10 @@
-"""What does a run in a long wait cost in memory, and how late does it wake when many wake together?"""
+"""What does a run in a long wait cost in memory, how late does it wake when many wake together, and how long does it take when
+they all are replayed by a worker that never saw them?"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from benchmarks.database import Database
 from benchmarks.measuring import figure, percentile, until
@@ -14,6 +16,8 @@ RUNS = 10_000
 SECONDS = 60.0
 LEAST_SECONDS = 6.0
 """Up to 5 s are slept in the process."""
+MONTH = 30 * 86_400.0
+WAKE = "update detent.waitpoints set due_at = detent.now() where completed_at is null"
 LATENESS = "select output::float8 from detent.history where task_id = 'sleeper'"
 
 
@@ -27,7 +31,27 @@ def answer(stage: Stage) -> dict[str, float]:
         database.await_end_of_runs(within=2 * seconds)
         lateness = [late for (late,) in database.connection.execute(LATENESS).fetchall()]
         database.check_completed(WARM_UP_RUNS + count)
-    return {"runs": count, "bytes_per_run": figure(bytes_per_run), "lateness_p99_s": figure(percentile(lateness, 0.99))}
+    return {
+        "runs": count,
+        "bytes_per_run": figure(bytes_per_run),
+        "lateness_p99_s": figure(percentile(lateness, 0.99)),
+        "replayed_s": figure(_replay_all(stage, count)),
+    }
+
+
+def _replay_all(stage: Stage, count: int) -> float:
+    """Stop the worker under waiting runs, start another, wake them all: return the seconds until the last has ended."""
+    with stage.database() as database:
+        with stage.worker(database):
+            asyncio.run(_enqueue(count, MONTH))
+            until(lambda: _waiting(database) == count, "all runs waited", within=60, every=0.1)
+        with stage.worker(database):
+            database.connection.execute(WAKE)
+            began = time.monotonic()
+            database.await_end_of_runs(within=120)
+            seconds = time.monotonic() - began
+        database.check_completed(2 * WARM_UP_RUNS + count)
+    return seconds
 
 
 async def _enqueue(count: int, seconds: float) -> None:

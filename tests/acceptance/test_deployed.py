@@ -76,7 +76,7 @@ async def test_changed_code_goes_on_with_ten_thousand_waiting_runs_or_says_why_n
     old.kill_all()
     await stage.start_worker(str(after))
     stage.query("update testing.clock set shift = interval '31 days'")
-    await until(lambda: stage.one("select count(*) from detent.runs") == 10, lambda: stage.describe())
+    await until(lambda: stage.one("select count(*) from detent.runs") == 10, stage.describe)
     assert stage.query(OUTCOMES) == [
         ("kept", "COMPLETED", 1, RUNS - 20, RUNS - 20, '"after 0"', None),
         ("reordered", "FAILED", 1, 10, 0, None, True),
