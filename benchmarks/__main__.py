@@ -26,6 +26,7 @@ from benchmarks.questions import (
     recovery,
     sequential,
     sleepers,
+    steps,
     trigger,
 )
 from benchmarks.stage import Stage, set_up
@@ -37,6 +38,7 @@ QUESTIONS: Mapping[str, Callable[[Stage], object]] = {
     "latency_ms": latency.answer,
     "fan_out": fan_out.answer,
     "sequential": sequential.answer,
+    "steps": steps.answer,
     "sleepers": sleepers.answer,
     "backlog": backlog.answer,
     "history": history.answer,

@@ -19,6 +19,9 @@ AT_LEAST_OF = {
     "trigger.four_processes_per_s": (2, "trigger.concurrent_per_s"),
     "drain.with_old_snapshot_per_s": (0.7, "drain.runs_per_s"),
 }
+AT_MOST_OF = {
+    "steps.ms_per_step": (1.5, "bare.commit_p50_ms"),
+}
 AT_MOST = {
     "latency_ms.start.p50": 2,
     "latency_ms.start.p99": 6,
@@ -61,9 +64,12 @@ def _judged(path: str, value: float, figures: Mapping[str, float]) -> Judged:
     if path in AT_LEAST:
         return Judged(path=path, value=value, target=f"≥ {AT_LEAST[path]:,}", is_met=value >= AT_LEAST[path])
     share, of = AT_LEAST_OF.get(path, (0.0, ""))
-    if of not in figures:
-        return Judged(path=path, value=value)
-    return Judged(path=path, value=value, target=f"≥ {share} × {of}", is_met=value >= share * figures[of])
+    if of in figures:
+        return Judged(path=path, value=value, target=f"≥ {share} × {of}", is_met=value >= share * figures[of])
+    most, of = AT_MOST_OF.get(path, (0.0, ""))
+    if of in figures:
+        return Judged(path=path, value=value, target=f"≤ {most} × {of}", is_met=value <= most * figures[of])
+    return Judged(path=path, value=value)
 
 
 def _flat(block: object, path: str) -> Iterator[tuple[str, float]]:

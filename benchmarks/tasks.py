@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 
-from detent import task, wait
+from detent import step, task, wait
 
 
 @task(id="noop")
@@ -35,6 +35,19 @@ async def sequence(children: int) -> float:
     began = time.monotonic()
     for n in range(children):
         assert await noop.trigger_and_wait({"n": n}).unwrap() == n
+    return time.monotonic() - began
+
+
+async def identity(n: int) -> int:
+    return n
+
+
+@task(id="steps")
+async def steps(count: int) -> float:
+    """Return the seconds that steps take one after the other."""
+    began = time.monotonic()
+    for n in range(count):
+        assert await step("identity", identity, n) == n
     return time.monotonic() - began
 
 
