@@ -20,6 +20,7 @@ from detent.errors import (
     DuplicateTaskIdError,
     EmbeddedServerError,
     InternalServerError,
+    JournalFullError,
     MaxDurationExceededError,
     MetadataTooLargeError,
     MigrationError,
@@ -37,6 +38,7 @@ from detent.errors import (
     SchemaVersionError,
     SerializationError,
     StaleRunError,
+    StepError,
     SubtaskUnwrapError,
     TaskPayloadParsedError,
     TooManyTagsError,
@@ -59,6 +61,7 @@ from detent.sdk.options import TriggerOptions
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
+from detent.sdk.step import step
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
 from detent.sdk.triggering import Item
@@ -95,6 +98,7 @@ __all__ = [
     "IdempotencyKey",
     "InternalServerError",
     "Item",
+    "JournalFullError",
     "JsonValue",
     "MaxDurationExceededError",
     "MetadataTooLargeError",
@@ -122,6 +126,7 @@ __all__ = [
     "SchemaVersionError",
     "SerializationError",
     "StaleRunError",
+    "StepError",
     "SubtaskUnwrapError",
     "Task",
     "TaskPayloadParsedError",
@@ -136,6 +141,7 @@ __all__ = [
     "logger",
     "runs",
     "schema_task",
+    "step",
     "task",
     "tasks",
     "wait",

@@ -15,7 +15,7 @@ HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", 
 NOT_YET = {
     "Concurrency", "Cron", "Debounce", "INHERIT", "Local", "Next", "RateLimit", "RetryAt", "RetryWith", "ScheduledPayload",
     "SkipRetrying", "Token", "auth", "concurrency_limit", "concurrency_limits", "envvars", "heartbeats", "metadata", "queue",
-    "queues", "retry", "schedules", "step", "streams", "tags", "usage",
+    "queues", "retry", "schedules", "streams", "tags", "usage",
 }  # fmt: skip
 """Names of the documented surface that later versions bring."""
 
