@@ -203,4 +203,6 @@ def describe(kind: OperationKind, fingerprint: str) -> str:
     """
     if kind is OperationKind.STEP:
         return f"step with arguments {fingerprint}"
-    return kind.value if fingerprint in {"", kind.value} else f"{kind.value} of {fingerprint}"
+    if kind in {OperationKind.TRIGGER, OperationKind.CHILD}:
+        return f"{kind.value} of {fingerprint}"
+    return kind.value
