@@ -174,7 +174,8 @@ class Attempt:
 
     def collect(self, results: Sequence[WaitResult]) -> None:
         """The same, while it executes; the database tells of them again until the run suspends."""
-        self.collected += [result.operation for result in results if result.operation in self.standing]
+        known = set(self.collected)
+        self.collected += [result.operation for result in results if result.operation not in known]
         self.take(results)
 
     async def resumption(self) -> None:

@@ -343,8 +343,9 @@ class Runner:
         self._residents.remove(attempt)
         self._overrun.unwatch(attempt)
         self._launcher.forget(attempt)
-        if attempt.stop_reason is Stop.EVICTED:
+        if attempt.stop_reason is not None:
             attempt.end_children()
+        if attempt.stop_reason is Stop.EVICTED:
             self._leaving.discard(attempt)
             self._return(attempt)
         elif attempt.is_dropped:
@@ -460,7 +461,7 @@ class Runner:
         """Give the slot of a run back of which nothing goes on."""
         self._standing.discard(attempt)
         attempt.suspending = self._loop.create_future()
-        attempt.timers.catch_up()
+        attempt.timers.catch_up(is_over=True)
         seconds, fence = attempt.timers.until_next(), attempt.fence
         until = None if seconds is None else timedelta(seconds=seconds)
         delivered = tuple(attempt.collected)
@@ -578,6 +579,7 @@ class Runner:
                     await self._quiet.wait()
         except TimeoutError:
             await self._stop_rest()
+        await self._evicted()
         await self._deliver()
         self._teller.flush()
         self._control.send(Finished())

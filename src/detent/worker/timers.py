@@ -115,9 +115,9 @@ class Timers:
             if timer.deadline is None:
                 timer.deadline = now() + timer.delay - past
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, is_over: bool = False) -> None:
         """When the replay is over, have each timer end when it would have ended."""
-        if not self._is_behind or self.is_replaying():
+        if not self._is_behind or (self.is_replaying() and not is_over):
             return
         self._is_behind = False
         for timer in list(self._open):
