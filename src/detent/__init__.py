@@ -41,6 +41,7 @@ from detent.errors import (
     StepError,
     SubtaskUnwrapError,
     TaskPayloadParsedError,
+    TokenFailedError,
     TooManyTagsError,
     UnprocessableEntityError,
     WaitTimeoutError,
@@ -48,7 +49,7 @@ from detent.errors import (
 from detent.protocol.codec import JsonValue
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
-from detent.protocol.status import RunStatus
+from detent.protocol.status import RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.client import Client
 from detent.sdk.config import Config, Retries, define_config
@@ -58,12 +59,14 @@ from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.logger import logger
 from detent.sdk.options import TriggerOptions
+from detent.sdk.page import Page
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
 from detent.sdk.step import step
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
+from detent.sdk.token import RetrievedToken, Token
 from detent.sdk.triggering import Item
 from detent.sdk.wait import wait
 
@@ -108,6 +111,7 @@ __all__ = [
     "Ok",
     "OutOfMemoryError",
     "OutsideRunError",
+    "Page",
     "PayloadError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
@@ -115,6 +119,7 @@ __all__ = [
     "Result",
     "ResultMisuseError",
     "Retries",
+    "RetrievedToken",
     "Retry",
     "Run",
     "RunCancelledError",
@@ -131,6 +136,9 @@ __all__ = [
     "Task",
     "TaskPayloadParsedError",
     "TaskRef",
+    "Token",
+    "TokenFailedError",
+    "TokenStatus",
     "TooManyTagsError",
     "TriggerOptions",
     "UnprocessableEntityError",

@@ -10,8 +10,19 @@ from typing import TypeVar
 
 from detent.errors import DetentError
 from detent.protocol.backend import CallerBackend
-from detent.protocol.ids import BatchId, item_run_id, new_batch_id, new_run_id
-from detent.protocol.models import Isolation, Lease, RunOutcome, Triggered, TriggerRequest, When
+from detent.protocol.ids import BatchId, WaitpointId, item_run_id, new_batch_id, new_run_id
+from detent.protocol.models import (
+    Isolation,
+    Lease,
+    RunOutcome,
+    TokenCreated,
+    TokenRequest,
+    Triggered,
+    TriggerRequest,
+    WaitKey,
+    WaitResult,
+    When,
+)
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 from detent.sdk.context import CancelSignal, Context
@@ -61,6 +72,11 @@ class FakeRun:
         self.answer: Callable[[TriggerRequest], RunOutcome] = completed
         self.triggered: list[TriggerRequest] = []
         self.waits: list[When] = []
+        self.keys: list[WaitKey | None] = []
+        """Of the waits."""
+        self.tokens: list[TokenRequest] = []
+        self.token_results: dict[WaitpointId, WaitResult] = {}
+        """What tokens come to."""
         self.lines: list[tuple[str, str, dict[str, object] | None]] = []
         self.never: asyncio.Event = asyncio.Event()
         self.is_waiting = asyncio.Event()
@@ -102,8 +118,17 @@ class FakeRun:
         self.triggered = [request async for request in _all_of(requests)]
         return new_batch_id(), [self.answer(request) for request in self.triggered]
 
-    async def wait_until(self, until: When) -> None:
+    async def wait_until(self, until: When, *, key: WaitKey | None = None) -> None:
         self.waits.append(until)
+        self.keys.append(key)
+
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        self.tokens.append(request)
+        return TokenCreated(waitpoint_id=request.waitpoint_id, secret="s3cret")
+
+    async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:
+        await asyncio.sleep(0)
+        return self.token_results[token_id]
 
     async def step(self, name: str, fingerprint: str, execute: Callable[[], Awaitable[str | None]]) -> str | None:
         place = name, sum(asked == name for asked, _ in self.steps)

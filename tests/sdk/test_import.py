@@ -14,7 +14,7 @@ import detent
 HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", "rich", "typer", "uvloop")
 NOT_YET = {
     "Concurrency", "Cron", "Debounce", "INHERIT", "Local", "Next", "RateLimit", "RetryAt", "RetryWith", "ScheduledPayload",
-    "SkipRetrying", "Token", "auth", "concurrency_limit", "concurrency_limits", "envvars", "heartbeats", "metadata", "queue",
+    "SkipRetrying", "auth", "concurrency_limit", "concurrency_limits", "envvars", "heartbeats", "metadata", "queue",
     "queues", "retry", "schedules", "streams", "tags", "usage",
 }  # fmt: skip
 """Names of the documented surface that later versions bring."""

@@ -12,10 +12,11 @@ from detent.sdk.blocking import blocking
 from detent.sdk.idempotency_keys import IdempotencyKeys
 from detent.sdk.runs import Runs
 from detent.sdk.tasks import Tasks
+from detent.sdk.wait import Wait
 
 
 class Client:
-    """The namespaces `tasks`, `batch`, `runs` and `idempotency_keys`, for the database that is named.
+    """The namespaces `tasks`, `batch`, `runs`, `wait` (of which: tokens) and `idempotency_keys`, for the database that is named.
 
     Example::
 
@@ -48,6 +49,7 @@ class Client:
         self.tasks = Tasks(named)
         self.batch = Batch(named)
         self.runs = Runs(named)
+        self.wait = Wait(named)
         self.idempotency_keys = IdempotencyKeys(named)
         self.sync = ClientSync(self)
 
@@ -71,6 +73,7 @@ class ClientSync:
         self.tasks = client.tasks.sync
         self.batch = client.batch.sync
         self.runs = client.runs.sync
+        self.wait = client.wait.sync
         self.idempotency_keys = client.idempotency_keys.sync
         self.close = blocking(client.close)
 

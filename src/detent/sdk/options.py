@@ -13,12 +13,12 @@ from detent.duration import Duration
 from detent.errors import MetadataTooLargeError, PayloadTooLargeError, SerializationError, TooManyTagsError
 from detent.protocol import codec
 from detent.protocol.codec import JsonValue
-from detent.protocol.limits import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT
+from detent.protocol.limits import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
 from detent.sdk import idempotency, spelling
 
 if TYPE_CHECKING:
-    from detent.protocol.models import When
+    from detent.protocol.models import WaitKey, When
 
 LONGEST_NAME = 128
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -84,6 +84,18 @@ def to_fields(options: Mapping[str, object]) -> dict[str, object]:
 def to_when(name: str, moment: object) -> When:
     """Return a moment given as a duration or an aware `datetime`; raises `ValueError` for a naive one."""
     return aware(name, moment) if isinstance(moment, datetime) else _duration(name, moment)
+
+
+def to_wait_key(key: str | None, ttl: Duration | None) -> WaitKey | None:
+    """Return the idempotency key of a wait or a token, which is stored as it is; raises `ValueError` for a bad one."""
+    from detent.protocol.models import WaitKey
+
+    if key is None:
+        if ttl is not None:
+            raise TypeError("idempotency_key_ttl= says how long a key is remembered: give idempotency_key=, too")
+        return None
+    text = check_text("idempotency_key", key, longest=WAIT_KEY_LIMIT)
+    return WaitKey(key=str(text), ttl=None if ttl is None else _duration("idempotency_key_ttl", ttl))
 
 
 def aware(name: str, moment: datetime) -> datetime:

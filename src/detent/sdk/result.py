@@ -1,14 +1,15 @@
-"""How a child run ended, for the parent that waited: `Ok` with the output, or `Err` with the error."""
+"""How a child run ended, or what a token came to, for the run that waited: `Ok` with the output, or `Err` with the error."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
-from detent.errors import ResultMisuseError, SubtaskUnwrapError
+from detent.errors import ResultMisuseError, SubtaskUnwrapError, TokenFailedError, WaitTimeoutError
+from detent.protocol.run_error import ErrorCode
 
 if TYPE_CHECKING:
-    from detent.protocol.ids import RunId
+    from detent.protocol.ids import RunId, WaitpointId
     from detent.protocol.run_error import RunError
 
 T = TypeVar("T")
@@ -36,15 +37,15 @@ class _Misuse:
 
 @dataclass(frozen=True, slots=True)
 class Ok(_Misuse, Generic[T]):
-    """The run completed. `output` is what it returned.
+    """The run completed. `output` is what it returned. Of a token: what it was completed with; then `task_id` is empty.
 
     >>> Ok(5, id=RunId("run_1"), task_id="charge").unwrap()
     5
     """
 
     output: T
-    id: RunId = field(kw_only=True)
-    task_id: str = field(kw_only=True)
+    id: RunId | WaitpointId = field(kw_only=True)
+    task_id: str = field(default="", kw_only=True)
     ok: Literal[True] = field(default=True, init=False, repr=False)
 
     @property
@@ -53,7 +54,7 @@ class Ok(_Misuse, Generic[T]):
 
     @property
     def _other_half(self) -> str:
-        return ".error of a run that succeeded"
+        return f".error of a {_noun(self.task_id)} that succeeded"
 
     def unwrap(self) -> T:
         """Return the output."""
@@ -62,11 +63,14 @@ class Ok(_Misuse, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Err(_Misuse):
-    """The run did not complete: it failed, crashed, timed out, expired or was cancelled. `error` says why."""
+    """The run did not complete: it failed, crashed, timed out, expired or was cancelled. `error` says why.
+
+    Of a token: nobody completed it in time; then `task_id` is empty.
+    """
 
     error: RunError
-    id: RunId = field(kw_only=True)
-    task_id: str = field(kw_only=True)
+    id: RunId | WaitpointId = field(kw_only=True)
+    task_id: str = field(default="", kw_only=True)
     ok: Literal[False] = field(default=False, init=False, repr=False)
 
     @property
@@ -75,11 +79,19 @@ class Err(_Misuse):
 
     @property
     def _other_half(self) -> str:
-        return f".output of a run that did not succeed ({self.error})"
+        return f".output of a {_noun(self.task_id)} that did not succeed ({self.error})"
 
     def unwrap(self) -> NoReturn:
-        """Raise `SubtaskUnwrapError` with the run's id, its task's id and the error as `cause`."""
-        raise SubtaskUnwrapError(self.id, self.task_id, self.error)
+        """Raise `SubtaskUnwrapError` with the run's id, its task's id and the error as `cause`; of a token `WaitTimeoutError`."""
+        if self.task_id:
+            raise SubtaskUnwrapError(self.id, self.task_id, self.error)
+        if self.error.code == ErrorCode.TOKEN_TIMED_OUT:
+            raise WaitTimeoutError(self.id, self.error.message)
+        raise TokenFailedError(self.id, self.error)
+
+
+def _noun(task_id: str) -> str:
+    return "run" if task_id else "token"
 
 
 Result: TypeAlias = Ok[T] | Err

@@ -13,7 +13,7 @@ from detent.sdk import scope as run_scope
 if TYPE_CHECKING:
     from detent.protocol.backend import CallerBackend
     from detent.protocol.ids import BatchId
-    from detent.protocol.models import Refused, Triggered, TriggerRequest
+    from detent.protocol.models import Refused, TokenCreated, TokenRequest, Triggered, TriggerRequest
     from detent.sdk.chunks import Requests
     from detent.sdk.connection import Connection, Connections
     from detent.sdk.scope import RunScope
@@ -29,6 +29,10 @@ class Target(Protocol):
     def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]: ...
 
     async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]: ...
+
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        """Make a token. Raises the `ApiError` of a refusal."""
+        ...
 
     def run(self, call: str) -> RunScope:
         """Return the run that *call* waits in; raises `OutsideRunError`."""
@@ -61,6 +65,16 @@ class Named:
         batch_id = new_batch_id()
         return batch_id, await Sending(self.connections.here().backend, batch_id).carry_out(requests)
 
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        from detent.protocol.models import Refused, Stale
+        from detent.protocol.refusal import to_error
+
+        (answer,) = await self.connections.here().backend.create_tokens([request])
+        if isinstance(answer, Refused):
+            raise to_error(answer)
+        assert not isinstance(answer, Stale)  # it names no run
+        return answer
+
     def run(self, call: str) -> RunScope:
         raise TypeError(
             f"{call} of a client that was made by hand cannot wait inside a run: its database may be another one; "
@@ -89,6 +103,10 @@ class Here:
             return await self._outside.trigger_batch(requests)
         batch_id, made = await present.trigger_batch(requests)
         return batch_id, list(made)
+
+    async def create_token(self, request: TokenRequest) -> TokenCreated:
+        present = run_scope.current()
+        return await (self._outside if present is None else present).create_token(request)
 
     def run(self, call: str) -> RunScope:
         return run_scope.require(call)
