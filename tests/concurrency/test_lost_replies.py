@@ -21,7 +21,7 @@ from detent.engine.backend import EngineBackend, connect
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.ids import RunId
+from detent.protocol.ids import RunId, WaitpointId
 from detent.protocol.models import (
     Failed,
     HandBack,
@@ -36,6 +36,12 @@ from detent.protocol.models import (
     Stale,
     Succeeded,
     TimedOut,
+    TokenCompletion,
+    TokenCreated,
+    TokenFilter,
+    TokenRequest,
+    TokenWait,
+    WaitKey,
 )
 from tests.concurrency.cutting import Proxy, When, proxy_to
 from tests.concurrency.meeting import Blockade
@@ -218,6 +224,36 @@ async def wait_for(s: Scene) -> Any:
     return await s.engine.wait_for(waits)
 
 
+async def create_tokens(s: Scene) -> Any:
+    key = WaitKey(key="k")
+    requests = [
+        TokenRequest(waitpoint_id=fixed_token(1)),
+        TokenRequest(waitpoint_id=fixed_token(2), key=key),
+        TokenRequest(waitpoint_id=fixed_token(3), key=key, timeout=SOON, origin=origin(s.first, "0", wait=False)),
+    ]
+    answers = await s.engine.create_tokens(requests)
+    return [isinstance(a, TokenCreated) and (a.waitpoint_id, a.is_cached) for a in answers]
+
+
+async def complete_tokens(s: Scene) -> Any:
+    await s.stage.engine.create_tokens([TokenRequest(waitpoint_id=fixed_token(1), timeout=SOON)])
+    waits = [TokenWait(origin=origin(lease, "0"), waitpoint_id=fixed_token(1)) for lease in (s.first, s.second)]
+    await s.stage.engine.wait_for(waits)
+    completions = [TokenCompletion(waitpoint_id=fixed_token(1), output=output) for output in ("1", "2")]
+    return await s.engine.complete_tokens(completions)
+
+
+async def retrieve_tokens(s: Scene) -> Any:
+    await s.stage.engine.create_tokens([TokenRequest(waitpoint_id=fixed_token(1))])
+    found = await s.engine.retrieve_tokens([fixed_token(1), fixed_token(9)])
+    return [token and token.status for token in found]
+
+
+async def list_tokens(s: Scene) -> Any:
+    await s.stage.engine.create_tokens([TokenRequest(waitpoint_id=fixed_token(1))])
+    return [token.status for token in await s.engine.list_tokens(TokenFilter())]
+
+
 async def read_journal(s: Scene) -> Any:
     await s.worker.call(s.first, run_id=fixed(1))
     return await s.engine.read_journal(holder(s.first))
@@ -266,7 +302,7 @@ OPERATIONS: dict[str, Play] = {
         trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reset_idempotency_key, read_logs, list_tasks, register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
-        read_journal, read_batch_results, append_logs,
+        read_journal, read_batch_results, append_logs, create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip
 OTHERS: dict[str, Play] = {
@@ -287,6 +323,10 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def fixed(n: int) -> RunId:
     """The same id in every play, of this hour: the database looks for finished runs from a day before their id on."""
     return RunId(ids.encode("run", UUID(int=(FIXED.int & ~0xFF) | n)))
+
+
+def fixed_token(n: int) -> WaitpointId:
+    return WaitpointId(ids.encode("waitpoint", ids.decode("run", fixed(n))))
 
 
 FIXED = ids.new_uuid()

@@ -123,7 +123,7 @@ async def test_output_that_does_not_fit_is_named(run: FakeRun) -> None:
 async def test_waits_for_tokens_go_side_by_side(run: FakeRun) -> None:
     one, two = comes_to(run, "1"), comes_to(run, "2")
 
-    assert await asyncio.gather(wait.for_token(one).unwrap(), wait.for_token(two).unwrap()) == [1, 2]
+    assert list(await asyncio.gather(wait.for_token(one).unwrap(), wait.for_token(two).unwrap())) == [1, 2]
     async with asyncio.TaskGroup() as group:
         task = group.create_task(wait.for_token(one))
     assert task.result() == Ok(1, id=one)
