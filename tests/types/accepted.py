@@ -21,14 +21,18 @@ from detent import (
     IdempotencyKey,
     JsonValue,
     Ok,
+    Page,
     Result,
     Retries,
+    RetrievedToken,
     Retry,
     Run,
     RunError,
     RunHandle,
     RunPage,
     TaskRef,
+    Token,
+    TokenStatus,
     TriggerOptions,
     batch,
     define_config,
@@ -200,6 +204,44 @@ async def by_id() -> None:
     assert_type(tasks.ref("charge"), TaskRef[object, JsonValue])
     await batch.trigger([tasks.item("charge", {}), charge.item(ORDER), tick.item()])
     assert_type(await batch.trigger_and_wait([charge.item(ORDER), charge.item(ORDER)]), BatchResult[Receipt])
+
+
+async def tokens(point_adapter: TypeAdapter[list[Point]]) -> None:
+    token = await wait.create_token(output=Receipt, timeout="10m", tags=["user:7"], idempotency_key="k")
+    assert_type(token, Token[Receipt])
+    assert_type(await wait.create_token(timeout=datetime.now(UTC)), Token[JsonValue])
+    assert_type(await wait.create_token(output=point_adapter), Token[list[Point]])
+    result = await wait.for_token(token)
+    assert_type(result, Result[Receipt])
+    if result.ok:
+        assert_type(result.output, Receipt)
+    else:
+        assert_type(result.error, RunError)
+    assert_type(await wait.for_token(token).unwrap(), Receipt)
+    assert_type(await wait.for_token(token.id, output=Receipt), Result[Receipt])
+    assert_type(await wait.for_token("waitpoint_…"), Result[JsonValue])
+    one, two = await asyncio.gather(wait.for_token(token), wait.for_token("waitpoint_…"))
+    assert_type((one, two), tuple[Result[Receipt], Result[JsonValue]])
+    assert_type(await wait.complete_token(token, Receipt(order_id="o1", charged=5)), bool)
+    assert_type(await wait.complete_token(token.id, {"any": ["thing"]}), bool)
+    assert_type((await wait.retrieve_token(token)).output, Receipt | None)
+    assert_type(await wait.retrieve_token(token.id), RetrievedToken[JsonValue])
+    assert_type(await wait.list_tokens(status=TokenStatus.WAITING), Page[RetrievedToken[JsonValue]])
+    async for found in wait.list_tokens(tags="a"):
+        assert_type(found, RetrievedToken[JsonValue])
+    await wait.for_(days=1, idempotency_key="k", idempotency_key_ttl="1h")
+    await Client(database_url="postgresql://…").wait.create_token()
+
+
+def blocking_tokens() -> None:
+    token = wait.sync.create_token(output=Receipt)
+    assert_type(token, Token[Receipt])
+    assert_type(wait.sync.for_token(token), Result[Receipt])
+    assert_type(wait.sync.for_token(token.id).unwrap(), JsonValue)
+    assert_type(wait.sync.retrieve_token(token.id, output=Receipt), RetrievedToken[Receipt])
+    assert_type(wait.sync.complete_token(token.id), bool)
+    for found in wait.sync.list_tokens().sync:
+        assert_type(found.status, TokenStatus)
 
 
 async def reading() -> None:

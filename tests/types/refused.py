@@ -10,6 +10,7 @@ from detent import (
     Context,
     Result,
     TaskRef,
+    Token,
     batch,
     define_config,
     idempotency_keys,
@@ -72,6 +73,17 @@ async def wrong_calls(ctx: Context) -> None:
     idempotency_keys.create("k", scope="globl")  # type: ignore[arg-type]
     await batch.trigger([ORDER])  # type: ignore[arg-type]
     await runs.retrieve(5)  # type: ignore[call-overload]
+
+
+async def wrong_tokens(token: Token[Receipt]) -> None:
+    await wait.complete_token(token, {"order_id": "o1"})  # type: ignore[misc]
+    await wait.complete_token(token)  # type: ignore[call-overload]
+    await wait.for_token(token, output=Order)  # type: ignore[call-overload]
+    await wait.for_token(5)  # type: ignore[call-overload]
+    await wait.create_token(timeot="1h")  # type: ignore[call-overload]
+    result = await wait.for_token(token)
+    result.order_id  # type: ignore[union-attr]
+    wants_int(await wait.for_token(token).unwrap())  # type: ignore[arg-type]
 
 
 def wants_int(number: int) -> None: ...
