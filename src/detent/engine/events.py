@@ -7,7 +7,9 @@ after it gathered for 5 ms. One that is lost is made good by polling.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from uuid import UUID
 import psycopg
 
 from detent.engine.db import PAUSES, Db, open_connection
+from detent.engine.pooler import is_pooled
 from detent.errors import DetentError
 from detent.protocol import ids
 from detent.protocol.ids import RunId, SessionId
@@ -25,6 +28,8 @@ GATHER_SECONDS = 0.005
 QUIET_SECONDS = 1.0
 _IDS_A_NOTICE = 150
 """Of 36 characters each: the payload of a NOTIFY must stay under 8,000 bytes."""
+
+log = logging.getLogger("detent.engine")
 
 
 class Notifier:
@@ -121,9 +126,18 @@ async def listening(conninfo: str, environment: int) -> AsyncIterator[AsyncItera
 async def _open(conninfo: str, environment: int) -> psycopg.AsyncConnection[tuple[object, ...]] | None:
     try:
         connection = await open_connection(conninfo)
-        await connection.execute(f"listen {channel(environment)}".encode())
     except psycopg.Error:
         return None
+    try:
+        if await is_pooled(connection):
+            _say_polling()  # who listens here hears nothing, which is told as an empty wake-up a second
+        else:
+            await connection.execute(f"listen {channel(environment)}".encode())
+    except BaseException as error:
+        await connection.close()
+        if isinstance(error, psycopg.Error):
+            return None
+        raise
     return connection
 
 
@@ -152,6 +166,14 @@ async def _wakes(
     finally:
         if connection is not None:
             await connection.close()
+
+
+@functools.cache
+def _say_polling() -> None:
+    log.warning(
+        "the database is behind a pooler, which passes no wake-ups on: what is new is found by polling, within seconds; "
+        "name a direct connection to it in DETENT_LISTEN_URL"
+    )
 
 
 def _wake(ready: int, tasks: Collection[str], resumed: UUID | None) -> Wake:
