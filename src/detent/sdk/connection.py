@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 from collections.abc import AsyncGenerator, Callable
 from weakref import WeakSet
@@ -48,13 +49,12 @@ class Connections:
         self._connect = connect
         self._pid = os.getpid()
         self._guarded: dict[asyncio.AbstractEventLoop, tuple[Connection, AsyncGenerator[None, None]]] = {}
-        self._inherited: list[object] = []
         _all.add(self)
 
     def here(self) -> Connection:
         """Return the running loop's connection, made now if there is none. It opens itself at its first call."""
         if self._pid != os.getpid():
-            self._leave_to_parent()
+            self.leave_to_parent()  # forked by C code that calls no hooks
         loop = asyncio.get_running_loop()
         guarded = self._guarded.get(loop)
         return self._open(loop) if guarded is None else guarded[0]
@@ -82,11 +82,26 @@ class Connections:
             self._guarded.pop(loop, None)
             await connection.close()
 
-    def _leave_to_parent(self) -> None:
-        # Kept alive, not closed: closing would end the parent's connections, for the sockets are shared.
-        self._inherited += self._guarded.values()
+    def leave_to_parent(self) -> None:
+        """Forget, in a forked child, what the parent has opened."""
+        _keep_for_ever(self._guarded)
         self._guarded = {}
         self._pid = os.getpid()
 
 
+def _keep_for_ever(inherited: object) -> None:
+    """Let nothing of it be closed or collected, not even as the child ends.
+
+    The sockets are the parent's, too, and so are the queues of its event loops: what finalisers do to them, they do to it.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+def _leave_all_to_parent() -> None:
+    for connections in tuple(_all):
+        connections.leave_to_parent()
+
+
 _all: WeakSet[Connections] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)
