@@ -82,7 +82,10 @@ async def test_a_token_wakes_the_run_that_waits_for_it(stage: Stage, worker: Wor
     assert await wait(stage, token_wait(lease, token.waitpoint_id)) == Suspended()
     run = await stage.run(lease.run_id)
     assert run.waiting_reason is not None
-    assert (run.waiting_reason.code, run.waiting_reason.text) == ("WAITS_FOR_TOKEN", f"waits for token {token.waitpoint_id}")
+    assert (run.waiting_reason.code, run.waiting_reason.text) == (
+        "WAITS_FOR_TOKEN",
+        f"waits for token {token.waitpoint_id}",
+    )
     assert await complete(stage, token) is True
     resumed = await worker.lease_one()
     assert resumed.results == (WaitResult(operation="0", output='{"status":"approved"}'),)
