@@ -129,7 +129,7 @@ class Connection:
                 self.bound = self.prepared[name]
             case b"E" if self.bound:
                 return self.proxy.noticed(self.bound)
-            case b"Q" if (name := NAMES.get(_shape(body.rstrip(b"\0").decode()))):
+            case b"Q" if name := NAMES.get(_shape(body.rstrip(b"\0").decode())):
                 return self.proxy.noticed(name)  # one without parameters, where nothing is prepared
             case _:
                 pass

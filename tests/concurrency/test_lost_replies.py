@@ -26,6 +26,7 @@ from detent.protocol.models import (
     Failed,
     HandBack,
     Idempotency,
+    JournalRead,
     LeaseRequest,
     LogLine,
     Renewal,
@@ -34,7 +35,9 @@ from detent.protocol.models import (
     SessionEnd,
     SessionOpening,
     Stale,
+    StepRecord,
     Succeeded,
+    Suspension,
     TimedOut,
     TokenCompletion,
     TokenCreated,
@@ -256,7 +259,33 @@ async def list_tokens(s: Scene) -> Any:
 
 async def read_journal(s: Scene) -> Any:
     await s.worker.call(s.first, run_id=fixed(1))
-    return await s.engine.read_journal(holder(s.first))
+    entries = await s.engine.read_journal(s.first.run_id)
+    return entries and [entry.operation for entry in entries]
+
+
+async def read_journals(s: Scene) -> Any:
+    await s.worker.call(s.first, run_id=fixed(1))
+    pages = await s.engine.read_journals([JournalRead(holder=holder(lease)) for lease in (s.first, s.second)])
+    return [len(page) if isinstance(page, list) else page for page in pages]
+
+
+async def suspend(s: Scene) -> Any:
+    await s.stage.engine.trigger_children([child(s.first, "0", run_id=fixed(1), suspends=False)])
+    return await s.engine.suspend([Suspension(holder=holder(lease), until=SOON) for lease in (s.first, s.second)])
+
+
+async def collect(s: Scene) -> Any:
+    await s.stage.engine.trigger_children([child(s.first, "0", run_id=fixed(1), suspends=False)])
+    await s.worker.succeed(await s.worker.lease_one(), output="1")
+    return [len(delivery.results) for delivery in await s.engine.collect([holder(s.first)])]
+
+
+async def record_steps(s: Scene) -> Any:
+    steps = [
+        StepRecord(origin=origin(lease, "a#0", wait=False), fingerprint="f", output="1")
+        for lease in (s.first, s.second)
+    ]
+    return await s.engine.record_steps(steps)
 
 
 async def read_batch_results(s: Scene) -> Any:
@@ -266,7 +295,10 @@ async def read_batch_results(s: Scene) -> Any:
 
 
 async def append_logs(s: Scene) -> Any:
-    lines = [LogLine(holder=holder(s.first), attempt=1, number=n, at=NOON, level="info", message="m") for n in (0, 1)]
+    lines = [
+        LogLine(holder=holder(s.first), attempt=1, place="0", number=n, at=NOON, level="info", message="m")
+        for n in (0, 1)
+    ]
     await s.engine.append_logs(lines)
     return len(await s.stage.engine.read_logs(s.first.run_id))
 
@@ -302,7 +334,8 @@ OPERATIONS: dict[str, Play] = {
         trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reset_idempotency_key, read_logs, list_tasks, register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
-        read_journal, read_batch_results, append_logs, create_tokens, complete_tokens, retrieve_tokens, list_tokens,
+        read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
+        create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip
 OTHERS: dict[str, Play] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +26,12 @@ from detent.protocol.models import (
     HandBack,
     Holder,
     Isolation,
+    JournalEntry,
+    JournalRead,
     Lease,
     LeaseRequest,
     Origin,
+    Pending,
     Refused,
     Renewal,
     Renewed,
@@ -75,12 +78,15 @@ def holder(lease: Lease) -> Holder:
     return Holder(run_id=lease.run_id, fence=lease.fence)
 
 
-def origin(lease: Lease, operation: str, *, wait: bool = True) -> Origin:
-    return Origin(holder=holder(lease), operation=operation, wait=wait)
+def origin(lease: Lease, operation: str, *, wait: bool = True, suspends: bool = True) -> Origin:
+    return Origin(holder=holder(lease), operation=operation, wait=wait, suspends=suspends)
 
 
-def child(lease: Lease, operation: str, task_id: str = "work", *, wait: bool = True, **options: Any) -> ChildRequest:
-    return ChildRequest(request=request(task_id, **options), origin=origin(lease, operation, wait=wait))
+def child(
+    lease: Lease, operation: str, task_id: str = "work", *, wait: bool = True, suspends: bool = True, **options: Any
+) -> ChildRequest:
+    asked = origin(lease, operation, wait=wait, suspends=suspends)
+    return ChildRequest(request=request(task_id, **options), origin=asked)
 
 
 def time_wait(lease: Lease, operation: str, until: timedelta = timedelta(hours=1)) -> TimeWait:
@@ -129,7 +135,9 @@ class Worker:
     async def give_up(self, *leases: Lease) -> list[Completed | Stale]:
         return await self.settle(*(Broken(holder=holder(lease), error=BOOM) for lease in leases))
 
-    async def sleep(self, lease: Lease, operation: str = "0", **until: float) -> WaitResult | Suspended | Stale:
+    async def sleep(
+        self, lease: Lease, operation: str = "0", **until: float
+    ) -> WaitResult | Pending | Suspended | Refused | Stale:
         (answer,) = await self.engine.wait_for([time_wait(lease, operation, timedelta(**until or {"hours": 1}))])
         return answer
 
@@ -157,6 +165,14 @@ class Worker:
         taken = await self.engine.trigger_batch(whole)
         assert isinstance(taken, ChunkTaken)
         return batch_id, taken
+
+
+async def journal_of(
+    engine: EngineBackend, held: Holder, *, after: int = 0, limit: int = 500
+) -> list[JournalEntry] | Stale:
+    """Return a page of a run's journal, without what differs from one test to the next."""
+    (page,) = await engine.read_journals([JournalRead(holder=held, after=after)], limit=limit)
+    return page if isinstance(page, Stale) else [replace(entry, number=0, recorded_at=None) for entry in page]
 
 
 @dataclass(frozen=True, slots=True)

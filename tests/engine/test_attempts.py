@@ -9,7 +9,7 @@ import pytest
 from detent.protocol.models import Completed, Failed, Stale, Succeeded, TimedOut
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import BOOM, SOON, Stage, Worker, holder, task
+from tests.engine.stage import BOOM, SOON, Stage, Worker, holder, journal_of, task
 
 
 async def test_a_started_run_shows_as_executing(stage: Stage, worker: Worker) -> None:
@@ -177,15 +177,16 @@ async def test_a_retry_forgets_what_the_failed_attempt_waited_for(stage: Stage, 
     """Its child goes on; its end wakes nobody."""
     lease = await stage.leased(worker)
     answer = await worker.call(lease, "0")
+    (child,) = await worker.lease()
     await worker.sleep(lease, "1", seconds=1)
     clock.advance(timedelta(seconds=2))
     await stage.tick()
-    (child,) = await worker.lease()
-    await worker.succeed(child)
     resumed = await worker.lease_one()
     assert child.run_id == answer.triggered.run_id
     await worker.fail(resumed, retry_in=timedelta(0))
     await stage.a_moment_passes()
     again = await worker.lease_one()
+    assert await stage.count("waits") == 0
+    await worker.succeed(child)
     assert (again.attempt, again.results) == (2, ())
-    assert await stage.engine.read_journal(holder(again)) == []
+    assert await journal_of(stage.engine, holder(again)) == []

@@ -16,7 +16,9 @@ from detent.protocol.models import (
     HandBack,
     Holder,
     Idempotency,
+    JournalRead,
     LeaseRequest,
+    Origin,
     Refused,
     Renewal,
     ReplayRequest,
@@ -24,11 +26,13 @@ from detent.protocol.models import (
     SessionEnd,
     SessionOpening,
     Stale,
+    StepRecord,
     Succeeded,
+    Suspension,
     Triggered,
 )
 from detent.protocol.run_error import RunError
-from tests.engine.stage import Stage, Worker, child, chunk, request, task, time_wait
+from tests.engine.stage import Stage, Worker, child, chunk, journal_of, request, task, time_wait
 
 DEEP = "[" * 10_000 + "]" * 10_000
 NOTHING = ("runs", "inputs", "ready", "history", "journal", "batches", "waits", "waitpoints", "idempotency_keys")
@@ -177,7 +181,13 @@ CALLS: dict[str, Callable[[EngineBackend], Awaitable[object]]] = {
     "complete_attempts": lambda engine: engine.complete_attempts([Succeeded(holder=BAD, output=None)]),
     "end_cancelled": lambda engine: engine.end_cancelled([BAD]),
     "hand_back": lambda engine: engine.hand_back([HandBack(holder=BAD)]),
-    "read_journal": lambda engine: engine.read_journal(BAD),
+    "read_journals": lambda engine: engine.read_journals([JournalRead(holder=BAD)]),
+    "read_journal": lambda engine: engine.read_journal(ids.RunId("run_bad")),
+    "suspend": lambda engine: engine.suspend([Suspension(holder=BAD)]),
+    "collect": lambda engine: engine.collect([BAD]),
+    "record_steps": lambda engine: engine.record_steps(
+        [StepRecord(origin=Origin(holder=BAD, operation="a#0"), fingerprint="f")]
+    ),
     "read_batch_results": lambda engine: engine.read_batch_results(ids.BatchId("batch_bad")),
 }
 
@@ -202,7 +212,7 @@ async def test_every_operation_refuses_a_malformed_id_and_writes_nothing(stage: 
 async def test_unknown_runs_are_stale_to_a_worker_and_absent_to_a_reader(stage: Stage, worker: Worker) -> None:
     unknown = Holder(run_id=ids.new_run_id(), fence=7)
     assert await worker.settle(Succeeded(holder=unknown, output=None)) == [Stale(run_id=unknown.run_id)]
-    assert await stage.engine.read_journal(unknown) == Stale(run_id=unknown.run_id)
+    assert await journal_of(stage.engine, unknown) == Stale(run_id=unknown.run_id)
     assert await stage.engine.read_logs(unknown.run_id) == []
     assert await stage.engine.read_batch_results(ids.new_batch_id()) == []
     assert await stage.engine.list_runs(RunFilter(parent_run_id=unknown.run_id)) == []

@@ -5,12 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 
 from detent.protocol import ids
-from detent.protocol.models import ChunkTaken, Idempotency, Refused, RunFilter, Stale, Suspended, Triggered, WaitResult
+from detent.protocol.models import (
+    ChunkTaken,
+    Idempotency,
+    Pending,
+    Refused,
+    RunFilter,
+    Stale,
+    Suspended,
+    Suspension,
+    Triggered,
+    WaitResult,
+)
 from detent.protocol.status import RunStatus
-from tests.engine.stage import BOOM, SOON, Stage, Worker, chunk, holder, origin, request
+from tests.engine.stage import BOOM, SOON, Stage, Worker, chunk, holder, journal_of, origin, request
 from tests.engine.test_idempotency import KEY
 
 KEYED = {"idempotency": Idempotency(key=KEY, user_key="k", scope="global")}
+
+
+def is_pending(taken: ChunkTaken | Refused | Stale) -> bool:
+    """Whether the batch is sealed and waited for."""
+    return isinstance(taken, ChunkTaken) and isinstance(taken.wait, Pending | Suspended)
 
 
 async def test_a_batch_outside_a_run_makes_its_runs_in_order(stage: Stage, worker: Worker) -> None:
@@ -52,7 +68,7 @@ async def test_an_item_given_again_after_its_run_is_over_is_not_run_again(stage:
 async def test_a_parent_resumes_when_every_item_is_final(stage: Stage, worker: Worker) -> None:
     parent = await stage.leased(worker)
     batch_id, taken = await worker.batch(parent, 4)
-    assert not taken.completed
+    assert is_pending(taken)
     assert await stage.status(parent.run_id) is RunStatus.WAITING
     a, b, c, d = await worker.lease()
     await worker.succeed(a, output="0")
@@ -87,11 +103,11 @@ async def test_items_that_end_before_the_batch_is_sealed_count(stage: Stage, wor
     parent = await stage.leased(worker)
     batch_id = ids.new_batch_id()
     taken = await stage.engine.trigger_batch(chunk(batch_id, [0, 1], origin=origin(parent, "0")))
-    assert not taken.completed
+    assert taken.wait is None
     assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
     await worker.succeed(*await worker.lease())
     taken = await stage.engine.trigger_batch(chunk(batch_id, [], total=2, origin=origin(parent, "0")))
-    assert taken.completed
+    assert not is_pending(taken)
     assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
     assert len(await stage.engine.read_batch_results(batch_id)) == 2
     await worker.succeed(parent)
@@ -100,7 +116,7 @@ async def test_items_that_end_before_the_batch_is_sealed_count(stage: Stage, wor
 async def test_an_empty_batch_is_over_at_once(stage: Stage, worker: Worker) -> None:
     parent = await stage.leased(worker)
     batch_id, taken = await worker.batch(parent, 0)
-    assert taken == ChunkTaken(items=(), completed=True)
+    assert taken == ChunkTaken(items=(), wait=WaitResult(operation="0"))
     assert await stage.engine.read_batch_results(batch_id) == []
     await worker.succeed(parent)
 
@@ -109,7 +125,7 @@ async def test_a_batch_that_nobody_waits_for_leaves_its_parent_alone(stage: Stag
     parent = await stage.leased(worker)
     batch_id = ids.new_batch_id()
     whole = chunk(batch_id, [0, 1], total=2, origin=origin(parent, "0", wait=False))
-    assert not (await stage.engine.trigger_batch(whole)).completed
+    assert (await stage.engine.trigger_batch(whole)).wait is None
     items = await worker.lease()
     assert {item.parent_run_id for item in items} == {parent.run_id}
     await worker.succeed(*items)
@@ -122,9 +138,9 @@ async def test_sealing_twice_is_sealing_once(stage: Stage, worker: Worker) -> No
     batch_id = ids.new_batch_id()
     whole = chunk(batch_id, [0], total=1, origin=origin(parent, "0"))
     for _ in range(2):
-        assert not (await stage.engine.trigger_batch(whole)).completed
+        assert is_pending(await stage.engine.trigger_batch(whole))
     await worker.succeed(await worker.lease_one())
-    assert not (await stage.engine.trigger_batch(whole)).completed
+    assert is_pending(await stage.engine.trigger_batch(whole))
     resumed = await worker.lease_one()
     assert [result.operation for result in resumed.results] == ["0"]
     await worker.succeed(resumed)
@@ -148,7 +164,7 @@ async def test_an_item_that_a_finished_run_answers_by_its_key_counts_at_once(sta
     parent = await stage.leased(worker)
     batch_id, taken = await worker.batch(parent, 1, **KEYED)
     assert taken.items == (Triggered(run_id=done.run_id, is_cached=True),)
-    assert taken.completed
+    assert not is_pending(taken)
     (result,) = await stage.engine.read_batch_results(batch_id)
     assert (result.run_id, result.output) == (done.run_id, "8")
     await worker.succeed(parent)
@@ -158,7 +174,7 @@ async def test_an_item_that_a_live_run_answers_by_its_key_counts_when_that_ends(
     live = await stage.leased(worker, **KEYED)
     parent = await stage.leased(worker)
     batch_id, taken = await worker.batch(parent, 1, **KEYED)
-    assert (taken.items[0].is_cached, taken.completed) == (True, False)
+    assert (taken.items[0].is_cached, taken.wait) == (True, Suspended())
     await worker.succeed(live, output="8")
     assert (await worker.lease_one()).run_id == parent.run_id
     assert [r.output for r in await stage.engine.read_batch_results(batch_id)] == ["8"]
@@ -233,10 +249,10 @@ async def test_another_runner_gives_the_rest_of_an_unsealed_batch(stage: Stage, 
     other = await stage.session(worker.version)
     leases = {lease.run_id: lease for lease in await other.lease()}
     again = leases.pop(parent.run_id)
-    (entry,) = await stage.engine.read_journal(holder(again))
+    (entry,) = await journal_of(stage.engine, holder(again))
     assert (entry.ref, entry.is_sealed) == (batch_id, False)
     taken = await stage.engine.trigger_batch(chunk(batch_id, [0, 1, 2], total=3, origin=origin(again, "0")))
-    assert not taken.completed
+    assert is_pending(taken)
     leases |= {lease.run_id: lease for lease in await other.lease()}
     assert set(leases) == {ids.item_run_id(batch_id, i) for i in (1, 2)}
     await other.succeed(*leases.values())
@@ -256,10 +272,13 @@ async def test_two_batches_at_once_and_a_child_are_waited_for_together(stage: St
     await worker.batch(parent, 2, "0")
     await worker.batch(parent, 3, "1")
     assert (await worker.call(parent, "2")).wait == Suspended()
-    for lease in await worker.lease():
-        assert await stage.status(parent.run_id) is RunStatus.WAITING
-        await worker.succeed(lease)
-    assert sorted(result.operation for result in (await worker.lease_one()).results) == ["0", "1", "2"]
+    leases = await worker.lease()
+    await worker.succeed(*(lease for lease in leases if lease.batch_id is not None))
+    resumed = await worker.lease_one()
+    assert sorted(result.operation for result in resumed.results) == ["0", "1"]
+    assert await stage.engine.suspend([Suspension(holder=holder(resumed))]) == [Suspended()]
+    await worker.succeed(*(lease for lease in leases if lease.batch_id is None))
+    assert [result.operation for result in (await worker.lease_one()).results] == ["2"]
 
 
 async def test_a_thousand_items_are_one_chunk_and_one_completion(stage: Stage, worker: Worker) -> None:

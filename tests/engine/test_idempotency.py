@@ -12,7 +12,7 @@ from detent.engine.backend import EngineBackend, connect
 from detent.protocol.models import Idempotency, Triggered, TriggerRequest
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import SOON, Stage, Worker, child, request
+from tests.engine.stage import SOON, Stage, Worker, child, journal_of, request
 
 KEY = "k" * 64
 
@@ -138,7 +138,7 @@ async def test_a_child_under_a_key_that_a_live_run_has_is_that_run(stage: Stage,
     idempotency = keyed().idempotency
     answer = await worker.call(parent, idempotency=idempotency, wait=False)
     assert answer.triggered == Triggered(run_id=held.run_id, is_cached=True)
-    (entry,) = await stage.engine.read_journal(child(parent, "0").origin.holder)
+    (entry,) = await journal_of(stage.engine, child(parent, "0").origin.holder)
     assert (entry.ref, entry.is_cached) == (held.run_id, True)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from detent.protocol import ids
-from detent.protocol.models import JournalEntry, OperationKind, RunOutcome, Stale, WaitResult
+from detent.protocol.models import JournalEntry, JournalRead, OperationKind, RunOutcome, Stale, WaitResult
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, time_wait
+from tests.engine.stage import Stage, Worker, child, chunk, holder, journal_of, origin, time_wait
 
 
 async def test_operations_are_recorded_in_order_with_their_results(stage: Stage, worker: Worker, clock: Clock) -> None:
@@ -23,11 +23,12 @@ async def test_operations_are_recorded_in_order_with_their_results(stage: Stage,
     await stage.engine.trigger_batch(
         chunk(other, [0], total=2, origin=origin(lease, "a/4", wait=False), task_id="mail")
     )
+    running = await worker.lease_one()
     clock.advance(timedelta(minutes=2))
     await stage.tick()
-    await worker.succeed(await worker.lease_one(), output="2")
+    await worker.succeed(running, output="2")
     outcome = RunOutcome(run_id=awaited.triggered.run_id, task_id="work", status=RunStatus.COMPLETED, output="2")
-    assert await stage.engine.read_journal(holder(lease)) == [
+    assert await journal_of(stage.engine, holder(lease)) == [
         JournalEntry(operation="a/0", kind=OperationKind.TRIGGER, fingerprint="mail", ref=detached.triggered.run_id),
         JournalEntry(
             operation="a/1",
@@ -51,15 +52,20 @@ async def test_operations_are_recorded_in_order_with_their_results(stage: Stage,
 async def test_a_long_journal_is_read_in_pages(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     await stage.engine.trigger_children([child(lease, str(i), wait=False) for i in range(25)])
-    pages = [await stage.engine.read_journal(holder(lease), after=after, limit=10) for after in (0, 10, 20, 25)]
-    assert [len(page) for page in pages] == [10, 10, 5, 0]
+    pages: list[list[JournalEntry]] = [[]]
+    while not len(pages) > 1 or pages[-1]:
+        after = pages[-1][-1].number if pages[-1] else 0
+        (page,) = await stage.engine.read_journals([JournalRead(holder=holder(lease), after=after)], limit=10)
+        assert isinstance(page, list)
+        pages.append(page)
+    assert [len(page) for page in pages] == [0, 10, 10, 5, 0]
     assert [entry.operation for page in pages for entry in page] == [str(i) for i in range(25)]
 
 
 async def test_a_stale_worker_reads_no_journal(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     await worker.hand_back(lease)
-    assert await stage.engine.read_journal(holder(lease)) == Stale(run_id=lease.run_id)
+    assert await journal_of(stage.engine, holder(lease)) == Stale(run_id=lease.run_id)
 
 
 async def test_another_runner_finds_the_journal(stage: Stage, worker: Worker) -> None:
@@ -69,7 +75,7 @@ async def test_another_runner_finds_the_journal(stage: Stage, worker: Worker) ->
     other = await stage.session(worker.version)
     again = next(x for x in await other.lease() if x.run_id == lease.run_id)
     assert (again.has_journal, again.is_resumed, again.attempt) == (True, False, 1)
-    (entry,) = await stage.engine.read_journal(holder(again))
+    (entry,) = await journal_of(stage.engine, holder(again))
     assert entry.operation == "0"
 
 
@@ -86,7 +92,7 @@ async def test_a_retry_starts_with_an_empty_journal_and_may_use_the_same_places(
     await worker.fail(lease, retry_in=timedelta(0))
     await stage.a_moment_passes()
     again = next(x for x in await worker.lease() if x.run_id == lease.run_id)
-    assert await stage.engine.read_journal(holder(again)) == []
+    assert await journal_of(stage.engine, holder(again)) == []
     second = await worker.call(again, "0", wait=False)
     assert second.triggered.run_id != first.triggered.run_id
 
@@ -95,9 +101,9 @@ async def test_a_batch_is_unsealed_until_its_last_chunk(stage: Stage, worker: Wo
     lease = await stage.leased(worker)
     batch_id = ids.new_batch_id()
     await stage.engine.trigger_batch(chunk(batch_id, [0], origin=origin(lease, "0")))
-    assert [entry.is_sealed for entry in await stage.engine.read_journal(holder(lease))] == [False]
+    assert [entry.is_sealed for entry in await journal_of(stage.engine, holder(lease))] == [False]
     await stage.engine.trigger_batch(chunk(batch_id, [1], total=2, origin=origin(lease, "0")))
-    assert [entry.is_sealed for entry in await stage.engine.read_journal(holder(lease))] == [True]
+    assert [entry.is_sealed for entry in await journal_of(stage.engine, holder(lease))] == [True]
 
 
 async def test_nothing_is_left_of_a_journal_when_its_run_ends(stage: Stage, worker: Worker, clock: Clock) -> None:
@@ -108,8 +114,10 @@ async def test_nothing_is_left_of_a_journal_when_its_run_ends(stage: Stage, work
     await stage.engine.trigger_batch(chunk(batch_id, [0, 1], total=2, origin=origin(lease, "2")))
     clock.advance(timedelta(minutes=2))
     await stage.tick()
-    await worker.succeed(*await worker.lease())
-    await worker.succeed(await worker.lease_one())
+    # Woken by the moment, it is the first to be leased; its children end, and it after them.
+    resumed, *children = sorted(await worker.lease(), key=lambda taken: taken.run_id != lease.run_id)
+    await worker.succeed(*children)
+    await worker.succeed(resumed)
     tables = ("journal", "waits", "waitpoints", "batches", "batch_items", "runs", "inputs", "ready", "endings")
     assert {table: await stage.count(table) for table in tables} == dict.fromkeys(tables, 0)
     assert await stage.count("history") == 4

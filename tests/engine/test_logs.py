@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from detent.protocol.models import Lease, LogLine, StoredLog
@@ -13,7 +14,14 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def line(lease: Lease, number: int, message: str = "hello", *, fields: str | None = None) -> LogLine:
     at = NOON + timedelta(seconds=number)
     return LogLine(
-        holder=holder(lease), attempt=lease.attempt, number=number, at=at, level="info", message=message, fields=fields
+        holder=holder(lease),
+        attempt=lease.attempt,
+        place="main/0",
+        number=number,
+        at=at,
+        level="info",
+        message=message,
+        fields=fields,
     )
 
 
@@ -21,10 +29,8 @@ async def test_lines_are_read_in_order_with_their_fields(stage: Stage, worker: W
     lease = await stage.leased(worker)
     await stage.engine.append_logs([line(lease, 1, "second", fields='{"n": 1}'), line(lease, 0, "first")])
     assert await stage.engine.read_logs(lease.run_id) == [
-        StoredLog(attempt=1, number=0, at=NOON, level="info", message="first", fields=None),
-        StoredLog(
-            attempt=1, number=1, at=NOON + timedelta(seconds=1), level="info", message="second", fields='{"n": 1}'
-        ),
+        StoredLog(attempt=1, at=NOON, level="info", message="first", fields=None),
+        StoredLog(attempt=1, at=NOON + timedelta(seconds=1), level="info", message="second", fields='{"n": 1}'),
     ]
 
 
@@ -33,6 +39,14 @@ async def test_a_line_sent_twice_is_stored_once(stage: Stage, worker: Worker) ->
     for _ in range(2):
         await stage.engine.append_logs([line(lease, 0), line(lease, 1)])
     assert len(await stage.engine.read_logs(lease.run_id)) == 2
+
+
+async def test_a_line_that_a_replay_writes_again_is_read_once(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    first, other_place = line(lease, 0, "first"), replace(line(lease, 0, "later"), place="main/1")
+    await stage.engine.append_logs([first, replace(other_place, at=NOON + timedelta(seconds=1))])
+    await stage.engine.append_logs([replace(first, at=NOON + timedelta(seconds=2), message="first again")])
+    assert [log.message for log in await stage.engine.read_logs(lease.run_id)] == ["first", "later"]
 
 
 async def test_lines_of_stale_runs_are_dropped_beside_the_good(stage: Stage, worker: Worker) -> None:
@@ -61,7 +75,7 @@ async def test_logs_are_read_in_pages(stage: Stage, worker: Worker) -> None:
     lease = await stage.leased(worker)
     await stage.engine.append_logs([line(lease, i) for i in range(25)])
     pages = [await stage.engine.read_logs(lease.run_id, after=after, limit=10) for after in (-1, 9, 19, 24)]
-    assert [[log.number for log in page] for page in pages] == [
+    assert [[(log.at - NOON).seconds for log in page] for page in pages] == [
         list(range(10)),
         list(range(10, 20)),
         list(range(20, 25)),

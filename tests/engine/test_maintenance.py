@@ -15,7 +15,7 @@ from detent.protocol import ids
 from detent.protocol.models import Lease
 from detent.protocol.status import RunStatus
 from tests.database import Clock, open_database
-from tests.engine.stage import Stage, Worker, chunk, holder, origin, request
+from tests.engine.stage import Stage, Worker, chunk, holder, journal_of, origin, request
 from tests.engine.test_idempotency import keyed
 from tests.engine.test_waits import KEY
 from tests.pooler import direct
@@ -153,7 +153,7 @@ async def test_a_shared_waitpoint_is_kept_while_a_journal_names_it(stage: Stage,
     await worker.succeed(one)
     clock.advance(timedelta(days=100))
     await _keep_house(stage)
-    assert (await stage.engine.read_journal(holder(two)))[0].result.child.output == "3"
+    assert (await journal_of(stage.engine, holder(two)))[0].result.child.output == "3"
     await worker.succeed(two)
     await _keep_house(stage)
     assert await stage.count("waitpoints") == 0

@@ -7,7 +7,7 @@ import json
 from detent.engine.backend import connect
 from detent.protocol import ids
 from detent.protocol.models import ChunkTaken, Refused, Triggered
-from tests.engine.stage import Stage, child, chunk, registration, request, task
+from tests.engine.stage import Stage, child, chunk, journal_of, registration, request, task
 
 SCHEMA = json.dumps(
     {
@@ -85,7 +85,7 @@ async def test_a_child_with_a_bad_payload_is_refused_and_leaves_its_parent_runni
     )
     assert isinstance(refused, Refused)
     assert not isinstance(made, Refused)
-    assert [entry.operation for entry in await stage.engine.read_journal(child(parent, "0").origin.holder)] == ["1"]
+    assert [entry.operation for entry in await journal_of(stage.engine, child(parent, "0").origin.holder)] == ["1"]
     assert (await worker.succeed(parent))[0].status.is_success
 
 

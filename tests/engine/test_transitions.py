@@ -9,8 +9,9 @@ import pytest
 
 from detent.engine import lifecycle
 from detent.engine.lifecycle import IllegalTransitionError
+from detent.protocol.models import Suspension
 from detent.protocol.status import FAILED, FINAL, HELD, TRANSITIONS, Event, RunStatus
-from tests.engine.stage import Stage, Worker
+from tests.engine.stage import Stage, Worker, holder
 
 STORED = [status for status in RunStatus if status is not RunStatus.PENDING_VERSION]
 
@@ -108,8 +109,12 @@ async def _live_every_life(stage: Stage) -> None:
     await worker.hand_back(lease)  # DEQUEUED handed back
     lease = await worker.lease_one()
     await worker.call(lease, "0")  # DEQUEUED waited
-    await worker.succeed(await worker.lease_one())  # woken
+    await stage.engine.suspend([Suspension(holder=holder(lease), until=timedelta(0))])
+    await stage.tick()  # woken
     await worker.sleep(lease, "1", seconds=1)  # QUEUED waited
+    await worker.succeed(await worker.lease_one())
+    lease = await worker.lease_one()
+    await stage.engine.suspend([Suspension(holder=holder(lease))])
     await stage.query("update testing.clock set shift = '2 hours'")
     await stage.tick()
     lease = await worker.lease_one()

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from detent.protocol import ids
-from detent.protocol.models import ChildTriggered, Idempotency, RunOutcome, Stale, Suspended, TimeWait, WaitResult
+from detent.protocol.models import (
+    ChildTriggered,
+    Idempotency,
+    JournalRead,
+    Lease,
+    OperationKind,
+    Pending,
+    Recorded,
+    Refused,
+    RunOutcome,
+    Stale,
+    Stamp,
+    StepRecord,
+    Suspended,
+    Suspension,
+    TimeWait,
+    TokenWait,
+    WaitResult,
+    Wake,
+)
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import BOOM, Stage, Worker, child, holder, origin, time_wait
+from tests.engine.stage import BOOM, Stage, Worker, child, holder, journal_of, origin, time_wait
 
 KEY = Idempotency(key="s" * 64, user_key="shared", scope="global")
 
@@ -88,7 +109,7 @@ async def test_a_child_that_nobody_waits_for_wakes_nobody(stage: Stage, worker: 
     assert await stage.count("waitpoints") == 0
 
 
-async def test_a_run_that_waits_for_several_resumes_when_all_are_done(
+async def test_a_run_that_waits_for_several_resumes_with_each_that_is_done(
     stage: Stage, worker: Worker, clock: Clock
 ) -> None:
     parent = await stage.leased(worker)
@@ -96,32 +117,138 @@ async def test_a_run_that_waits_for_several_resumes_when_all_are_done(
     await worker.sleep(parent, "2", minutes=1)
     first, second = await worker.lease()
     await worker.succeed(second, output="2")
+    resumed = await worker.lease_one()
+    assert [(r.operation, r.child.output) for r in resumed.results if r.child] == [("1", "2")]
+    assert await stage.count("waits") == 2
+    assert await suspend(stage, resumed) == Suspended()
     await worker.succeed(first, output="1")
-    assert await stage.status(parent.run_id) is RunStatus.WAITING
     clock.advance(timedelta(minutes=2))
     await stage.tick()
     resumed = await worker.lease_one()
-    assert {r.operation: r.child and r.child.output for r in resumed.results} == {"0": "1", "1": "2", "2": None}
+    assert [(r.operation, r.child and r.child.output) for r in resumed.results] == [("0", "1"), ("2", None)]
     assert (await stage.run(parent.run_id)).waits == 2
 
 
-async def test_a_run_woken_while_it_was_about_to_wait_for_more_waits_on(
-    stage: Stage, worker: Worker, clock: Clock
+async def test_a_run_woken_while_it_was_about_to_wait_for_more_is_given_what_is_there(
+    stage: Stage, worker: Worker
 ) -> None:
     """As in `gather` of a child that is quick and a sleep that is long: the child may end between the two calls."""
     parent = await stage.leased(worker)
     await worker.call(parent, "0")
     await worker.succeed(await worker.lease_one())
     assert await stage.status(parent.run_id) is RunStatus.QUEUED
-    assert await worker.sleep(parent, "1", minutes=1) == Suspended()
-    assert await stage.status(parent.run_id) is RunStatus.WAITING
-    assert await stage.count("ready") == 0
-    assert await worker.lease() == []
+    assert await worker.sleep(parent, "1", minutes=1) == Pending()
+    assert await stage.status(parent.run_id) is RunStatus.QUEUED
+    resumed = await worker.lease_one()
+    assert [result.operation for result in resumed.results] == ["0"]
+    assert await suspend(stage, resumed) == Suspended()
+
+
+async def test_a_run_with_more_to_do_keeps_its_slot_and_collects_what_came(stage: Stage, worker: Worker) -> None:
+    parent = await stage.leased(worker)
+    answers = await stage.engine.trigger_children([child(parent, op, suspends=False) for op in ("0", "1")])
+    assert [answer.wait for answer in answers if isinstance(answer, ChildTriggered)] == [Pending(), Pending()]
+    assert await stage.status(parent.run_id) is RunStatus.DEQUEUED
+    assert await stage.engine.collect([holder(parent)]) == []
+    first, second = await worker.lease()
+    await worker.succeed(first, output="1")
+    for _ in range(2):  # until the run suspends
+        (delivery,) = await stage.engine.collect([holder(parent)])
+        assert [(result.operation, result.child.output) for result in delivery.results if result.child] == [("0", "1")]
+    assert await suspend(stage, parent) == Pending()
+    assert await suspend(stage, parent, delivered=("0",)) == Suspended()
+    await worker.succeed(second)
+    assert [result.operation for result in (await worker.lease_one()).results] == ["1"]
+
+
+async def test_a_run_that_executes_is_told_of_what_it_waits_for(stage: Stage, worker: Worker) -> None:
+    heard: list[Wake] = []
+    stage.engine.hear(lambda wake: bool(heard.append(wake)))
+    parent = await stage.leased(worker)
+    await stage.engine.trigger_children([child(parent, "0", suspends=False)])
+    lease = await worker.lease_one()
+    heard.clear()
+    await worker.succeed(lease)
+    assert [session for wake in heard for session in wake.resumed] == [worker.session_id]
+
+
+async def test_a_timer_wakes_a_suspended_run_with_nothing_to_deliver(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
+    parent = await stage.leased(worker)
+    await stage.engine.trigger_children([child(parent, "0", suspends=False)])
+    assert await suspend(stage, parent, until=timedelta(minutes=1)) == Suspended()
+    other = await worker.lease_one()
     clock.advance(timedelta(minutes=2))
     await stage.tick()
     resumed = await worker.lease_one()
-    assert [r.operation for r in sorted(resumed.results, key=lambda r: r.operation)] == ["0", "1"]
-    await worker.succeed(resumed)
+    assert (resumed.run_id, resumed.is_resumed, resumed.results) == (parent.run_id, True, ())
+    await worker.succeed(other)
+    (delivery,) = await stage.engine.collect([holder(resumed)])
+    assert delivery.holder == holder(resumed)
+
+
+async def test_a_run_that_waits_for_nothing_or_is_held_by_another_does_not_suspend(
+    stage: Stage, worker: Worker
+) -> None:
+    lease = await stage.leased(worker)
+    assert await suspend(stage, lease) == Pending()
+    await worker.hand_back(lease)
+    assert await suspend(stage, lease) == Stale(run_id=lease.run_id)
+    assert await stage.engine.collect([holder(lease)]) == []
+
+
+async def test_a_token_that_is_not_there_is_refused_and_recorded_nowhere(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    wait = TokenWait(origin=origin(lease, "0"), waitpoint_id=ids.new_waitpoint_id())
+    (answer,) = await stage.engine.wait_for([wait])
+    assert isinstance(answer, Refused)
+    assert (answer.status, wait.waitpoint_id in answer.message) == (404, True)
+    assert await stage.count("journal") == 0
+
+
+async def test_a_step_is_recorded_once_and_by_its_holder_only(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    step = StepRecord(origin=origin(lease, "a#0", wait=False), fingerprint="f", output="1")
+    assert await stage.engine.record_steps([step, replace(step, output="2")]) == [Recorded(), Recorded()]
+    (entry,) = await journal_of(stage.engine, holder(lease))
+    assert (entry.output, entry.error, entry.kind) == ("1", None, OperationKind.STEP)
+    await worker.hand_back(lease)
+    assert await stage.engine.record_steps([step]) == [Stale(run_id=lease.run_id)]
+
+
+async def test_steps_of_earlier_attempts_are_read_but_for_those_that_failed(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    good = StepRecord(origin=origin(lease, "good#0", wait=False), fingerprint="f", output="1")
+    bad = StepRecord(origin=origin(lease, "bad#0", wait=False), fingerprint="f", error="{}")
+    await stage.engine.record_steps([good, bad])
+    await worker.call(lease, "0", wait=False)
+    await worker.fail(lease, retry_in=timedelta(0))
+    await stage.a_moment_passes()
+    again = next(taken for taken in await worker.lease() if taken.run_id == lease.run_id)
+    assert [(e.operation, e.attempt) for e in await journal_of(stage.engine, holder(again))] == [("good#0", 1)]
+
+
+async def test_the_order_of_answers_is_kept_with_the_operations(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    first = StepRecord(origin=replace(origin(lease, "a#0"), stamp=Stamp(answers=0)), fingerprint="f", output="1")
+    stamp = Stamp(answers=2, seen=("b, with a comma", "-a#0"))
+    await stage.engine.record_steps([first])
+    await stage.engine.trigger_children([replace(child(lease, "0"), origin=replace(origin(lease, "0"), stamp=stamp))])
+    assert [entry.stamp for entry in await journal_of(stage.engine, holder(lease))] == [Stamp(), stamp]
+
+
+async def test_journals_of_many_runs_are_read_in_one_call(stage: Stage, worker: Worker) -> None:
+    leases = [await stage.leased(worker) for _ in range(3)]
+    await worker.call(leases[0], "0", wait=False)
+    await worker.hand_back(leases[2])
+    pages = await stage.engine.read_journals([JournalRead(holder=holder(lease)) for lease in leases])
+    assert [len(page) if isinstance(page, list) else page for page in pages] == [1, 0, Stale(run_id=leases[2].run_id)]
+
+
+async def suspend(stage: Stage, lease: Lease, **options: Any) -> Suspended | Pending | Stale:
+    (answer,) = await stage.engine.suspend([Suspension(holder=holder(lease), **options)])
+    return answer
 
 
 async def test_a_finished_run_found_by_its_key_is_not_waited_for(stage: Stage, worker: Worker) -> None:
@@ -148,7 +275,7 @@ async def test_two_parents_wait_for_one_child(stage: Stage, worker: Worker) -> N
     assert {lease.run_id for lease in resumed} == {one.run_id, two.run_id}
     assert [lease.results[0].child.output for lease in resumed] == ["5", "5"]
     await worker.succeed(resumed[0])
-    assert (await stage.engine.read_journal(holder(resumed[1])))[0].result.child.output == "5"
+    assert (await journal_of(stage.engine, holder(resumed[1])))[0].result.child.output == "5"
     await worker.succeed(resumed[1])
 
 
@@ -181,7 +308,7 @@ async def test_a_wait_asked_for_twice_is_one_wait(stage: Stage, worker: Worker, 
     assert await stage.count("waits") == 1
     clock.advance(timedelta(hours=2))
     await stage.tick()
-    assert await stage.engine.wait_for([wait]) == [Suspended()]
+    assert await stage.engine.wait_for([wait]) == [Pending()]
     (result,) = (await worker.lease_one()).results
     assert result.operation == "0"
 
@@ -193,7 +320,7 @@ async def test_a_child_asked_for_again_after_its_end_comes_with_the_lease(stage:
     await stage.engine.trigger_children([wanted])
     await worker.succeed(await worker.lease_one(), output="3")
     (again,) = await stage.engine.trigger_children([wanted])
-    assert again.wait == Suspended()
+    assert again.wait == Pending()
     resumed = await worker.lease_one()
     assert resumed.results[0].child.output == "3"
     assert await stage.count("history") == 1

@@ -16,20 +16,17 @@ from functools import partial
 
 from detent.errors import ConfigError, NonDeterminismError, RunSuspended
 from detent.protocol.backend import CallerBackend, WorkerBackend
-from detent.protocol.ids import RunId, WaitpointId
+from detent.protocol.ids import RunId
 from detent.protocol.models import (
     BatchChunk,
     ChunkTaken,
     Isolation,
     JournalEntry,
     Lease,
-    OperationKind,
     Pending,
     Refused,
     RunRecord,
     Succeeded,
-    TokenCreated,
-    TokenRequest,
     Triggered,
 )
 from detent.sdk import scope as run_scope
@@ -43,7 +40,7 @@ from detent.worker.launcher import task_of_run
 from detent.worker.log_lines import LogLines
 from detent.worker.note import Note, OnCpu
 from detent.worker.path import Line
-from detent.worker.run_scope import NEW_TOKEN, AttemptScope
+from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import Threads
 
@@ -209,11 +206,6 @@ class _RehearsalScope(AttemptScope):
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         return
-
-    async def create_token(self, request: TokenRequest) -> TokenCreated:
-        operation, recorded = self._begin(OperationKind.NEW_TOKEN, NEW_TOKEN)
-        assert recorded is not None  # else it would have ended here
-        return await self._repeat(operation, TokenCreated(waitpoint_id=WaitpointId(recorded.ref), secret=""))
 
     async def give_chunk(self, chunk: BatchChunk, operation: str, *, wait: bool) -> ChunkTaken | Refused:
         return ChunkTaken(items=tuple(Triggered(run_id=request.run_id) for _, request in chunk.items), wait=Pending())

@@ -250,13 +250,17 @@ class AttemptScope:
         )
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
-        operation, _ = self._begin(OperationKind.NEW_TOKEN, NEW_TOKEN)
+        operation, recorded = self._begin(OperationKind.NEW_TOKEN, NEW_TOKEN)
+        if recorded is not None:
+            token = TokenCreated(
+                waitpoint_id=WaitpointId(recorded.ref), secret=recorded.output or "", is_cached=recorded.is_cached
+            )
+            return await self._repeat(operation, token)
 
         def create(origin: Origin) -> Awaitable[TokenCreated | Refused | Stale]:
             return self._calls.create_token(replace(request, origin=origin))
 
         async def ask() -> TokenCreated:
-            # Asked again in a replay: the secret is not in the journal, and what is recorded is created once.
             answer: TokenCreated | Refused = await self._ask(operation, create, wait=False)
             if isinstance(answer, Refused):
                 raise to_error(answer)
