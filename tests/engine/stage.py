@@ -37,6 +37,7 @@ from detent.protocol.models import (
     Renewed,
     RunRecord,
     SessionEnd,
+    SessionEnded,
     SessionOpening,
     Stale,
     Succeeded,
@@ -156,6 +157,9 @@ class Worker:
         await self.engine.hand_back([HandBack(holder=holder(lease), has_begun=has_begun) for lease in leases])
 
     async def end(self, **options: Any) -> int:
+        return (await self.end_telling(**options)).returned
+
+    async def end_telling(self, **options: Any) -> SessionEnded:
         return await self.engine.end_session(SessionEnd(session_id=self.session_id, **options))
 
     async def batch(self, lease: Lease, count: int, operation: str = "0", **options: Any) -> tuple[BatchId, ChunkTaken]:

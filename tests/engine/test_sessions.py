@@ -7,7 +7,16 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol import ids
-from detent.protocol.models import Holder, Isolation, Renewal, SessionBeat, SessionEnd, SessionOpening, Stale
+from detent.protocol.models import (
+    Holder,
+    Isolation,
+    Renewal,
+    SessionBeat,
+    SessionEnd,
+    SessionEnded,
+    SessionOpening,
+    Stale,
+)
 from detent.protocol.run_error import ErrorCode, RunError
 from detent.protocol.status import RunStatus
 from tests.engine.stage import BOOM, PLENTY, Stage, Worker, holder, task
@@ -176,6 +185,41 @@ async def test_a_session_ends_only_at_the_heartbeat_that_was_seen(stage: Stage, 
     assert await worker.end(is_lost=True, beat=beat + 2) == 1
 
 
+async def test_the_end_of_a_session_tells_which_runs_must_start_alone_and_when(stage: Stage, worker: Worker) -> None:
+    first, second, neighbour = [await stage.leased(worker) for _ in range(3)]
+    ended = await worker.end_telling(suspects=(first.run_id, second.run_id), error=BOOM)
+    assert (ended.returned, ended.alone) == (3, (0, 0))
+    solo = await stage.session(worker.version)
+    held = await solo.lease(process=2)
+    assert {lease.run_id for lease in held} == {first.run_id, second.run_id}
+    ended = await solo.end_telling(suspects=(first.run_id,), error=BOOM)
+    assert ended.returned == 1
+    now, retried = sorted(ended.alone)
+    assert now == 0
+    assert 0.5 < retried < 2.5
+    assert await stage.status(neighbour.run_id) is RunStatus.QUEUED
+
+
+async def test_a_suspect_that_fails_alone_is_tried_again_among_others(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    await worker.end(suspects=(lease.run_id,), error=BOOM)
+    solo = await stage.session(worker.version)
+    await solo.fail(await solo.lease_one(), retry_in=timedelta(0))
+    await stage.a_moment_passes()
+    again = await solo.lease_one()
+    assert (again.run_id, again.attempt, again.isolation) == (lease.run_id, 2, Isolation.ASYNC)
+
+
+async def test_a_suspect_that_crashes_alone_is_tried_again_alone(stage: Stage, worker: Worker) -> None:
+    solo, held = await alone(stage, worker)
+    await solo.end(suspects=(held.run_id,), error=BOOM)
+    await stage.query("update testing.clock set shift = shift + interval '1 minute'")
+    await stage.tick()
+    other = await stage.session(worker.version)
+    again = await other.lease_one()
+    assert (again.attempt, again.isolation) == (2, Isolation.PROCESS)
+
+
 async def test_only_suspects_start_alone(stage: Stage, worker: Worker) -> None:
     suspect, neighbour = [await stage.leased(worker) for _ in range(2)]
     await worker.end(suspects=(suspect.run_id,), error=BOOM)
@@ -291,7 +335,7 @@ async def test_code_that_was_still_running_goes_with_its_session(stage: Stage, w
 
 
 async def test_ending_an_unknown_session_does_nothing(stage: Stage) -> None:
-    assert await stage.engine.end_session(SessionEnd(session_id=ids.new_session_id())) == 0
+    assert await stage.engine.end_session(SessionEnd(session_id=ids.new_session_id())) == SessionEnded(returned=0)
 
 
 # ---- handing back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -36,6 +37,42 @@ async def marks_then_hangs(path: str, ctx: Context) -> str:
 
 @task(isolation="process")
 def alone() -> int:
+    return os.getpid()
+
+
+@task(isolation="process")
+def reads_alone(path: str) -> int:
+    Path(path).read_text()
+    return os.getpid()
+
+
+@task
+async def reads_then_waits(path: str) -> int:
+    await asyncio.to_thread(Path(path).read_text)
+    await wait.for_(hours=1)
+    return os.getpid()
+
+
+@task(max_duration="20ms")
+async def swallows_its_end() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@task
+async def holds_the_loop() -> None:
+    while True:
+        pass
+
+
+@task
+def tells_then_spins(path: str) -> int:
+    """Writes to this pipe once it executes, the first time."""
+    if not _marked(Path(f"{path}-mark")):
+        Path(path).write_text("spinning")
+        while True:
+            pass
     return os.getpid()
 
 

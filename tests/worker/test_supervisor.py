@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,8 @@ from detent.protocol import ids
 from detent.protocol.ids import RunId
 from detent.protocol.models import RunOutcome, TriggerRequest
 from detent.protocol.status import RunStatus
+from detent.worker import supervisor as supervisor_module
+from detent.worker import vigil
 from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import EventKind, WorkerEvent
@@ -36,17 +38,19 @@ COMMAND = (
     "from detent.worker import process; from detent.engine.backend import connect;"
     "process.main(lambda settings: connect(settings.database_url, environment=settings.environment))",
 )
+IMPATIENT = (*COMMAND[:2], f"from detent.worker import overrun; overrun.END_GRACE = 0.2; {COMMAND[2]}")
+"""Runners that soon give up code that does not end."""
 PATIENCE = 30.0
 
 
 class House:
     """A supervisor at work, its runners, and somebody who triggers."""
 
-    def __init__(self, settings: WorkerSettings, backend: EngineBackend) -> None:
+    def __init__(self, settings: WorkerSettings, backend: EngineBackend, command: Sequence[str] = COMMAND) -> None:
         self.backend = backend
         self.events: list[WorkerEvent] = []
         self._news = asyncio.Event()
-        self.supervisor = Supervisor(settings, backend, COMMAND, on_event=self._hear)
+        self.supervisor = Supervisor(settings, backend, command, on_event=self._hear)
 
     def _hear(self, event: WorkerEvent) -> None:
         self.events.append(event)
@@ -63,6 +67,30 @@ class House:
         return [
             child.pid for child in self.supervisor._children if child.is_up and child.is_alive and not child.is_solo
         ]
+
+    def spares(self) -> list[int]:
+        """Processes that are ready for a run of their own."""
+        return [
+            child.pid
+            for child in self.supervisor._children
+            if child.is_spare and child.is_up and child.is_alive and child.has_room and not child.is_leaving
+        ]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when *condition* holds; looked at when a process is up or has ended."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self.supervisor._news.clear()
+                await self.supervisor._news.wait()
+
+    async def end_of_process(self, pid: int) -> None:
+        await self.until(lambda: pid not in {child.pid for child in self.supervisor._children if child.is_alive})
+
+    async def spare(self, *, but: Collection[int] = ()) -> int:
+        """Return a process that is ready for a run of its own, another than *but*."""
+        await self.until(lambda: bool(set(self.spares()) - set(but)))
+        (pid,) = set(self.spares()) - set(but)
+        return pid
 
     async def trigger(self, task_id: str, payload: object = None) -> RunId:
         request = TriggerRequest(
@@ -94,7 +122,7 @@ StartHouse = Callable[..., AbstractAsyncContextManager[House]]
 @pytest.fixture
 def start_house(dsn: str) -> StartHouse:
     @asynccontextmanager
-    async def start(*, runners: int = 1, **settings: object) -> AsyncIterator[House]:
+    async def start(*, runners: int = 1, command: Sequence[str] = COMMAND, **settings: object) -> AsyncIterator[House]:
         backend = connect(dsn, listen_url=direct(dsn))
         told: dict[str, object] = {
             "sources": (TASKS,),
@@ -102,7 +130,7 @@ def start_house(dsn: str) -> StartHouse:
             "send_events": True,
             "grace": 0.2,
         } | settings
-        house = House(WorkerSettings(database_url=dsn, runners=runners, **told), backend)  # type: ignore[arg-type]
+        house = House(WorkerSettings(database_url=dsn, runners=runners, **told), backend, command)  # type: ignore[arg-type]
         ticker = asyncio.create_task(backend.maintenance.run())
         serving = asyncio.create_task(house.supervisor.run())
         try:
@@ -161,6 +189,189 @@ async def test_isolated_tasks_have_processes_of_their_own(start_house: StartHous
         pids = [str(pid) for pid in house.pids()]
     outputs = [outcome.output for outcome in outcomes]
     assert len({*outputs, *pids}) == 3
+
+
+async def test_an_isolated_run_finds_a_process_that_is_ready_and_ends_with_it(start_house: StartHouse) -> None:
+    async with start_house() as house:
+        ready = await house.spare()
+        outcome = await house.end_of(await house.trigger("alone"))
+        next_ready = await house.spare(but=[ready])
+        await house.end_of_process(ready)
+        again = await house.end_of(await house.trigger("alone"))
+    assert (outcome.output, again.output) == (str(ready), str(next_ready))
+
+
+async def test_the_next_process_is_ready_while_the_first_executes_and_each_has_one_run(
+    start_house: StartHouse, tmp_path: Path
+) -> None:
+    gates = [tmp_path / "first", tmp_path / "second"]
+    async with start_house() as house:
+        pids, runs = [await house.spare()], list[RunId]()
+        for gate in gates:
+            os.mkfifo(gate)
+            runs.append(await house.trigger("reads_alone", str(gate)))
+            pids.append(await house.spare(but=pids))
+        for gate in gates:
+            await asyncio.to_thread(gate.write_text, "opened")
+        outcomes = [await house.end_of(run_id) for run_id in runs]
+    assert [outcome.output for outcome in outcomes] == [str(pid) for pid in pids[:2]]
+
+
+async def test_a_spare_process_is_no_runner_and_is_replaced_when_it_dies(start_house: StartHouse) -> None:
+    async with start_house() as house:
+        (runner,) = house.pids()
+        ready = await house.spare()
+        outcomes = [await house.end_of(await house.trigger("pid")) for _ in range(4)]
+        os.kill(ready, signal.SIGKILL)
+        another = await house.spare(but=[ready])
+        outcomes.append(await house.end_of(await house.trigger("alone")))
+    assert [outcome.output for outcome in outcomes] == [str(runner)] * 4 + [str(another)]
+
+
+async def test_isolated_runs_beyond_the_limit_take_their_turn(start_house: StartHouse) -> None:
+    async with start_house(solo_limit=1) as house:
+        runs = [await house.trigger("alone") for _ in range(3)]
+        outputs = {(await house.end_of(run_id)).output for run_id in runs}
+    assert len(outputs) == 3
+
+
+PROCESS_TASK = "from detent import task\n@task(isolation='process')\ndef alone() -> str:\n    return 'first'\n"
+
+
+async def test_a_process_is_ready_after_a_reload_too_with_the_new_code(start_house: StartHouse, tmp_path: Path) -> None:
+    source = tmp_path / "changing.py"
+    source.write_text(PROCESS_TASK)
+    async with start_house(sources=(str(source),)) as house:
+        before = await house.spare()
+        source.write_text(PROCESS_TASK.replace("first", "second"))
+        assert await house.supervisor.reload()
+        after = await house.spare(but=[before])
+        outcome = await house.end_of(await house.trigger("alone"))
+        await house.end_of_process(before)
+    assert outcome.output == '"second"'
+    assert not psutil.pid_exists(after)
+
+
+async def test_no_process_is_kept_ready_for_code_that_wants_none(start_house: StartHouse, tmp_path: Path) -> None:
+    source = tmp_path / "changing.py"
+    source.write_text(PROCESS_TASK)
+    async with start_house(sources=(str(source),)) as house:
+        await house.spare()
+        source.write_text(PROCESS_TASK.replace("isolation='process'", ""))
+        assert await house.supervisor.reload()
+        await house.until(lambda: not any(child.is_solo and child.is_alive for child in house.supervisor._children))
+
+
+async def test_code_that_does_not_load_costs_no_replacement(start_house: StartHouse, tmp_path: Path) -> None:
+    source = tmp_path / "breaking.py"
+    source.write_text(good := "from detent import task\n@task\nasync def steady() -> int:\n    return 1\n")
+    async with start_house(sources=(str(source),)) as house:
+        source.write_text("import nothing_of_this_name\n")
+        assert not await house.supervisor.reload()
+        source.write_text(good)
+        for ups in (2, 3):
+            (pid,) = house.pids()
+            os.kill(pid, signal.SIGKILL)
+            await house.heard(EventKind.UP, count=ups)
+        assert (await house.end_of(await house.trigger("steady"))).output == "1"
+
+
+async def test_all_on_the_cpu_of_a_dead_process_start_alone_and_the_others_among_others(
+    start_house: StartHouse, tmp_path: Path
+) -> None:
+    async with start_house() as house:
+        (pid,) = house.pids()
+        hanging = await house.trigger("marks_then_hangs", str(tmp_path / "hang"))
+        await house.heard(EventKind.STARTED, run_id=hanging)
+        spinning = []
+        for pipe in (tmp_path / "first", tmp_path / "second"):
+            os.mkfifo(pipe)
+            spinning.append(await house.trigger("tells_then_spins", str(pipe)))
+            await asyncio.to_thread(pipe.read_text)
+        os.kill(pid, signal.SIGKILL)
+        outputs = [(await house.end_of(run_id)).output for run_id in spinning]
+        assert (await house.end_of(hanging)).output == '"second time"'
+        suspected = {event.run_id for event in await house.heard(EventKind.SUSPECTED, count=2)}
+        pids = {str(pid), *map(str, house.pids())}
+    assert suspected == set(spinning)
+    assert len({*outputs, *pids}) == 2 + len(pids)
+
+
+CRASHING = """
+import os
+from detent import Context, Retry, task
+
+@task(retry=Retry(max_attempts=2, min_timeout="50ms", max_timeout="50ms"))
+async def crashes_at_first(ctx: Context) -> int:
+    if ctx.attempt.number == 1:
+        os._exit(3)
+    return os.getpid()
+"""
+
+
+async def test_a_run_that_crashed_is_retried_without_waiting_for_a_renewal(
+    start_house: StartHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RENEW_INTERVAL", 3600.0)
+    source = tmp_path / "crashing.py"
+    source.write_text(CRASHING)
+    async with start_house(sources=(str(source),)) as house:
+        run_id = await house.trigger("crashes_at_first")
+        outcome = await house.end_of(run_id)
+        (record,) = await house.backend.retrieve_runs([run_id])
+        assert str(outcome.output) not in map(str, house.pids())
+    assert record is not None
+    assert (outcome.status, record.attempt) == (RunStatus.COMPLETED, 2)
+
+
+async def test_a_runner_whose_run_does_not_end_is_replaced_and_ends_after_its_other_runs(
+    start_house: StartHouse, tmp_path: Path, clock: Clock
+) -> None:
+    gates = {name: tmp_path / name for name in ("reads", "reads_then_waits")}
+    async with start_house(command=IMPATIENT) as house:
+        (old,) = house.pids()
+        others = {}
+        for name, gate in gates.items():
+            os.mkfifo(gate)
+            others[name] = await house.trigger(name, str(gate))
+            await house.heard(EventKind.STARTED, run_id=others[name])
+        stuck = await house.trigger("swallows_its_end")
+        assert (await house.end_of(stuck)).status is RunStatus.TIMED_OUT
+        await house.heard(EventKind.UP, count=2)
+        # It leases no more, and the one that takes over does, while it is still there for its other runs.
+        (new,) = set(house.pids()) - {old}
+        assert {(await house.end_of(await house.trigger("pid"))).output for _ in range(4)} == {str(new)}
+        assert psutil.pid_exists(old)
+        for gate in gates.values():
+            await asyncio.to_thread(gate.write_text, "opened")
+        assert (await house.end_of(others["reads"])).output == '"opened"'
+        await house.heard(EventKind.WAITING, run_id=others["reads_then_waits"])
+        await house.end_of_process(old)
+        assert not psutil.pid_exists(old)
+        assert await house.status(others["reads_then_waits"]) is RunStatus.WAITING
+        gates["reads_then_waits"].unlink()
+        gates["reads_then_waits"].touch()
+        clock.advance(timedelta(hours=2))
+        assert (await house.end_of(others["reads_then_waits"])).output == str(new)
+        records = await house.backend.retrieve_runs(list(others.values()))
+        assert [(record.attempt, record.losses) for record in records if record is not None] == [(1, 0), (1, 0)]
+
+
+async def test_a_cancelled_run_that_holds_the_loop_costs_its_runner_at_once(
+    start_house: StartHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "IGNORED", 0.1)
+    async with start_house() as house:
+        neighbour = await house.trigger("marks_then_hangs", str(tmp_path / "mark"))
+        await house.heard(EventKind.STARTED, run_id=neighbour)
+        holding = await house.trigger("holds_the_loop")
+        await house.heard(EventKind.BLOCKING, run_id=holding)
+        assert not any(event.kind is EventKind.RUNNER_KILLED for event in house.events)
+        await house.backend.cancel_runs([holding], "enough")
+        (killed,) = await house.heard(EventKind.RUNNER_KILLED)
+        assert (await house.end_of(neighbour)).output == '"second time"'
+        assert await house.status(holding) is RunStatus.CANCELED
+    assert f"run {holding} was cancelled" in killed.detail
 
 
 async def test_a_reload_changes_the_code_and_loses_no_run(

@@ -42,6 +42,7 @@ from detent.protocol.models import (
     RunRecord,
     SessionBeat,
     SessionEnd,
+    SessionEnded,
     SessionOpening,
     Stale,
     StepRecord,
@@ -169,7 +170,7 @@ class EngineBackend:
     async def renew_sessions(self, renewals: Sequence[Renewal]) -> list[Renewed]:
         return await sessions.renew_sessions(await self._at(), renewals)
 
-    async def end_session(self, end: SessionEnd) -> int:
+    async def end_session(self, end: SessionEnd) -> SessionEnded:
         return await sessions.end_session(await self._at(), end)
 
     async def list_sessions(self) -> list[SessionBeat]:

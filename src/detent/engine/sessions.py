@@ -20,6 +20,7 @@ from detent.protocol.models import (
     Renewed,
     SessionBeat,
     SessionEnd,
+    SessionEnded,
     SessionOpening,
     TaskRegistration,
     WorkerRegistration,
@@ -65,7 +66,7 @@ async def renew_sessions(place: Place, renewals: Sequence[Renewal]) -> list[Rene
     return [await _renew(place, renewal, solo) for renewal in renewals]
 
 
-async def end_session(place: Place, end: SessionEnd) -> int:
+async def end_session(place: Place, end: SessionEnd) -> SessionEnded:
     rows = await place.db.call(
         "end_session",
         {
@@ -77,8 +78,11 @@ async def end_session(place: Place, end: SessionEnd) -> int:
             "beat": end.beat,
         },
     )
-    announce(place, rows)
-    return len(rows)
+    announce(place, [row[:5] for row in rows if row[0] != "alone"])
+    return SessionEnded(
+        returned=sum(row[0] == "returned" for row in rows),
+        alone=tuple(cast("float", row[5]) for row in rows if row[0] == "alone"),
+    )
 
 
 async def list_sessions(place: Place) -> list[SessionBeat]:

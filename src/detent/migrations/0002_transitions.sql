@@ -936,10 +936,11 @@ create function detent.retry_pause(retry json, attempt integer) returns double p
 $$;
 
 -- Ends a session. Its runs are handed back; a suspect that was alone already, and a run lost five times in a row, has crashed,
--- and so has, once and for all, one that must not begin again.
+-- and so has, once and for all, one that must not begin again. Those that must start alone are told once more, with their pause.
 create function detent.end_session(
   session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint)
-returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
+returns table (
+  what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision) language plpgsql as $$
 #variable_conflict use_column
 declare
   held uuid[];
@@ -964,7 +965,7 @@ begin
     where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
-  return query select * from detent.settle_runs((
+  return query select *, null::double precision from detent.settle_runs((
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
@@ -973,9 +974,14 @@ begin
     where runs.id = any(crashed)))
   where crashed <> '{}';
 
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
   from detent.give_back(
     array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
+
+  return query
+  select 'alone', runs.id, 'QUEUED', null::uuid, false,
+    greatest(0, extract(epoch from runs.due_at - detent.now()))::double precision
+  from detent.runs where runs.id = any(held) and runs.is_solo and runs.status = 'QUEUED';
 end $$;
 
 -- Renews one session and compares what its runner really holds with what is assigned to it. Only runs leased before the

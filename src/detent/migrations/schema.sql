@@ -283,7 +283,7 @@ begin
   order by r.i;
 end $$;
 
-CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -314,7 +314,7 @@ begin
     where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
-  return query select * from detent.settle_runs((
+  return query select *, null::double precision from detent.settle_runs((
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
@@ -323,9 +323,14 @@ begin
     where runs.id = any(crashed)))
   where crashed <> '{}';
 
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
   from detent.give_back(
     array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
+
+  return query
+  select 'alone', runs.id, 'QUEUED', null::uuid, false,
+    greatest(0, extract(epoch from runs.due_at - detent.now()))::double precision
+  from detent.runs where runs.id = any(held) and runs.is_solo and runs.status = 'QUEUED';
 end $$;
 
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]

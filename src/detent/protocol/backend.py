@@ -40,6 +40,7 @@ from detent.protocol.models import (
     RunRecord,
     SessionBeat,
     SessionEnd,
+    SessionEnded,
     SessionOpening,
     Stale,
     StepRecord,
@@ -135,8 +136,8 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def renew_sessions(self, renewals: Sequence[Renewal]) -> list[Renewed]: ...
 
-    async def end_session(self, end: SessionEnd) -> int:
-        """End a session and hand back its runs; return how many. A second time does nothing."""
+    async def end_session(self, end: SessionEnd) -> SessionEnded:
+        """End a session and hand back its runs. A second time does nothing."""
         ...
 
     async def list_sessions(self) -> list[SessionBeat]:

@@ -573,6 +573,15 @@ class SessionEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    """What became of a session's runs. `returned`: how many were handed back. `alone`: for each that must start in a process of
+    its own, the seconds until it may."""
+
+    returned: int
+    alone: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionBeat:
     session_id: SessionId
     beat: int

@@ -59,6 +59,8 @@ class Child:
         self.watched = Watched()
         self.is_up = False
         self.has_room = True
+        self.has_process_tasks = False
+        """Its code has tasks whose runs each want a process of their own."""
         self.is_leaving = False
         """Drains or is poisoned: it gets no more work, and its end needs no replacement."""
         self.is_finished = False

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from detent.errors import ApiConnectionError, ConfigError, DetentError
 from detent.protocol import run_error
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, TimedOut, Wake
+from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, SessionEnded, TimedOut, Wake
 from detent.protocol.run_error import ErrorCode
 from detent.worker.child import Child
 from detent.worker.control import (
@@ -53,6 +53,8 @@ FAILED_STARTS = 5
 """Runners that may die in succession before any was up."""
 EXIT_SECONDS = 3.0
 """From a runner's last word to its exit."""
+SOLO_START_SECONDS = 1.0
+"""By which a process for a run that must be alone is started before the run may start."""
 SOLO_OFFER_SECONDS = 0.02
 """After which processes for one run are woken: they must not compete with the runners for the moment in which a run starts."""
 MANY = 4
@@ -81,7 +83,6 @@ class Supervisor:
         self._failure: str | None = None
         self._turn = 0
         self._solo_waiting = 0
-        self._has_process_tasks = False
         self._reloading = asyncio.Lock()
         self._failed_starts = 0
         self._was_up = False
@@ -134,25 +135,30 @@ class Supervisor:
         With *settings*, they replace the old ones, too.
         """
         async with self._reloading:
-            if self._is_ending:
-                return False
-            before = self._settings
-            self._settings = settings or before
-            self._newest += 1
-            new = [await self._add() for _ in range(self._settings.runners)]
-            while any(child.is_alive and not child.is_up for child in new):
-                self._news.clear()
-                await self._news.wait()
-            if not all(child.is_up for child in new):
-                self._settings = before
-                self._abandon(new)
-                return False
-            self._generation = self._newest
-            for child in self._children:
-                if child.generation < self._generation:
-                    self._drain(child, self._settings.reload_grace)
-            self._tell(WorkerEvent(kind=EventKind.RELOADED))
-            return True
+            is_loaded = await self._reload(settings)
+        await self._staff_solos()
+        return is_loaded
+
+    async def _reload(self, settings: WorkerSettings | None) -> bool:
+        if self._is_ending:
+            return False
+        before = self._settings
+        self._settings = settings or before
+        self._newest += 1
+        new = [await self._add(generation=self._newest) for _ in range(self._settings.runners)]
+        while any(child.is_alive and not child.is_up for child in new):
+            self._news.clear()
+            await self._news.wait()
+        if not all(child.is_up for child in new):
+            self._settings = before
+            self._abandon(new)
+            return False
+        self._generation = self._newest
+        for child in self._children:
+            if child.generation < self._generation:
+                self._drain(child, self._settings.reload_grace)
+        self._tell(WorkerEvent(kind=EventKind.RELOADED))
+        return True
 
     def _abandon(self, new: Sequence[Child]) -> None:
         why = next((child.failure for child in new if child.failure), "its runners died while they started")
@@ -189,8 +195,9 @@ class Supervisor:
 
     # ---- children ----
 
-    async def _add(self, *, is_solo: bool = False, is_spare: bool = False) -> Child:
-        child = Child(self._settings, generation=self._newest, is_solo=is_solo, is_spare=is_spare)
+    async def _add(self, *, generation: int | None = None, is_solo: bool = False, is_spare: bool = False) -> Child:
+        generation = self._generation if generation is None else generation
+        child = Child(self._settings, generation=generation, is_solo=is_solo, is_spare=is_spare)
         self._children.append(child)
         try:
             await child.start(self._command, lambda message: self._receive(child, message))
@@ -213,6 +220,9 @@ class Supervisor:
             self._say_died(child, end)
         if self._wants_replacement(child):
             self._spawn(self._replace(child))
+        if child.is_solo and child.is_up:
+            # It may have been the spare, or one too many for a new one. (One that was never up is left to the next renewal.)
+            self._spawn(self._staff_solos())
         await self._bury(end)
         self._children.remove(child)
         self._check_over()
@@ -220,14 +230,13 @@ class Supervisor:
     async def _bury(self, end: SessionEnd) -> None:
         try:
             async with asyncio.timeout(LAST_CALLS if self._is_ending else None):
-                await persistently(self._backend.end_session)(end)
+                ended = await persistently(self._backend.end_session)(end)
         except TimeoutError:
             log.warning(
                 "the database does not answer; session %s will be found lost by the next worker", end.session_id
             )
-        if end.suspects:
-            self._solo_waiting += len(end.suspects)
-            await self._staff_solos()
+        else:
+            self._expect_alone(ended)
 
     def _wants_replacement(self, child: Child) -> bool:
         return not (self._is_ending or child.is_leaving or child.is_solo or child.generation != self._generation)
@@ -254,6 +263,16 @@ class Supervisor:
             instead_of.is_up = False
             self._spawn(self._replace(instead_of))
 
+    def _expect_alone(self, ended: SessionEnded) -> None:
+        """Have a process ready for each run that must start alone, by the time it may."""
+        for pause in ended.alone:
+            asyncio.get_running_loop().call_later(max(0.0, pause - SOLO_START_SECONDS), self._await_alone)
+
+    def _await_alone(self) -> None:
+        if not self._is_ending:
+            self._solo_waiting += 1
+            self._spawn(self._staff_solos())
+
     async def _staff_solos(self) -> None:
         """Start processes for runs that must be alone, and keep one ready when there are tasks that always must."""
         try:
@@ -262,16 +281,19 @@ class Supervisor:
             log.error("a process for a run that must be alone cannot be started; trying again: %s", error)
 
     async def _add_solos(self) -> None:
-        if self._is_ending:
-            return
-        solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
-        idle = [child for child in solos if child.has_room]
-        room = self._settings.solo_limit - len(solos)
-        if self._has_process_tasks and room > 0 and not any(child.is_spare for child in idle):
-            idle.append(await self._add(is_solo=True, is_spare=True))
-            room -= 1
-        for _ in range(min(room, self._solo_waiting - len(idle))):
-            await self._add(is_solo=True)
+        # Looked at anew after each: others staff meanwhile.
+        while not (self._is_ending or self._reloading.locked()):
+            solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
+            idle = [child for child in solos if child.has_room]
+            wants_spare = self._has_process_tasks and not any(child.is_spare for child in idle)
+            if len(solos) >= self._settings.solo_limit or not (wants_spare or self._solo_waiting > len(idle)):
+                return
+            await self._add(is_solo=True, is_spare=wants_spare)
+
+    @property
+    def _has_process_tasks(self) -> bool:
+        present = (child for child in self._children if child.is_up and child.generation == self._generation)
+        return any(child.has_process_tasks for child in present)
 
     def _kill(self, child: Child, why: str) -> None:
         log.warning("runner %d is killed: %s", child.pid, why)
@@ -314,7 +336,7 @@ class Supervisor:
 
     def _take_up(self, child: Child, up: Up) -> None:
         child.is_up = self._was_up = True
-        self._has_process_tasks = up.has_process_tasks
+        child.has_process_tasks = up.has_process_tasks
         self._news.set()
         if not child.is_solo:
             self._tell(WorkerEvent(kind=EventKind.UP, detail=f"runner {child.pid}: {', '.join(up.task_ids)}"))
@@ -372,6 +394,7 @@ class Supervisor:
             child, _ = renewals[answer.session_id]
             if child.session == answer.session_id and child.is_alive:
                 self._take_renewed(child, answer, sent[answer.session_id])
+        await self._staff_solos()
 
     async def _ask_reports(self, children: Sequence[Child]) -> None:
         for child in children:
@@ -389,12 +412,11 @@ class Supervisor:
             child.send(Reopen(session_id=child.new_session()))
             return
         if answer.cancelled:
+            self._vigil.cancel(time.monotonic(), answer.cancelled)
             child.send(Cancelled(run_ids=answer.cancelled))
         if answer.lost:
             child.send(Lost(holders=tuple((run_id, sent[run_id]) for run_id in answer.lost if run_id in sent)))
         self._solo_waiting = answer.solo_waiting
-        if answer.solo_waiting:
-            self._spawn(self._staff_solos())
 
     async def _reap_forever(self) -> None:
         while True:
@@ -412,10 +434,11 @@ class Supervisor:
 
     async def _reap(self, dead: SessionBeat) -> None:
         error = run_error.internal(ErrorCode.WORKER_LOST, f"its worker has given no sign of life for {LEASE:g} s")
-        returned = await self._backend.end_session(
+        ended = await self._backend.end_session(
             SessionEnd(session_id=dead.session_id, error=error, is_lost=True, beat=dead.beat)
         )
-        log.warning("session %s of another worker is lost; %d runs are handed back", dead.session_id, returned)
+        self._expect_alone(ended)
+        log.warning("session %s of another worker is lost; %d runs are handed back", dead.session_id, ended.returned)
 
     # ---- wake-ups ----
 
@@ -434,6 +457,7 @@ class Supervisor:
     def _pass_on(self, wake: Wake) -> None:
         working = [child for child in self._children if child.is_working]
         if wake.cancelled:
+            self._vigil.cancel(time.monotonic(), wake.cancelled)
             for child in self._children:
                 child.send(Cancelled(run_ids=wake.cancelled))
         for child in working:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from detent.worker.child import Child
@@ -13,6 +14,9 @@ STUCK = 1.0
 """Seconds without a turn of the loop from which on a runner counts as stuck."""
 MARGIN = 0.25
 """What an overdue run is given beyond its deadline: its own runner may be about to end it."""
+IGNORED = 5.0
+"""Seconds for which a cancelled run may keep the loop from turning; nobody inside can tell it."""
+MOST_CANCELLED = 10_000
 AWAY = 2.0
 """A look that comes so late says nothing about the runners: this process was stopped itself."""
 
@@ -32,6 +36,14 @@ class Vigil:
         self._kill, self._time_out, self._blocking = kill, time_out, blocking
         self._last: float | None = None
         self._stuck: set[int] = set()
+        self._cancelled: dict[str, float] = {}
+
+    def cancel(self, now: float, run_ids: Iterable[str]) -> None:
+        """These runs were asked to stop, wherever they are."""
+        for run_id in run_ids:
+            self._cancelled.setdefault(run_id, now)
+        for run_id in list(itertools.islice(self._cancelled, max(0, len(self._cancelled) - MOST_CANCELLED))):
+            del self._cancelled[run_id]
 
     def is_stuck(self, child: Child) -> bool:
         return child.pid in self._stuck
@@ -59,7 +71,13 @@ class Vigil:
         if overdue and not child.watched.is_condemned:
             child.watched.is_condemned = True
             self._time_out(child, overdue)
+        elif run := next((run for run in noted if self._ignores_cancel(now, child, run)), None):
+            self._kill(child, f"run {run.run_id} was cancelled and holds the interpreter")
         self._tell_blocking(child, noted, now - child.watched.moved_at)
+
+    def _ignores_cancel(self, now: float, child: Child, run: Noted) -> bool:
+        since = self._cancelled.get(run.run_id)
+        return since is not None and now - max(since, child.watched.moved_at) > IGNORED
 
     def _watch_stopped(self, now: float, child: Child) -> None:
         since = child.watched.stopped_at

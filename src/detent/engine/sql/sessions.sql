@@ -59,7 +59,7 @@ select count(*) from (
 
 -- name: end_session
 -- Locks the session, then runs by id.
-select what, run_id, status, session_id, is_watched
+select what, run_id, status, session_id, is_watched, pause
 from detent.end_session(%(session)s::uuid, %(suspects)s::uuid[], %(unanswered)s::bigint[], %(error)s, %(is_lost)s, %(beat)s::bigint)
 
 -- name: list_sessions
