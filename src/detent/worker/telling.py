@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from detent.worker.attempt import Attempt
 from detent.worker.control import Happened
 
 _PAUSE = 0.02
+_NO_RUN = contextvars.Context()
 
 Told = tuple[str, str, str, int, float, str]
 
@@ -63,7 +65,8 @@ class Teller:
         if not self._is_on:
             return
         if not self._events:
-            asyncio.get_running_loop().call_later(_PAUSE, self.flush)
+            # Outside of the run that is told of: its own timers stand still while it waits.
+            asyncio.get_running_loop().call_later(_PAUSE, self.flush, context=_NO_RUN)
         self._events.append(
             (kind.value, attempt.run_id, attempt.task_id, attempt.attempt, round(attempt.elapsed, 4), detail)
         )
