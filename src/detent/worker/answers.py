@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from detent.worker.journal import ABANDONED, Journal
+from detent.worker.journal import ABANDONED, FAILED, Journal
 
 A = TypeVar("A")
 
 QUIET_TURNS = 4
 """Turns of the loop without a step of the run's tasks after which it has come to rest."""
-PATIENCE = 1.0
+PATIENCE = 15.0
 """Seconds for which a replay holds an answer back when the code, at rest, does not ask for what it asked for before."""
 
 
@@ -127,14 +127,19 @@ class Answers(Generic[A]):
     def _next(self) -> str | None:
         """Return the operation whose answer is to be given now, if there is one."""
         while (recorded := self._journal.next_answer) is not None:
+            if recorded.startswith(FAILED):
+                self._journal.skip()
+                continue
             if not self._journal.is_due:
                 self._be_patient()
                 return None
-            if not recorded.startswith(ABANDONED):
-                return recorded if recorded in self._arrived else None
+            if recorded in self._arrived:
+                return recorded
             if recorded.removeprefix(ABANDONED) in self._outstanding:
-                self._settle()  # at rest, it is made to give up
+                if recorded.startswith(ABANDONED):
+                    self._settle()  # at rest, it is made to give up
                 return None
+            # Everything was asked for that came before it, but for this.
             self._journal.skip()
         if self._order and not self._journal.is_due:
             self._be_patient()

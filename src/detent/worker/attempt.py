@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -47,6 +47,7 @@ class Host(Protocol):
     def wants_back(self, attempt: Attempt) -> None: ...
     def lost(self, attempt: Attempt) -> None: ...
     def vanished(self, attempt: Attempt) -> None: ...
+    def run_errand(self, work: Coroutine[object, object, None]) -> None: ...
 
 
 class Attempt:
@@ -55,7 +56,7 @@ class Attempt:
     __slots__ = (
         "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence", "holder",
         "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "outcome", "path", "phase",
-        "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers",
+        "preparing", "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers",
         "turns", "waited",
     )  # fmt: skip
 
@@ -75,6 +76,8 @@ class Attempt:
         """Tasks that its code has started and that have not ended."""
         self.blocked = 0
         """Blocking calls in which its threads stand."""
+        self.preparing: dict[str, Callable[[WaitResult], Awaitable[None]]] | None = None
+        """What is to be fetched for an operation that is done. It takes time, so it comes before the answer gets its turn."""
         self.standing: set[str] = set()
         """Operations that the database waits for with it."""
         self.collected: list[str] = []
@@ -170,6 +173,18 @@ class Attempt:
         """Give the code what it waits for."""
         for result in results:
             self.standing.discard(result.operation)
+            prepare = None if self.preparing is None else self.preparing.get(result.operation)
+            if prepare is None:
+                self.answers.arrive(result.operation, result)
+            else:
+                self.host.run_errand(self._prepare(result, prepare))
+
+    async def _prepare(self, result: WaitResult, prepare: Callable[[WaitResult], Awaitable[None]]) -> None:
+        try:
+            await prepare(result)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's to know
+            self.answers.arrive(result.operation, error)
+        else:
             self.answers.arrive(result.operation, result)
 
     def collect(self, results: Sequence[WaitResult]) -> None:
@@ -212,6 +227,11 @@ class Attempt:
         self.stop(Stop.EVICTED, RunSuspended(self.run_id))
         self.timers.clear()
         self.answers.refuse(RunSuspended(self.run_id))
+
+    def child_ended(self, child: asyncio.Task[object]) -> None:
+        self.children.discard(child)
+        if self.stop_reason is not None and not child.cancelled():
+            child.exception()  # what was made to end has nobody to tell
 
     def end_children(self) -> None:
         """Cancel what the code has started and not awaited."""

@@ -20,7 +20,10 @@ DATED = "u"
 """Marks a wait for a date: only those longer than a few seconds are recorded, which differs from one replay to the next."""
 ABANDONED = "-"
 """Marks in the order of answers an operation whose answer the code gave up (a timeout, a cancelled task)."""
+FAILED = "!"
+"""Marks one that was not recorded, for it was refused: a replay asks again."""
 MOST_OPERATIONS = 10_000
+_MARKS = (ABANDONED, FAILED)
 
 
 class Journal:
@@ -36,6 +39,7 @@ class Journal:
         self._asked_in = Counter(parent_of(entry.operation) for entry in own) if own else None
         self._unasked = _Unasked(own) if own else None
         self._order = _order_of(with_nested, known={entry.operation for entry in own})
+        self._marked = {answer[1:]: answer[0] for answer in self._order if answer[0] in _MARKS}
         self._given = 0
         self._confirmed = len(self._order)
         self._count = len(own)
@@ -54,6 +58,7 @@ class Journal:
         """Return the record of an operation that the code asks for now; raises `NonDeterminismError`."""
         entry = self._recorded.pop(operation, None)
         if entry is None:
+            self._refuse_another_way(operation, kind, fingerprint)
             self._count += 1
             if self._count > self._most:
                 raise JournalFullError(self._run_id, self._most)
@@ -62,14 +67,29 @@ class Journal:
             self._unasked.take(entry.stamp.answers)
         self.moment = entry.recorded_at or self.moment
         if (entry.kind, entry.fingerprint) != (kind, fingerprint):
-            recorded = describe(entry.kind, entry.fingerprint)
-            raise NonDeterminismError(self._run_id, operation, recorded, describe(kind, fingerprint))
+            recorded = describe(entry.kind, entry.fingerprint, operation)
+            raise NonDeterminismError(self._run_id, operation, recorded, describe(kind, fingerprint, operation))
         return entry
 
     @property
     def unasked(self) -> list[JournalEntry]:
         """What was recorded and has not been asked for again, in the order of recording."""
         return sorted(self._recorded.values(), key=lambda entry: entry.number)
+
+    def _refuse_another_way(self, operation: str, kind: OperationKind, fingerprint: str) -> None:
+        """What was not recorded at this place was refused or abandoned there, or else the code goes another way now."""
+        path = parent_of(operation)
+        if self._asked_in is None or not self._asked_in[path] or operation in self._marked:
+            return
+        later = next((entry for entry in self.unasked if parent_of(entry.operation) == path), None)
+        if later is not None:
+            recorded = describe(later.kind, later.fingerprint, later.operation)
+            asked = f"{describe(kind, fingerprint, operation)} as {operation}"
+            raise NonDeterminismError(self._run_id, later.operation, recorded, asked)
+
+    def was_abandoned(self, operation: str) -> bool:
+        """Whether the code gave this operation up, and it was not even recorded."""
+        return self._marked.get(operation) == ABANDONED
 
     def kept(self, operation: str, fingerprint: str) -> JournalEntry | None:
         """Return a step that an earlier attempt has done."""
@@ -120,6 +140,10 @@ class Journal:
         else:
             self.give(ABANDONED + operation)
 
+    def fail(self, operation: str) -> None:
+        """Note that an operation was refused, and is not recorded."""
+        self.give(FAILED + operation)
+
     def skip(self) -> None:
         """Pass over the next answer."""
         self._given += 1
@@ -134,7 +158,7 @@ class Journal:
     @property
     def _is_plain_next(self) -> bool:
         """Whether the order of recording tells of the answers since the last stamp: there was one, and it was not given up."""
-        return self._given == self._confirmed + 1 and not self._order[self._confirmed].startswith(ABANDONED)
+        return self._given == self._confirmed + 1 and self._order[self._confirmed][0] not in _MARKS
 
     def confirm(self, stamp: Stamp) -> None:
         """An operation with this stamp is recorded."""
@@ -171,7 +195,7 @@ def _prefixes(operation: str) -> Iterable[str]:
 
 
 def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> list[str]:
-    """Return the operations in the order in which the code was given their answers; those that are not *known* as abandoned.
+    """Return the operations in the order in which the code was given their answers; those that are not *known* as failed, which are passed over.
 
     Stamps count the answers to operations inside of steps, too, so these have their place in the order.
     """
@@ -181,7 +205,7 @@ def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> lis
 
     def add(answer: str) -> None:
         order.append(answer)
-        listed.add(answer.removeprefix(ABANDONED))
+        listed.add(_operation_of(answer))
 
     for entry in sorted(entries, key=lambda entry: (entry.stamp.answers, entry.number)):
         seen = entry.stamp.seen or ()
@@ -192,17 +216,22 @@ def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> lis
                 add(operation)
         for answer in seen[len(order) - first :]:
             add(answer)
-    return [answer if answer in known or answer.startswith(ABANDONED) else ABANDONED + answer for answer in order]
+    return [answer if answer in known or answer[0] in _MARKS else FAILED + answer for answer in order]
 
 
-def describe(kind: OperationKind, fingerprint: str) -> str:
+def _operation_of(answer: str) -> str:
+    return answer[1:] if answer[0] in _MARKS else answer
+
+
+def describe(kind: OperationKind, fingerprint: str, operation: str = "") -> str:
     """Return what is asked for, in words.
 
-    >>> describe(OperationKind.CHILD, "charge"), describe(OperationKind.TIME, "time")
-    ('child of charge', 'time')
+    >>> describe(OperationKind.CHILD, "charge"), describe(OperationKind.STEP, "5f1c", "main/price#0")
+    ('child of charge', 'step "price" with arguments 5f1c')
     """
     if kind is OperationKind.STEP:
-        return f"step with arguments {fingerprint}"
+        name = operation.rpartition("/")[2].rpartition("#")[0]
+        return f'step "{name}" with arguments {fingerprint}'
     if kind in {OperationKind.TRIGGER, OperationKind.CHILD}:
         return f"{kind.value} of {fingerprint}"
     return kind.value

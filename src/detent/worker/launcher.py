@@ -140,7 +140,7 @@ def task_of_run(
         **options,  # type: ignore[arg-type]
     )
     attempt.children.add(task)
-    task.add_done_callback(attempt.children.discard)
+    task.add_done_callback(attempt.child_ended)
     return task
 
 

@@ -25,7 +25,7 @@ from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import SessionId
 from detent.sdk import discovery
 from detent.sdk.registry import registry
-from detent.worker import control, timers
+from detent.worker import control, in_order, timers
 from detent.worker.capture import Capture, capturing
 from detent.worker.control import Channel, Hello, Message, NotStarted
 from detent.worker.note import Note
@@ -73,6 +73,7 @@ def main(connect: Connect) -> NoReturn:
     end = socket.socket(fileno=inherited.control)
     hello = _read_hello(end)
     settings = WorkerSettings.from_json(hello.settings)
+    in_order.install()
     if not _load_tasks(settings, end):
         _leave(1)
     with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -99,6 +99,7 @@ class _Rehearsing:
         self._attempt.begin(Journal(record.id, record.attempt, entries))
         self._recorded = len(self._attempt.journal.unasked)
         self._end: asyncio.Future[str] = self._loop.create_future()
+        self._errands: list[asyncio.Task[None]] = []
         self._is_on_its_way = False
 
     async def run(self) -> Rehearsal:
@@ -146,7 +147,7 @@ class _Rehearsing:
         if not unasked or self._is_on_its_way:
             return ""
         first = unasked[0]
-        what = describe(first.kind, first.fingerprint)
+        what = describe(first.kind, first.fingerprint, first.operation)
         return f"run {self._record.id} recorded {what} as its operation {first.operation}, and the code does not ask for it"
 
     async def _execute(self, executor: Executor, scope: AttemptScope) -> None:
@@ -181,6 +182,9 @@ class _Rehearsing:
             self.stands(self._attempt)
             return
         self._finish(f"the code waits, as the run does, for {', '.join(sorted(self._attempt.standing))}")
+
+    def run_errand(self, work: Coroutine[object, object, None]) -> None:
+        self._errands.append(self._loop.create_task(work, context=contextvars.Context()))
 
     def suspended(self, attempt: Attempt) -> None:
         return

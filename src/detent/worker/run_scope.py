@@ -8,9 +8,10 @@ import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from detent.errors import (
+    ApiError,
     BatchTriggerError,
     InternalServerError,
     JournalFullError,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from detent.worker.timers import Timers
 
 A = TypeVar("A")
+Prepare: TypeAlias = Callable[[WaitResult], Awaitable[None]]
 
 SLEPT_IN_PROCESS = 5.0
 """Seconds up to which a wait keeps its slot and is not recorded."""
@@ -203,8 +205,14 @@ class AttemptScope:
     ) -> tuple[BatchId, Sequence[RunOutcome]]:
         operation, recorded = self._begin(OperationKind.BATCH_WAIT, BATCH)
         batch_id = _batch_of(recorded)
+        outcomes: list[RunOutcome] = []
+
+        async def read(result: WaitResult) -> None:
+            if result.error is None:
+                outcomes[:] = await self._calls.read_batch_results(batch_id)
+
         if recorded is not None and (recorded.is_sealed or recorded.result is not None):
-            result = await self._stand(operation, recorded)
+            result = await self._stand(operation, recorded, read)
         else:
             batch = _RunBatch(self, operation, wait=True)
 
@@ -212,10 +220,10 @@ class AttemptScope:
                 made = await Sending(cast("CallerBackend", batch), batch_id).carry_out(requests)
                 return batch.answer if made and batch.answer is not None else WaitResult(operation=operation)
 
-            result = await self._wait(operation, ask)
+            result = await self._wait(operation, ask, read)
         if result.error is not None:
             raise BatchTriggerError("items", batch_id, 0, str(result.error))
-        return batch_id, await self._calls.read_batch_results(batch_id)
+        return batch_id, outcomes
 
     async def give_chunk(self, chunk: BatchChunk, operation: str, *, wait: bool) -> ChunkTaken | Refused:
         def ask(origin: Origin) -> Awaitable[ChunkTaken | Refused | Stale]:
@@ -299,9 +307,14 @@ class AttemptScope:
         if recorded is not None:
             error = None if recorded.error is None else failure.rebuild(recorded.error)
             return await self._repeat(operation, recorded.output, error)
+        if self.attempt.journal.was_abandoned(operation):
+            await self._until_abandoned(operation)
         line.path = Path(f"{operation}/")
         try:
             output = await execute()
+        except asyncio.CancelledError:
+            self.attempt.journal.give_up(operation)
+            raise
         except Exception as error:
             self.attempt.check()
             await self._record_step(operation, fingerprint, error=failure.failure_to_text(error))
@@ -356,7 +369,7 @@ class AttemptScope:
         if recorded is not None:
             attempt.timers.date(recorded.recorded_at)
         else:
-            self._goes_on(operation, describe(kind, fingerprint))
+            self._goes_on(operation, describe(kind, fingerprint, operation))
         attempt.timers.catch_up()
         return recorded
 
@@ -386,23 +399,47 @@ class AttemptScope:
         except asyncio.CancelledError:
             answers.give_up(operation)
             raise
+        except ApiError:
+            self.attempt.journal.fail(operation)
+            raise
         finally:
             answers.forget(operation)
 
-    async def _stand(self, operation: str, recorded: JournalEntry) -> WaitResult:
+    async def _until_abandoned(self, operation: str) -> None:
+        """Stand in what the code gave up before it was recorded, until it gives up again."""
+        answers = self.attempt.answers
+        answers.expect(operation)
+        try:
+            await answers.get(operation)
+        except asyncio.CancelledError:
+            answers.give_up(operation)
+            raise
+        finally:
+            answers.forget(operation)
+
+    async def _stand(self, operation: str, recorded: JournalEntry, prepare: Prepare | None = None) -> WaitResult:
         """Wait for what the run has asked for before."""
 
         async def ask() -> WaitResult | Pending | Suspended:
             return recorded.result or Pending()
 
-        return await self._wait(operation, ask)
+        return await self._wait(operation, ask, prepare)
 
-    async def _wait(self, operation: str, ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]]) -> WaitResult:
+    async def _wait(
+        self,
+        operation: str,
+        ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]],
+        prepare: Prepare | None = None,
+    ) -> WaitResult:
         attempt, answers = self.attempt, self.attempt.answers
         answers.expect(operation)
+        if prepare is not None:
+            attempt.preparing = (attempt.preparing or {}) | {operation: prepare}
         try:
             answer = await ask()
             if isinstance(answer, WaitResult):
+                if prepare is not None:
+                    await prepare(answer)
                 answers.arrive(operation, answer)
             elif not answers.has(operation):
                 attempt.standing.add(operation)
@@ -415,8 +452,13 @@ class AttemptScope:
         except asyncio.CancelledError:
             answers.give_up(operation)
             raise
+        except ApiError:
+            attempt.journal.fail(operation)
+            raise
         finally:
             attempt.standing.discard(operation)
+            if prepare is not None and attempt.preparing is not None:
+                attempt.preparing.pop(operation, None)
             answers.forget(operation)
         attempt.check()
         return result

@@ -453,7 +453,7 @@ class Runner:
         if not attempt.standing:
             self._standing.discard(attempt)
         elif attempt.turns == turns and attempt.is_standing and attempt.suspending is None:
-            self._errand(self._suspend(attempt))
+            self.run_errand(self._suspend(attempt))
         else:
             self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.turns, context=contextvars.Context())
 
@@ -481,7 +481,7 @@ class Runner:
 
     def wants_back(self, attempt: Attempt) -> None:
         """Its code goes on while it is suspended: have it resumed."""
-        self._errand(self._take_back(attempt))
+        self.run_errand(self._take_back(attempt))
 
     async def _take_back(self, attempt: Attempt) -> None:
         fence = attempt.fence
@@ -489,7 +489,8 @@ class Runner:
         if isinstance(answer, Stale) and attempt.fence == fence and attempt.stop_reason is None:
             self._forget(attempt)
 
-    def _errand(self, work: Coroutine[object, object, None]) -> None:
+    def run_errand(self, work: Coroutine[object, object, None]) -> None:
+        """Do something in no run's name."""
         task = self._loop.create_task(work, context=contextvars.Context())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
