@@ -32,7 +32,6 @@ async def test_a_pooler_is_told_from_the_server(pooled: str) -> None:
         await connection.close()
 
 
-@pytest.mark.xfail(strict=True, reason="engine/db.py numbers its prepared statements, and does not ask is_pooled yet")
 async def test_statements_of_one_client_are_not_taken_for_those_of_another(fresh_dsn: str, pooler: Pooler) -> None:
     """Each has one of its own, with as many parameters, and each call of it meets the next of three servers."""
     pooled = pooler.before(direct(fresh_dsn))

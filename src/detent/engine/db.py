@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from detent.engine import faults
+from detent.engine.pooler import is_pooled
 from detent.engine.sql import STATEMENTS
 from detent.errors import ApiConnectionError, BadRequestError, ConfigError, DetentError, InternalServerError
 
@@ -106,6 +107,12 @@ class Db:
         if self._idle:
             return self._idle.pop()
         connection = await open_connection(self.conninfo, prepare_threshold=self._prepare_threshold)
+        try:
+            if not self._was_connected and await is_pooled(connection):
+                self._prepare_threshold = connection.prepare_threshold = None
+        except BaseException:
+            await connection.close()
+            raise
         self._was_connected = True
         return connection.cursor()
 

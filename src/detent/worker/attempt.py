@@ -54,10 +54,10 @@ class Attempt:
     """A run under a fence. `record` is its place in the note, 0 once its code has ended."""
 
     __slots__ = (
-        "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence", "holder",
-        "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "outcome", "path", "phase",
-        "preparing", "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers",
-        "turns", "waited",
+        "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence",
+        "holder", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "outcome",
+        "path", "phase", "preparing", "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending",
+        "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:

@@ -195,7 +195,8 @@ def _prefixes(operation: str) -> Iterable[str]:
 
 
 def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> list[str]:
-    """Return the operations in the order in which the code was given their answers; those that are not *known* as failed, which are passed over.
+    """Return the operations in the order in which the code was given their answers; those that are not *known* as
+    failed, which are passed over.
 
     Stamps count the answers to operations inside of steps, too, so these have their place in the order.
     """
