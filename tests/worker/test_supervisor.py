@@ -235,6 +235,13 @@ async def test_isolated_runs_beyond_the_limit_take_their_turn(start_house: Start
     assert len(outputs) == 3
 
 
+async def test_processes_for_one_run_stay_within_their_limit_however_many_start_them(start_house: StartHouse) -> None:
+    async with start_house(solo_limit=2) as house:
+        house.supervisor._solo_waiting = 9
+        await asyncio.gather(*(house.supervisor._staff_solos() for _ in range(4)))
+        assert sum(child.is_solo for child in house.supervisor._children) == 2
+
+
 PROCESS_TASK = "from detent import task\n@task(isolation='process')\ndef alone() -> str:\n    return 'first'\n"
 
 

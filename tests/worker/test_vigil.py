@@ -12,7 +12,7 @@ from detent.protocol import ids
 from detent.worker.child import Child, Watched
 from detent.worker.note import Note, Noted
 from detent.worker.reaper import LEASE
-from detent.worker.vigil import Vigil
+from detent.worker.vigil import IGNORED, MOST_CANCELLED, Vigil
 
 
 class Runner:
@@ -26,7 +26,7 @@ class Runner:
     def is_stopped(self) -> bool:
         return self.stopped
 
-    def executes(self, task_id: str, *, deadline: float | None = None, thread: int | None = None) -> None:
+    def executes(self, task_id: str, *, deadline: float | None = None, thread: int | None = None) -> str:
         record = self.note.acquire()
         run = Noted(run_id=ids.new_run_id(), task_id=task_id, fence=1, deadline=deadline)
         self.note.describe(record, run)
@@ -34,6 +34,7 @@ class Runner:
             self.note.cells[1] = record
         else:
             self.note.enter_thread(thread, record)
+        return run.run_id
 
 
 class Scene:
@@ -52,6 +53,9 @@ class Scene:
                 self.runner.note.beat()
             self._vigil.look(now, [cast("Child", self.runner)])
             now += 0.25
+
+    def cancel(self, now: float, *run_ids: str) -> None:
+        self._vigil.cancel(now, run_ids)
 
     def _kill(self, child: Child, why: str) -> None:
         self.killed.append(why)
@@ -93,6 +97,40 @@ def test_a_thread_that_holds_the_interpreter_beyond_its_time_is_ended(scene: Sce
     scene.runner.executes("holding", deadline=2.0, thread=0)
     scene.look(0, 5)
     assert scene.timed_out == ["holding"]
+
+
+def test_a_cancelled_run_may_keep_the_loop_for_a_while_only(scene: Scene) -> None:
+    scene.cancel(10.0, scene.runner.executes("greedy"))
+    scene.look(0, 9.75, turning=True)
+    scene.look(10, 10 + IGNORED)
+    assert scene.killed == []
+    scene.look(10 + IGNORED, 12 + IGNORED)
+    assert scene.killed
+
+
+def test_a_run_that_is_cancelled_while_it_keeps_the_loop_gets_as_long_from_there(scene: Scene) -> None:
+    run_id = scene.runner.executes("greedy")
+    scene.look(0, 20)
+    scene.cancel(20.0, run_id)
+    scene.look(20, 20 + IGNORED)
+    assert scene.killed == []
+    scene.look(20 + IGNORED, 21 + IGNORED)
+    assert scene.killed
+
+
+def test_a_cancelled_run_is_not_blamed_for_another_that_keeps_the_loop(scene: Scene) -> None:
+    scene.cancel(0.0, scene.runner.executes("thread", thread=0))
+    scene.runner.executes("greedy")
+    scene.look(0, 20)
+    assert scene.killed == []
+
+
+def test_the_oldest_of_very_many_cancels_are_forgotten(scene: Scene) -> None:
+    run_id = scene.runner.executes("greedy")
+    scene.cancel(0.0, run_id)
+    scene.cancel(1.0, *map(str, range(MOST_CANCELLED)))
+    scene.look(0, 20)
+    assert scene.killed == []
 
 
 def test_a_thread_is_not_blamed_for_a_run_on_the_loop(scene: Scene) -> None:
