@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test check ruff mypy pyright imports bench clean
+.PHONY: help demo test check ruff mypy pyright imports bench chaos clean
 .NOTPARALLEL:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make check   ruff, mypy --strict, pyright, import-linter'
 	@echo 'make bench   measure; prints JSON'
+	@echo 'make chaos   10,000 random runs while everything is killed and stopped; CHAOS="--runs 1000 --seed 7" says otherwise'
 	@echo 'make clean   remove what these made'
 
 demo: $(VENV)/.installed
@@ -36,6 +37,9 @@ imports: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m chaos $(CHAOS)
 
 clean:
 	rm -rf $(VENV) .detent-test .mypy_cache .ruff_cache .import_linter_cache

@@ -146,7 +146,7 @@ class Stage:
 
     async def kill_a_runner(self, rng: random.Random) -> None:
         found: list[psutil.Process] = []
-        await until(lambda: found.extend(self.runners()) or bool(found), "a runner to kill")
+        await until(lambda: found.extend(self.runners()) or bool(found), "a runner to kill")  # type: ignore[func-returns-value]
         _kill(rng.choice(found))
 
     def sessions(self) -> set[str]:

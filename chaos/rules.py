@@ -1,0 +1,177 @@
+"""What must be true when all is over, judged by the tables and by what the programs noted; the engine is not asked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from pydantic import TypeAdapter
+from tests.engine.invariants import RULES
+
+from chaos.effects import Effect
+from chaos.plan import Job, Node, children, value
+from chaos.troubles import Trouble
+from detent.protocol import ids
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+JOBS = TypeAdapter(Job)
+MOST_TOLD = 20
+SLACK = 1.0
+"""Seconds that a signal may take to work."""
+LEFT = {
+    table: f"select count(*) from detent.{table}"
+    for table in ("runs", "inputs", "ready", "waits", "journal", "endings", "batch_items")
+} | {
+    "waitpoints": "select count(*) from detent.waitpoints where not is_shared",
+    "awaited batches": "select count(*) from detent.batches where is_awaited",
+}
+TWICE = """
+select run_id, attempt, message, count(*), array_agg(place || ' ' || number)
+from (select distinct run_id, attempt, place, number, message from detent.logs) as line
+group by run_id, attempt, message having count(*) > 1
+"""
+"""A message stands once in an attempt. The same line stored again under its own place is read once."""
+AMBIGUOUS = """
+select run_id, attempt, place, number from detent.logs
+group by run_id, attempt, place, number having count(distinct message) > 1
+"""
+
+
+@dataclass(slots=True)
+class Run:
+    id: str
+    status: str
+    attempt: int
+    losses: int
+    parent: str | None
+    job: Job
+    output: str | None
+    error: str | None
+
+
+@dataclass(slots=True)
+class Findings:
+    wrong: list[str] = field(default_factory=list)
+    effects: int = 0
+    executed_again: int = 0
+
+    def add(self, what: str) -> None:
+        self.wrong.append(what)
+
+
+def check(
+    query: Query, roots: dict[str, Node], effects: Sequence[Effect], troubles: Sequence[Trouble], *, is_over: bool
+) -> Findings:
+    """`roots`: the programs that were triggered, by their origins. Without `is_over`, runs that are left are not told of."""
+    findings = Findings()
+    runs = list(_runs(query))
+    _check_outcomes(runs, findings)
+    if is_over:
+        _check_children(runs, roots, findings)
+        _check_nothing_left(query, findings)
+    for rule, statement in RULES.items():
+        if rows := query(statement):
+            findings.add(f"broken: {rule}: {rows[:3]}")
+    _check_logs(query, findings)
+    _check_effects(effects, troubles, findings)
+    return findings
+
+
+def _runs(query: Query) -> Iterator[Run]:
+    for run_id, status, attempt, losses, parent, payload, output, error in query(
+        "select id, status::text, attempt, losses, parent_id, payload, output, error from detent.history"
+    ):
+        yield Run(
+            id=ids.encode("run", run_id),
+            status=status,
+            attempt=attempt,
+            losses=losses,
+            parent=None if parent is None else ids.encode("run", parent),
+            job=JOBS.validate_json(payload),
+            output=output,
+            error=error,
+        )
+
+
+def _check_outcomes(runs: Sequence[Run], findings: Findings) -> None:
+    for run_id, count in Counter(run.id for run in runs).items():
+        if count > 1:
+            findings.add(f"run {run_id} has ended {count} times")
+    for run in runs:
+        program = run.job.program
+        wanted = ("FAILED", None) if program.aborts else ("COMPLETED", value(program))
+        found = (run.status, None if run.output is None else json.loads(run.output))
+        if found != wanted:
+            findings.add(f"run {run.id} came to {found}, not to {wanted}: {(run.error or '')[:600]}")
+        elif run.attempt != program.failures + 1:
+            findings.add(f"run {run.id} took {run.attempt} attempts, not {program.failures + 1}")
+
+
+def _check_children(runs: Sequence[Run], roots: dict[str, Node], findings: Findings) -> None:
+    made: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        made[run.parent][run.job.origin] += 1
+    triggered = Counter(list(roots))
+    if made[None] != triggered:
+        missing, doubled = triggered - made[None], made[None] - triggered
+        findings.add(f"of the programs triggered {dict(missing)} are missing, and {dict(doubled)} too many")
+    for run in runs:
+        wanted = Counter(origin for origin, _ in children(run.job.program))
+        if made[run.id] != wanted:
+            missing, doubled = wanted - made[run.id], made[run.id] - wanted
+            findings.add(f"run {run.id} lacks the children {dict(missing)}, and has {dict(doubled)} too many")
+
+
+def _check_nothing_left(query: Query, findings: Findings) -> None:
+    for what, statement in LEFT.items():
+        ((count,),) = query(statement)
+        if count:
+            findings.add(f"left behind: {count} {what}")
+
+
+def _check_logs(query: Query, findings: Findings) -> None:
+    for run_id, attempt, message, count, places in query(TWICE):
+        name = ids.encode("run", run_id)
+        findings.add(f"attempt {attempt} of run {name} has the line {message!r} {count} times: {places}")
+    for row in query(AMBIGUOUS):
+        findings.add(f"two lines of one place: {row}")
+
+
+def _check_effects(effects: Sequence[Effect], troubles: Sequence[Trouble], findings: Findings) -> None:
+    """A result that was recorded is the one of the program for good, and its step is not executed again."""
+    by_step: defaultdict[tuple[str, str], list[Effect]] = defaultdict(list)
+    for effect in effects:
+        if effect.what in {"executed", "recorded"}:
+            by_step[effect.run, effect.name].append(effect)
+    for (run, name), found in by_step.items():
+        _check_step(f"step {name!r} of run {run}", found, troubles, findings)
+
+
+def _check_step(step: str, found: Sequence[Effect], troubles: Sequence[Trouble], findings: Findings) -> None:
+    counted = {effect.detail for effect in found if effect.what == "recorded"}
+    findings.effects += bool(counted)
+    if len(counted) > 1:
+        findings.add(f"{step} was recorded with {len(counted)} results")
+    first = next((i for i, effect in enumerate(found) if effect.what == "recorded"), len(found))
+    for effect in found[first:]:
+        if effect.what == "executed" and not _may_be_stale(effect, troubles):
+            findings.add(f"{step} was executed again, by process {effect.pid}, after its result was recorded")
+    executed = [effect for effect in found if effect.what == "executed"]
+    for one, other in pairwise(executed):
+        findings.executed_again += 1
+        if not any(_lies_between(trouble, one.at, other.at) for trouble in troubles):
+            findings.add(f"{step} was executed again though nothing went wrong in between")
+
+
+def _may_be_stale(effect: Effect, troubles: Sequence[Trouble]) -> bool:
+    """Whether a process was stopped that does not know yet that its runs are no longer its own."""
+    return any(effect.pid in trouble.pids and trouble.began <= effect.at for trouble in troubles)
+
+
+def _lies_between(trouble: Trouble, one: float, other: float) -> bool:
+    return trouble.began - SLACK <= other and (trouble.ended is None or trouble.ended + SLACK >= one)
