@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 from collections.abc import Awaitable, Callable
 
@@ -30,7 +31,8 @@ class Alarm:
         loop = asyncio.get_running_loop()
         slot = math.ceil((loop.time() + seconds) / GRID)
         if slot not in self._timers:
-            self._timers[slot] = loop.call_at(slot * GRID, self._ring, slot)
+            # Not in the context of whoever set it: the timers of a run stand still while it waits.
+            self._timers[slot] = loop.call_at(slot * GRID, self._ring, slot, context=contextvars.Context())
 
     def close(self) -> None:
         for timer in self._timers.values():
