@@ -124,6 +124,11 @@ class Attempt:
     def _count_turns(self) -> int:
         return self.turns
 
+    @property
+    def moves(self) -> int:
+        """Steps of its code, and timers that ended: between one of these and the step that comes of it, nothing stands still."""
+        return self.turns + self.timers.ended
+
     def check(self) -> None:
         """Raise what every detent call is refused with, once the code has been told to end."""
         if self.refusal is not None:

@@ -442,24 +442,28 @@ class Runner:
         """It waits for something and keeps its slot, for more of it may go on. When nothing does, it suspends."""
         if attempt not in self._standing:
             self._standing.add(attempt)
-            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.turns, context=contextvars.Context())
+            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.moves, context=contextvars.Context())
         if self._has_news:
             self._collect()
 
-    def _look_at(self, attempt: Attempt, turns: int) -> None:
+    def _look_at(self, attempt: Attempt, moves: int) -> None:
         if attempt not in self._standing or attempt.phase is not Phase.EXECUTING or attempt.stop_reason is not None:
             self._standing.discard(attempt)
             return
         if not attempt.standing:
             self._standing.discard(attempt)
-        elif attempt.turns == turns and attempt.is_standing and attempt.suspending is None:
-            self.run_errand(self._suspend(attempt))
+        elif attempt.moves == moves and attempt.is_standing and attempt.suspending is None:
+            self.run_errand(self._suspend(attempt, moves))
         else:
-            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.turns, context=contextvars.Context())
+            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.moves, context=contextvars.Context())
 
-    async def _suspend(self, attempt: Attempt) -> None:
+    async def _suspend(self, attempt: Attempt, moves: int) -> None:
         """Give the slot of a run back of which nothing goes on."""
         self._standing.discard(attempt)
+        if attempt.moves != moves:
+            # A timer that has ended is none that the database would wake the run for, should this process die.
+            self.stands(attempt)
+            return
         attempt.suspending = self._loop.create_future()
         attempt.timers.catch_up(is_over=True)
         seconds, fence = attempt.timers.until_next(), attempt.fence

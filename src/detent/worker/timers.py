@@ -58,19 +58,22 @@ class Timer:
             self._timers.hold(self)
             return
         self._timers.discard(self)
+        self._timers.ended += 1
         self._context.run(self._callback, *self._args)
 
 
 class Timers:
     """Those of one attempt that have not ended."""
 
-    __slots__ = ("_held", "_is_behind", "_later", "_open", "is_held", "is_replaying")
+    __slots__ = ("_held", "_is_behind", "_later", "_open", "ended", "is_held", "is_replaying")
 
     def __init__(self) -> None:
         self._open: dict[Timer, None] = {}
         self._held: list[Timer] = []
         self._later: Callable[..., asyncio.TimerHandle] | None = None
         self._is_behind = False
+        self.ended = 0
+        """How many did what they were set for."""
         self.is_held = False
         """The run is suspended: no timer of its ends."""
         self.is_replaying: Callable[[], bool] = lambda: False
@@ -110,7 +113,8 @@ class Timers:
         """The code asks for what was recorded at *moment*: what it has timed just before was timed then."""
         if moment is None:
             return
-        past = (datetime.now(UTC) - moment).total_seconds()
+        # By two clocks, that of the database and this one: one that runs behind must not put the end off.
+        past = max(0.0, (datetime.now(UTC) - moment).total_seconds())
         for timer in self._open:
             if timer.deadline is None:
                 timer.deadline = now() + timer.delay - past
