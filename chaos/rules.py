@@ -107,7 +107,7 @@ def _check_outcomes(runs: Sequence[Run], findings: Findings) -> None:
         wanted = ("FAILED", None) if program.aborts else ("COMPLETED", value(program))
         found = (run.status, None if run.output is None else json.loads(run.output))
         if found != wanted:
-            findings.add(f"run {run.id} came to {found}, not to {wanted}: {(run.error or '')[:600]}")
+            findings.add(f"run {run.id} came to {found}, not to {wanted}: {(run.error or '')[:600]}\n{program}")
         elif run.attempt != program.failures + 1:
             findings.add(f"run {run.id} took {run.attempt} attempts, not {program.failures + 1}")
 

@@ -172,12 +172,13 @@ async def _asked(node: Node) -> Token[int]:
 
 
 async def _given_up(node: Node, ctx: Context) -> int:
+    token = await wait.create_token() if node.n % 2 else None
     try:
         async with asyncio.timeout(GIVEN_UP_AFTER):
-            if node.n % 2:
-                await wait.for_token(await wait.create_token())
-            else:
+            if token is None:
                 await wait.for_(seconds=NEVER)
+            else:
+                await wait.for_token(token)
     except TimeoutError:
         return GIVEN_UP
     raise AssertionError("a wait without end has ended")
