@@ -7,7 +7,7 @@ order again, each only after everything has been asked for that had been asked f
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
@@ -200,23 +200,16 @@ def _order_of(entries: Sequence[JournalEntry], *, known: Collection[str]) -> lis
 
     Stamps count the answers to operations inside of steps, too, so these have their place in the order.
     """
-    by_number = deque(entry.operation for entry in sorted(entries, key=lambda entry: entry.number))
-    order: list[str] = []
-    listed: set[str] = set()
-
-    def add(answer: str) -> None:
-        order.append(answer)
-        listed.add(_operation_of(answer))
-
-    for entry in sorted(entries, key=lambda entry: (entry.stamp.answers, entry.number)):
+    by_number = sorted(entries, key=lambda entry: entry.number)
+    said: dict[int, str] = {}
+    for entry in by_number:
         seen = entry.stamp.seen or ()
-        first = entry.stamp.answers - len(seen)
-        while len(order) < first and by_number:
-            operation = by_number.popleft()
-            if operation not in listed:
-                add(operation)
-        for answer in seen[len(order) - first :]:
-            add(answer)
+        said.update(enumerate(seen, entry.stamp.answers - len(seen)))
+    # Only code that did one thing at a time says nothing: its answers came in the order of recording.
+    listed = {_operation_of(answer) for answer in said.values()}
+    unsaid = (entry.operation for entry in by_number if entry.operation not in listed)
+    most = max((entry.stamp.answers for entry in entries), default=0)
+    order = [answer for place in range(most) if (answer := said.get(place) or next(unsaid, None)) is not None]
     return [answer if answer in known or answer[0] in _MARKS else FAILED + answer for answer in order]
 
 
