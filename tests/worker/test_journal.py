@@ -46,7 +46,7 @@ def take(journal: Journal, operation: str) -> JournalEntry | None:
 def order_of(*entries: JournalEntry) -> list[str | None]:
     """The answers that a replay gives, when it gives them all."""
     journal = Journal(RUN, 1, entries)
-    order = []
+    order: list[str | None] = []
     while journal.next_answer is not None:
         order.append(journal.next_answer)
         journal.skip()

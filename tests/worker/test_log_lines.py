@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -18,10 +17,6 @@ class Writer:
     def __init__(self) -> None:
         self.holder = Holder(run_id=ids.new_run_id(), fence=1)
         self.attempt, self.is_dropped, self.last_line = 1, False, 0
-        self._numbers = itertools.count()
-
-    def next_line(self) -> int:
-        return next(self._numbers)
 
 
 class Store:
@@ -32,6 +27,12 @@ class Store:
         self.lines += lines
 
 
+def add(
+    lines: LogLines, writer: Writer, message: str, fields: dict[str, object] | None = None, *, number: int = 0
+) -> None:
+    lines.add(writer, "info", message, fields, place="main/0", number=number)
+
+
 def lines_of(store: Store) -> LogLines:
     return LogLines(cast("WorkerBackend", store), asyncio.get_running_loop())
 
@@ -39,19 +40,23 @@ def lines_of(store: Store) -> LogLines:
 async def test_lines_arrive_in_order_and_numbered() -> None:
     store, writer = Store(), Writer()
     lines = lines_of(store)
-    for text in ("a", "b", "c"):
-        lines.add(writer, "info", text)
+    for number, text in enumerate(("a", "b", "c")):
+        add(lines, writer, text, number=number)
     assert lines.has_unsent(writer)
     await lines.flushed(writer.last_line)
     assert not lines.has_unsent(writer)
-    assert [(line.number, line.message) for line in store.lines] == [(0, "a"), (1, "b"), (2, "c")]
+    assert [(line.place, line.number, line.message) for line in store.lines] == [
+        ("main/0", 0, "a"),
+        ("main/0", 1, "b"),
+        ("main/0", 2, "c"),
+    ]
 
 
 async def test_what_cannot_be_stored_is_made_storable() -> None:
     store, writer = Store(), Writer()
     lines = lines_of(store)
-    lines.add(writer, "info", "nul \x00 and \ud800", {"when": object(), "x": float("nan")})
-    lines.add(writer, "info", "x" * 100_000)
+    add(lines, writer, "nul \x00 and \ud800", {"when": object(), "x": float("nan")})
+    add(lines, writer, "x" * 100_000)
     await lines.flushed_all()
     first, second = store.lines
     assert first.message == "nul  and ?"
@@ -66,7 +71,7 @@ async def test_memory_is_bounded_and_the_oldest_give_way(monkeypatch: pytest.Mon
     store, writer = Store(), Writer()
     lines = lines_of(store)
     for number in range(50):
-        lines.add(writer, "info", str(number))
+        add(lines, writer, str(number), number=number)
     await lines.flushed_all()
     assert len(store.lines) <= 11
     assert store.lines[-1].message == "49"
@@ -76,7 +81,7 @@ async def test_memory_is_bounded_and_the_oldest_give_way(monkeypatch: pytest.Mon
 async def test_lines_of_a_copy_that_was_dropped_are_not_sent() -> None:
     store, writer = Store(), Writer()
     lines = lines_of(store)
-    lines.add(writer, "info", "from a stale copy")
+    add(lines, writer, "from a stale copy")
     writer.is_dropped = True
     await lines.flushed_all()
     assert store.lines == []
