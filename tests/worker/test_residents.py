@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import cast
 
 from detent.worker.attempt import Attempt
@@ -13,11 +12,9 @@ def attempt(name: str) -> Attempt:
     return cast("Attempt", _Named(name))
 
 
-class _Named(SimpleNamespace):
+class _Named:
     def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-
-    __hash__ = object.__hash__
+        self.name = name
 
 
 def of(most: int, most_bytes: int = PLENTY) -> tuple[Residents, list[Attempt]]:

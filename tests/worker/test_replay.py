@@ -1,0 +1,125 @@
+"""Parallel code that is stopped after each of its answers, and goes on in another runner to the same result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from detent import step, task, tasks
+from tests.worker.conftest import StartRig
+
+Reached = Callable[[], Awaitable[None]]
+Program = Callable[[Reached], Awaitable[list[int]]]
+
+
+async def gathering(reached: Reached) -> list[int]:
+    async def one(number: int) -> int:
+        value = int(str(await tasks.call("double", number)))
+        await reached()
+        return value
+
+    return list(await asyncio.gather(*(one(number) for number in range(3))))
+
+
+async def in_a_group(reached: Reached) -> list[int]:
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        order.append(int(str(await tasks.call("double", number))))
+        await reached()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(one(number))
+    again = int(str(await tasks.call("double", order[0])))
+    await reached()
+    return [*sorted(order), again - 2 * order[0]]
+
+
+async def with_the_first(reached: Reached) -> list[int]:
+    async def one(number: int) -> int:
+        return int(str(await tasks.call("double", number)))
+
+    running = [asyncio.create_task(one(number)) for number in range(3)]
+    done, others = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    await reached()
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    first = min(one.result() for one in done)
+    # Answered from the record: after another order, what came first would not be half of it.
+    again = int(str(await tasks.call("double", first)))
+    await reached()
+    return [again - 2 * first]
+
+
+async def by_steps(reached: Reached) -> list[int]:
+    async def one(number: int) -> int:
+        value = await step("work", effect, number)
+        answered.append(value)
+        await reached()
+        return value
+
+    return list(await asyncio.gather(*(one(number) for number in range(3))))
+
+
+effects: list[int] = []
+answered: list[int] = []
+
+
+async def effect(number: int) -> int:
+    effects.append(number)
+    return number
+
+
+PROGRAMS: dict[Program, list[int]] = {
+    gathering: [0, 2, 4],
+    in_a_group: [0, 2, 4, 0],
+    with_the_first: [0],
+    by_steps: [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_run_stopped_after_any_answer_comes_to_the_same_result(
+    start_rig: StartRig, program: Program, stop_at: int
+) -> None:
+    effects.clear()
+    answered.clear()
+    stopped, starts = asyncio.Event(), 0
+
+    @task(id="double")
+    async def double(number: int) -> int:
+        return number * 2
+
+    @task(retry=1)
+    async def parallel() -> list[int]:
+        nonlocal starts
+        starts += 1
+        own, count = starts, 0
+
+        async def reached() -> None:
+            nonlocal count
+            count += 1
+            if own == 1 and count >= stop_at:
+                stopped.set()
+                await asyncio.Event().wait()
+
+        result = await program(reached)
+        stopped.set()
+        return result
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("parallel")
+        async with asyncio.timeout(20):
+            await stopped.wait()
+        kept = set(answered)
+    async with start_rig() as rig:
+        outcome = await rig.end_of(run_id)
+    assert outcome.output is not None, outcome.error
+    values = [int(number) for number in outcome.output.strip("[]").split(",")]
+    assert values == PROGRAMS[program]
+    assert all(effects.count(number) == 1 for number in kept)
