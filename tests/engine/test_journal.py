@@ -121,3 +121,18 @@ async def test_nothing_is_left_of_a_journal_when_its_run_ends(stage: Stage, work
     tables = ("journal", "waits", "waitpoints", "batches", "batch_items", "runs", "inputs", "ready", "endings")
     assert {table: await stage.count(table) for table in tables} == dict.fromkeys(tables, 0)
     assert await stage.count("history") == 4
+
+
+async def test_how_long_ago_something_was_recorded_is_told_by_the_clock_of_waits(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
+    lease = await stage.leased(worker)
+    clock.advance(timedelta(days=1))
+    await stage.engine.trigger_children([child(lease, "a/0", wait=False)])
+    clock.advance(timedelta(hours=1))
+    (page,) = await stage.engine.read_journals([JournalRead(holder=holder(lease))])
+    assert isinstance(page, list)
+    (entry,) = page
+    assert entry.recorded_at is not None
+    ((age,),) = await stage.query("select extract(epoch from clock_timestamp() - %s)", (entry.recorded_at,))
+    assert 3600 <= age < 3660

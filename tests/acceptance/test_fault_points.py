@@ -1,0 +1,133 @@
+"""A worker dies at every point that it passes: after the database has done what it was asked, before the worker knows.
+
+One fault after the other befalls a runner or a supervisor, whoever passes the point first, while runs of every kind execute.
+What the runs must come to, and what may be left behind, is judged as in `chaos`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from chaos import rules
+from chaos.effects import Effects
+from chaos.outsider import Outsider
+from chaos.plan import Job, Node, runs
+from chaos.troubles import TASKS, Trouble
+
+from detent.engine import faults
+from detent.engine.sql import STATEMENTS
+from tests.acceptance.stage import Stage, until
+
+pytestmark = pytest.mark.acceptance
+
+WORKERS = 2
+PASSED = (
+    "lease_runs", "start_attempts", "trigger_children", "trigger_batch", "wait_for", "suspend", "collect", "record_steps",
+    "create_tokens", "read_batch_results", "append_logs", "settle_runs", "notify", "tick", "count_solo", "renew_session",
+    "list_sessions",
+)  # fmt: skip
+PASSED_AFTER_A_DEATH = ("read_journals", "end_session", "find_version", "make_version_tasks", "open_session")
+"""By whoever takes the place of the dead, and goes on with its runs."""
+ELSEWHERE = {
+    "when a database is new": {"make_environment", "make_version", "find_named_version", "make_lanes"},
+    "at every connection's beginning, before it does anything": {"find_environment"},
+    "once an hour": {"make_partitions", "forget_expired"},
+    "when a worker ends, or its runs are cancelled": {"hand_back", "end_cancelled"},
+    "by callers": {
+        "trigger_runs", "abort_batch", "find_schemas", "cancel_runs", "find_statuses", "watch_runs", "find_outcomes",
+        "reset_idempotency_key", "find_runs", "find_waits", "find_attempts", "list_runs", "list_tasks", "find_tokens",
+        "list_tokens", "complete_tokens", "read_logs",
+    },
+}  # fmt: skip
+
+
+def test_every_point_is_one_at_which_a_worker_dies_or_has_a_reason_not_to_be() -> None:
+    assert {*PASSED, *PASSED_AFTER_A_DEATH}.union(*ELSEWHERE.values()) == set(STATEMENTS)
+
+
+async def test_every_run_ends_once_and_right_though_workers_die_at_every_point(
+    stage: Stage, rng: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "fault"
+    monkeypatch.setenv(faults.VARIABLE, f"@{file}")
+    effects, troubles, roots = Effects(stage.ledger.path), list[Trouble](), dict[str, Node]()
+    outsider = Outsider(stage.client, effects, rng)
+    async with _beside(_keep_workers(stage), outsider.serve()), stage.hurrying():
+        await until(lambda: len(stage.sessions()) >= 2 * WORKERS, "the workers")
+        for point in [*PASSED, *PASSED_AFTER_A_DEATH]:
+            file.write_text(f"{point}:1:kill")
+            troubles.append(Trouble(point))
+            await _trigger(stage, roots)
+            if point in PASSED_AFTER_A_DEATH:
+                await stage.kill_a_runner(rng)
+            await until(lambda: not file.exists(), lambda point=point: f"anybody to pass {point}: {stage.describe()}")
+        await stage.all_over(sum(map(runs, roots.values())))
+        await outsider.finished()
+    effects.new()
+    for trouble in troubles:
+        trouble.ended = trouble.began + 30
+    findings = rules.check(stage.query, roots, effects.all, troubles, is_over=True)
+    assert [*findings.wrong, *outsider.complaints] == []
+
+
+async def _trigger(stage: Stage, roots: dict[str, Node]) -> None:
+    """A run of each kind."""
+    for program in _PROGRAMS:
+        origin = f"root {len(roots)}"
+        roots[origin] = program
+        await stage.client.tasks.trigger(program.kind, Job(program, origin))
+
+
+async def _keep_workers(stage: Stage) -> None:
+    while True:
+        while sum(worker.is_alive for worker in stage.workers) < WORKERS:
+            stage.spawn(["worker", str(TASKS), "--runners", "2"])
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _beside(*works: object) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(work) for work in works]  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _node(kind: str, *parts: Node, **options: int) -> Node:
+    return Node(kind, "", 7, parts, **options)  # type: ignore[arg-type]
+
+
+def _named(node: Node, name: str = "p") -> Node:
+    if name != "p" and node.is_program:
+        return _named(node)
+    return replace(node, name=name, parts=tuple(_named(part, f"{name}-{i}") for i, part in enumerate(node.parts)))
+
+
+_LEAF = _node("program", _node("step"))
+_PROGRAMS = [
+    _named(program)
+    for program in (
+        _node("program", _node("step"), _node("sleep"), _node("step_retried"), failures=1, fails_after=1),
+        _node("program", _node("token"), _node("child", _LEAF), _node("batch", _LEAF, _LEAF)),
+        _node(
+            "program",
+            _node("as_completed", _node("sleep"), _node("child", _LEAF), _node("step"), _node("token_before")),
+        ),
+        _node(
+            "program",
+            _node("gather", _node("token"), _node("batch", _LEAF, _LEAF)),
+            _node("given_up"),
+            _node("in_time"),
+        ),
+        _node("threaded", _node("step"), _node("child", _LEAF), _node("sleep"), failures=1, fails_after=0),
+    )
+]
