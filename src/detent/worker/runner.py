@@ -355,7 +355,8 @@ class Runner:
         elif attempt.is_fenced:
             self._say_ended(attempt)
         elif attempt.stop_reason is None:
-            attempt.outcome = outcome or _unexplained(attempt)
+            # It may have been resumed under another fence while its last lines were stored.
+            attempt.outcome = replace(outcome or _unexplained(attempt), holder=attempt.holder)
             if was_waiting:
                 attempt.phase = Phase.PARKED
                 self.wants_back(attempt)
