@@ -36,10 +36,6 @@ from (select distinct run_id, attempt, place, number, message from detent.logs) 
 group by run_id, attempt, message having count(*) > 1
 """
 """A message stands once in an attempt. The same line stored again under its own place is read once."""
-AMBIGUOUS = """
-select run_id, attempt, place, number from detent.logs
-group by run_id, attempt, place, number having count(distinct message) > 1
-"""
 
 
 @dataclass(slots=True)
@@ -138,8 +134,6 @@ def _check_logs(query: Query, findings: Findings) -> None:
     for run_id, attempt, message, count, places in query(TWICE):
         name = ids.encode("run", run_id)
         findings.add(f"attempt {attempt} of run {name} has the line {message!r} {count} times: {places}")
-    for row in query(AMBIGUOUS):
-        findings.add(f"two lines of one place: {row}")
 
 
 def _check_effects(effects: Sequence[Effect], troubles: Sequence[Trouble], findings: Findings) -> None:
