@@ -7,15 +7,37 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import pytest
+
 from detent.engine.backend import EngineBackend
+from detent.engine.db import Db
 from detent.protocol import ids
-from detent.protocol.models import Failed, HandBack, Idempotency, Lease, RunFilter, SessionEnd
+from detent.protocol.ids import WaitpointId
+from detent.protocol.models import (
+    Failed,
+    HandBack,
+    Idempotency,
+    Lease,
+    RunFilter,
+    SessionEnd,
+    StepRecord,
+    Suspension,
+    TokenCompletion,
+    TokenCreated,
+    WaitKey,
+)
 from detent.protocol.status import RunStatus
+from tests.concurrency.meeting import Blockade
 from tests.concurrency.test_waits_meet_ends import succeeded
 from tests.database import Clock
 from tests.engine.stage import BOOM, Stage, Worker, child, chunk, holder, origin, request, time_wait
+from tests.engine.test_tokens import token_request, token_wait
 
 SECONDS = 3.0
+
+
+def step(lease: Lease, operation: str) -> StepRecord:
+    return StepRecord(origin=origin(lease, operation, wait=False), fingerprint="f", output="1")
 
 
 class Storm:
@@ -25,12 +47,14 @@ class Storm:
         self.stage, self.worker, self.engines, self.random = stage, worker, engines, random_
         self.leases: list[Lease] = []
         self.made: list[str] = []
+        self.tokens: list[WaitpointId] = []
         self.calls = 0
 
     async def rage(self, engine: EngineBackend, until: float) -> None:
         events: list[Callable[[EngineBackend], Awaitable[object]]] = [
             self.trigger, self.lease, self.lease, self.complete, self.complete, self.fail, self.call, self.call, self.sleep,
             self.batch, self.cancel, self.hand_back, self.renew, self.tick, self.start, self.die,
+            self.create_tokens, self.wait_for_tokens, self.complete_tokens, self.collect, self.collect, self.record_steps,
         ]  # fmt: skip
         while asyncio.get_running_loop().time() < until:
             await self.random.choice(events)(engine)
@@ -74,6 +98,34 @@ class Storm:
 
     async def sleep(self, engine: EngineBackend) -> None:
         await engine.wait_for([time_wait(x, self.operation(), timedelta(0.01)) for x in self.some()])
+
+    async def create_tokens(self, engine: EngineBackend) -> None:
+        keys = [None if self.random.random() < 0.5 else WaitKey(key=str(self.random.randrange(20))) for _ in range(4)]
+        for answer in await engine.create_tokens([token_request(key=key) for key in keys]):
+            if isinstance(answer, TokenCreated):
+                self.tokens.append(answer.waitpoint_id)
+
+    async def wait_for_tokens(self, engine: EngineBackend) -> None:
+        if self.tokens:
+            some = [(x, self.random.choice(self.tokens), self.random.random() < 0.5) for x in self.some()]
+            await engine.wait_for([token_wait(x, t, self.operation(), suspends=suspends) for x, t, suspends in some])
+
+    async def complete_tokens(self, engine: EngineBackend) -> None:
+        chosen = self.random.sample(self.tokens, min(len(self.tokens), 4))
+        await engine.complete_tokens([TokenCompletion(waitpoint_id=token, output="1") for token in chosen])
+
+    async def collect(self, engine: EngineBackend) -> None:
+        """And stand still."""
+        some = list({lease.run_id: lease for lease in self.some()}.values())
+        found = await engine.collect([holder(lease) for lease in some])
+        known = {each.holder: tuple(result.operation for result in each.results) for each in found}
+        until = timedelta(0.01) if self.random.random() < 0.5 else None
+        await engine.suspend(
+            [Suspension(holder=holder(x), until=until, delivered=known.get(holder(x), ())) for x in some]
+        )
+
+    async def record_steps(self, engine: EngineBackend) -> None:
+        await engine.record_steps([step(lease, self.operation()) for lease in self.some()])
 
     async def batch(self, engine: EngineBackend) -> None:
         for lease in self.some()[:1]:
@@ -128,3 +180,49 @@ async def calm_down(stage: Stage, version: str, clock: Clock) -> None:
             # Keys let runs wait for each other in a circle.
             (stuck, *_) = await stage.engine.list_runs(RunFilter(statuses=(RunStatus.WAITING,)))
             assert await stage.engine.cancel_runs([stuck.id], "waits for itself") == [True]
+
+
+# ---- the same moment, twice: nobody has to be thrown out
+
+
+@pytest.fixture
+def no_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadlock, which would be undone and repeated after a second, fails."""
+
+    async def fail(db: Db, tries: int, started: float, patience: float | None, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr("detent.engine.db._REPEATED_ERRORS", ())
+    monkeypatch.setattr(Db, "_pause", fail)
+
+
+@pytest.mark.usefixtures("no_repeats")
+async def test_two_first_steps_of_one_run_are_recorded_one_after_the_other(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade
+) -> None:
+    lease = await stage.leased(worker)
+    calls = [engine.record_steps([step(lease, f"{i}")]) for i, engine in enumerate(engines)]
+    await blockade.pile_up("select from detent.runs for update", [], *calls)
+    assert await stage.count("journal") == len(engines)
+
+
+@pytest.mark.usefixtures("no_repeats")
+@pytest.mark.parametrize("is_retried", [True, False])
+async def test_a_run_that_fails_while_what_it_waits_for_completes_stops_nobody(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade, is_retried: bool
+) -> None:
+    """The completion is held up between the edges of the two runs that wait for it."""
+    one, two = [await stage.leased(worker) for _ in range(2)]
+    (token,) = await stage.engine.create_tokens([token_request()])
+    assert isinstance(token, TokenCreated)
+    for lease in (one, two):
+        await stage.engine.wait_for([token_wait(lease, token.waitpoint_id, suspends=False)])
+    retry = timedelta(0) if is_retried else None
+    await blockade.pile_up(
+        "select from detent.waits where run_id = %s for update",
+        [ids.decode("run", two.run_id)],
+        engines[0].complete_tokens([TokenCompletion(waitpoint_id=token.waitpoint_id, output="1")]),
+        engines[1].complete_attempts([Failed(holder=holder(one), error=BOOM, retry_in=retry)]),
+    )
+    assert [delivery.holder for delivery in await stage.engine.collect([holder(two)])] == [holder(two)]
+    assert await stage.count("waits") == 1

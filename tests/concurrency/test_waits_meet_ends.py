@@ -247,3 +247,26 @@ async def test_a_woken_run_waits_for_more_while_another_worker_takes_it(
         assert all(len(each.results) == 1 for each in leases)
     found = dict(await stage.query("select status::text, count(*) from detent.runs group by 1"))
     assert found == {k: v for k, v in {"DEQUEUED": taken, "WAITING": TIMES - taken}.items() if v}
+
+
+async def test_what_comes_while_a_run_is_leased_for_something_else_comes_with_that_lease(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade
+) -> None:
+    """The lease stands still after its first look, and sees what came since: nobody would tell the session of that."""
+    (parent,) = await leased(stage, worker, 1)
+    await stage.engine.trigger_children([child(parent, operation) for operation in "01"])
+    children = {lease.run_id: lease for lease in await worker.lease()}
+    first, second = sorted(children)
+    await worker.succeed(children[first], output="1")
+    taken: list[Lease] = []
+
+    async def lease() -> None:
+        taken.extend(await Worker(engines[0], worker.session_id, worker.version).lease())
+
+    async def complete() -> None:
+        await engines[1].complete_attempts([succeeded(children[second])])
+
+    await blockade.pile_up("select from detent.sessions for update", [], lease(), complete())
+    (resumed,) = taken
+    assert [result.child.output for result in resumed.results if result.child] == ["1", '"done"']
+    assert await stage.count("waits") == 0

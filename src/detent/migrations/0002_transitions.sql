@@ -2,7 +2,7 @@
 -- Reason: operations that need a second snapshot or a loop inside one round trip. Lock: none. Pre: before the code that needs it.
 --
 -- Lock order, everywhere: session, runs by falling id (a child before its parent, whom its end wakes), batches and waitpoints
--- by id, waits, runs that wake. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody
+-- by id, runs that wake, waits. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody
 -- else passes over the locked ones. A lock that may have to wait stands in a statement of its own, or in one that joins
 -- nothing that changes: a statement that waited goes on with the rows it saw before.
 -- Every function takes and returns sets; `fence` guards each row, and what did not apply is simply not returned.
@@ -245,14 +245,17 @@ returns table (run_id uuid, session_id uuid) language plpgsql as $$
 declare
   waiters uuid[];
 begin
-  with edge as (
-    update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
-  )
-  select array_agg(distinct edge.run_id) into waiters from edge;
+  -- The runs before their edges, as a run that ends locks them. No edge is added meanwhile: the waitpoints are locked.
+  select array_agg(distinct waits.run_id) into waiters
+  from detent.waits where waitpoint_id = any(completed) and not is_done;
   if waiters is null then
     return;
   end if;
   perform from detent.runs where id = any(waiters) order by id desc for update;
+  with edge as (
+    update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
+  )
+  select array_agg(distinct edge.run_id) into waiters from edge;
 
   return query
   with woken as (
@@ -446,8 +449,8 @@ begin
   order by r.i;
 end $$;
 
--- Records what steps came to. A share lock keeps the runs with their holder; stale ones are not answered. One statement, for it
--- is asked for more often than all others.
+-- Records what steps came to. A lock keeps the runs with their holder; stale ones are not answered. One statement, for it is
+-- asked for more often than all others. No share lock: two that hold one could neither of them mark the run.
 create function detent.record_steps(environment integer, requests json) returns table (i integer) language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -458,7 +461,7 @@ begin
       i integer, parent uuid, fence bigint, operation text, fingerprint text, answers integer, seen text[], output text, error text)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     order by r.parent desc, r.i
-    for share of parent
+    for no key update of parent
   ), recorded as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, answers, seen, output, error)
     select parent, attempt, operation, environment, 'step', fingerprint, answers, seen, output, error from held
@@ -600,6 +603,26 @@ end $$;
 
 -- ---- leasing --------------------------------------------------------------------------------------------------------
 
+-- Takes what has come for runs that are being leased. A function of its own, for it sees what was completed since the lease
+-- began: who completes after that waits for the lease, and tells its session.
+create function detent.deliver(runs uuid[]) returns table (run_id uuid, results json) language plpgsql as $$
+#variable_conflict use_column
+begin
+  if runs = '{}' then
+    return;
+  end if;
+  return query
+  with delivered as (
+    delete from detent.waits where waits.run_id = any(runs) and is_done
+    returning waits.run_id, waits.operation, waits.waitpoint_id
+  )
+  select delivered.run_id, json_agg(json_build_array(
+    delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
+    waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation)
+  from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
+  group by delivered.run_id;
+end $$;
+
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind.
 -- Few lanes are merged strictly by position; of many, a random share each.
 create function detent.lease_runs(by_session uuid, by_fence bigint, slots json, most_lanes integer)
@@ -669,15 +692,8 @@ begin
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
       runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
-  ), delivered as (
-    delete from detent.waits using leased where leased.has_journal and waits.run_id = leased.id and waits.is_done
-    returning waits.run_id, waits.operation, waits.waitpoint_id
   ), result as (
-    select delivered.run_id, json_agg(json_build_array(
-      delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
-      waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation) as results
-    from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
-    group by delivered.run_id
+    select * from detent.deliver(array(select leased.id from leased where leased.has_journal))
   )
   select
     leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
@@ -1114,7 +1130,7 @@ declare
 begin
   foreach name in array array[
     'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'wake_waiters', 'trigger_children',
-    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
+    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'deliver', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
     'hand_back', 'end_session', 'renew_session', 'tick'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);

@@ -283,6 +283,30 @@ begin
   order by r.i;
 end $$;
 
+CREATE FUNCTION detent.deliver(runs uuid[]) RETURNS TABLE(run_id uuid, results json)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+  if runs = '{}' then
+    return;
+  end if;
+  return query
+  with delivered as (
+    delete from detent.waits where waits.run_id = any(runs) and is_done
+    returning waits.run_id, waits.operation, waits.waitpoint_id
+  )
+  select delivered.run_id, json_agg(json_build_array(
+    delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
+    waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation)
+  from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
+  group by delivered.run_id;
+end $$;
+
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -638,15 +662,8 @@ begin
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
       runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
-  ), delivered as (
-    delete from detent.waits using leased where leased.has_journal and waits.run_id = leased.id and waits.is_done
-    returning waits.run_id, waits.operation, waits.waitpoint_id
   ), result as (
-    select delivered.run_id, json_agg(json_build_array(
-      delivered.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status,
-      waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation) as results
-    from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
-    group by delivered.run_id
+    select * from detent.deliver(array(select leased.id from leased where leased.has_journal))
   )
   select
     leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
@@ -747,7 +764,7 @@ begin
       i integer, parent uuid, fence bigint, operation text, fingerprint text, answers integer, seen text[], output text, error text)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
     order by r.parent desc, r.i
-    for share of parent
+    for no key update of parent
   ), recorded as (
     insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, answers, seen, output, error)
     select parent, attempt, operation, environment, 'step', fingerprint, answers, seen, output, error from held
@@ -1266,14 +1283,17 @@ CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid,
 declare
   waiters uuid[];
 begin
-  with edge as (
-    update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
-  )
-  select array_agg(distinct edge.run_id) into waiters from edge;
+  -- The runs before their edges, as a run that ends locks them. No edge is added meanwhile: the waitpoints are locked.
+  select array_agg(distinct waits.run_id) into waiters
+  from detent.waits where waitpoint_id = any(completed) and not is_done;
   if waiters is null then
     return;
   end if;
   perform from detent.runs where id = any(waiters) order by id desc for update;
+  with edge as (
+    update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
+  )
+  select array_agg(distinct edge.run_id) into waiters from edge;
 
   return query
   with woken as (

@@ -42,7 +42,7 @@ join detent.waitpoints on waitpoints.id = waits.waitpoint_id
 group by runs.id, runs.fence
 
 -- name: record_steps
--- Locks the runs (share).
+-- Locks the runs.
 select i from detent.record_steps(%(environment)s, %(requests)s)
 
 -- name: read_journals
