@@ -7,6 +7,7 @@ after it gathered for 5 ms. One that is lost is made good by polling.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json
 import logging
@@ -67,7 +68,7 @@ class Notifier:
         if finished:
             self._finished.append(finished)
         if self._task is None and (self._ready or self._resumed or self._cancelled or self._finished):
-            self._task = asyncio.get_running_loop().create_task(self._send())
+            self._task = asyncio.get_running_loop().create_task(self._send(), context=contextvars.Context())
 
     async def close(self) -> None:
         """Send what is left, also when the loop is ending and has cancelled the task that would have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Iterable
 
 from detent.errors import ApiConnectionError, DetentError
@@ -35,7 +36,7 @@ class Watch:
         end.add_done_callback(lambda _: self._forget(run_id, end))
         self._last_use = loop.time()
         if self._listener is None or self._listener.done():
-            self._listener = loop.create_task(self._listen(), name="detent-watch")
+            self._listener = loop.create_task(self._listen(), name="detent-watch", context=contextvars.Context())
         return end
 
     async def look(self, run_ids: Iterable[RunId]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
 from detent.protocol.backend import WorkerBackend
@@ -67,6 +67,7 @@ class DurableCalls:
         self._results = persistently(backend.read_batch_results)
         # What is shared between runs must not run in the context of the one that asked first.
         self._context = contextvars.Context()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     def trigger_child(self, request: ChildRequest) -> asyncio.Future[ChildTriggered | Stale | Refused]:
         return self._context.run(self._children, request)
@@ -86,11 +87,18 @@ class DurableCalls:
     async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
         return await self._collect(holders)
 
+    async def _apart(self, call: Coroutine[object, object, A]) -> A:
+        """Await a call outside of the run's context: what it starts is not the run's. It goes on when the wait is given up."""
+        task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
-        return await self._batch(chunk)
+        return await self._apart(self._batch(chunk))
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
-        await self._abort(batch_id, reason)
+        await self._apart(self._abort(batch_id, reason))
 
     async def read_journal(self, holder: Holder) -> list[JournalEntry] | Stale:
         """Return the whole journal of a run's present attempt."""
@@ -108,7 +116,7 @@ class DurableCalls:
         """Return the outcomes of a finished batch in the order of its items."""
         outcomes: list[RunOutcome] = []
         while True:
-            page = await self._results(batch_id, after=len(outcomes) - 1, limit=_PAGE)
+            page = await self._apart(self._results(batch_id, after=len(outcomes) - 1, limit=_PAGE))
             outcomes += page
             if len(page) < _PAGE:
                 return outcomes

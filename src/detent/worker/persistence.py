@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import ParamSpec, TypeVar
 
 from detent.errors import ApiConnectionError
@@ -21,7 +21,7 @@ def pauses(first: float = 0.05, longest: float = 3.0) -> Iterator[float]:
         pause = min(longest, pause * 2)
 
 
-def persistently(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def persistently(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[object, object, R]]:
     """Return *call* repeated for as long as its backend is out of reach. Only for what may be repeated."""
 
     async def asked(*args: P.args, **kwargs: P.kwargs) -> R:
