@@ -56,6 +56,11 @@ class Answers(Generic[A]):
         self._is_settling = False
         self._patience: asyncio.TimerHandle | None = None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is about to be given to the code, and nothing was just now."""
+        return not self._is_settling and not self._arrived
+
     def __len__(self) -> int:
         return len(self._outstanding)
 
@@ -91,6 +96,9 @@ class Answers(Generic[A]):
     def give_up(self, operation: str) -> None:
         """The code was made to give up waiting: its replay shall do so at the same place."""
         self._journal.give_up(operation)
+        self.forget(operation)
+        if self._journal.is_replaying:
+            self._pump()
 
     def forget(self, operation: str) -> None:
         """The code expects no answer."""
@@ -172,6 +180,7 @@ class Answers(Generic[A]):
 
     def _give_up(self, recorded: str) -> None:
         if self._abandon():
+            # What it moves gives up soon, or when the run has its slot again; if it was another's, the next is ended.
             self._settle()
         else:
             # What made it give up was no timer: it is waited for as if it had not.

@@ -150,7 +150,7 @@ class Attempt:
     @property
     def is_standing(self) -> bool:
         """Whether all that the code has asked for is waited for by the database, too."""
-        return bool(self.standing) and len(self.answers) == len(self.standing)
+        return bool(self.standing) and len(self.answers) == len(self.standing) and self.answers.is_resting
 
     def suspend(self) -> None:
         """The database says WAITING."""

@@ -52,6 +52,13 @@ class Timer:
     def when(self) -> float:
         return self._handle.when() if self._handle is not None else 0.0
 
+    def end_early(self) -> None:
+        """End it now, if it does not wait for that already."""
+        if self._handle is not None:
+            self._handle.cancel()
+        if self not in self._timers.held:
+            self.end()
+
     def end(self) -> None:
         """Its time has come. A suspended run goes on first: the database wakes it now, too."""
         if self._timers.is_held:
@@ -65,11 +72,11 @@ class Timer:
 class Timers:
     """Those of one attempt that have not ended."""
 
-    __slots__ = ("_held", "_is_behind", "_later", "_open", "ended", "is_held", "is_replaying")
+    __slots__ = ("_is_behind", "_later", "_open", "ended", "held", "is_held", "is_replaying")
 
     def __init__(self) -> None:
         self._open: dict[Timer, None] = {}
-        self._held: list[Timer] = []
+        self.held: list[Timer] = []
         self._later: Callable[..., asyncio.TimerHandle] | None = None
         self._is_behind = False
         self.ended = 0
@@ -92,12 +99,12 @@ class Timers:
         self._open.pop(timer, None)
 
     def hold(self, timer: Timer) -> None:
-        self._held.append(timer)
+        self.held.append(timer)
 
     def release(self) -> None:
         """The run executes: those whose time came meanwhile end now."""
         self.is_held = False
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for timer in held:
             if timer in self._open:
                 timer.end()
@@ -131,12 +138,11 @@ class Timers:
                 timer.start(self._later, max(0.0, timer.deadline - now()))
 
     def end_first(self) -> bool:
-        """End the first of them before its time; False when there is none."""
+        """End the first of them before its time, or as soon as the run has its slot again; False when there is none."""
         first = min(self._open, key=lambda timer: timer.deadline or now() + timer.delay, default=None)
         if first is None:
             return False
-        first.cancel()
-        first.end()
+        first.end_early()
         return True
 
     def clear(self) -> None:
