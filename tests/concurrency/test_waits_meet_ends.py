@@ -8,10 +8,20 @@ import pytest
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Idempotency, Lease, Succeeded, Suspended, WaitResult
+from detent.protocol.models import (
+    Failed,
+    Idempotency,
+    Lease,
+    Origin,
+    Pending,
+    Succeeded,
+    Suspended,
+    TimeWait,
+    WaitResult,
+)
 from detent.protocol.status import RunStatus
 from tests.concurrency.meeting import Blockade, race
-from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
+from tests.engine.stage import BOOM, Stage, Worker, child, chunk, holder, origin, request, time_wait
 
 TIMES = 250
 
@@ -269,4 +279,23 @@ async def test_what_comes_while_a_run_is_leased_for_something_else_comes_with_th
     await blockade.pile_up("select from detent.sessions for update", [], lease(), complete())
     (resumed,) = taken
     assert [result.child.output for result in resumed.results if result.child] == ["1", '"done"']
+    assert await stage.count("waits") == 0
+
+
+async def test_a_run_that_fails_while_it_begins_to_wait_takes_no_wait_into_its_next_attempt(
+    stage: Stage, worker: Worker, engines: list[EngineBackend], blockade: Blockade
+) -> None:
+    (lease,) = await leased(stage, worker, 1)
+    place = Origin(holder=holder(lease), operation="0", wait=True, suspends=False)
+    wait = TimeWait(origin=place, until=timedelta(hours=1), waitpoint_id=ids.new_waitpoint_id())
+
+    async def ask() -> None:
+        assert await engines[0].wait_for([wait]) == [Pending()]
+
+    async def fail() -> None:
+        failed = Failed(holder=holder(lease), error=BOOM, retry_in=timedelta(0))
+        await engines[1].complete_attempts([failed])
+
+    await blockade.pile_up("select from detent.runs for update", [], ask(), fail())
+    assert (await stage.run(lease.run_id)).attempt == 2
     assert await stage.count("waits") == 0

@@ -202,10 +202,21 @@ class Life:
         assert answers == self.model.ask(asks)
 
     async def suspend(self) -> None:
-        chosen = [
-            (waiter, lease, self.random.choice([None, 2.5, 0.0]), tuple(waiter.collected) if self.chance(0.8) else ())
-            for waiter, lease in self.some(2)
-        ]
+        await self.stand_still(
+            [
+                (w, lease, self.random.choice([None, 2.5, 0.0]), tuple(w.collected) if self.chance(0.8) else ())
+                for w, lease in self.some(2)
+            ]
+        )
+
+    async def nap(self) -> None:
+        """A timer wakes a run, which stands still again before anybody has leased it."""
+        for waiter, lease in self.some(1):
+            for _ in range(2):
+                await self.stand_still([(waiter, lease, 0.0, tuple(waiter.collected))])
+                await self.time_passes()
+
+    async def stand_still(self, chosen: Sequence[tuple[Waiter, Lease, float | None, tuple[str, ...]]]) -> None:
         answers = await self.engine().suspend(
             [
                 Suspension(holder=holder(lease), until=_minutes(minutes), delivered=delivered)
@@ -339,7 +350,8 @@ EVENTS: list[Callable[[Life], Awaitable[None]]] = [
     Life.wait_for_moments, Life.wait_for_tokens, Life.call, Life.call_by_key, Life.batch, Life.ask_again, Life.suspend,
     Life.suspend, Life.collect, Life.record_steps, Life.create_tokens, Life.complete_tokens, Life.complete_tokens,
     Life.run_children, Life.end_children, Life.end_children, Life.cancel_children, Life.time_passes, Life.lease, Life.lease,
-    Life.lease, Life.start, Life.head_starts_end, Life.hand_back, Life.end_session, Life.retry, Life.finish, Life.cancel,
+    Life.lease, Life.start, Life.nap, Life.head_starts_end, Life.hand_back, Life.end_session, Life.retry, Life.finish,
+    Life.cancel,
 ]  # fmt: skip
 
 

@@ -856,7 +856,7 @@ CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_i
 declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
-  awaited uuid[]; journalled uuid[];
+  awaited uuid[]; journalled uuid[]; waiting uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
@@ -907,24 +907,27 @@ begin
       from gone join detent.ready on ready.lane_id = gone.lane_id and ready.position = gone.position and ready.run_id = gone.id
       where gone.status = 'QUEUED'
       for update of ready skip locked))
-  ), unwaited as (
-    delete from detent.waits using retried where retried.has_journal and waits.run_id = retried.id
   ), ending as (
     insert into detent.endings (run_id, fence, environment_id, session_id)
     select id, fence, environment_id, session_id from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
   ), result as (
-    select id, final::text as status, session_id, is_watched, is_awaited, has_journal from gone
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over from gone
     union all
-    select id, 'QUEUED', null, false, false, false from retried
+    select id, 'QUEUED', null, false, false, has_journal, false from retried
   )
   select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
-    array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal)
-  into settled, statuses, holders, watched, awaited, journalled
+    array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal and is_over),
+    array_agg(id) filter (where has_journal and not is_over)
+  into settled, statuses, holders, watched, awaited, journalled, waiting
   from result;
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
+  if waiting is not null then
+    -- In a new snapshot: a wait that was asked for just before may have held the run.
+    delete from detent.waits where waits.run_id = any(waiting);
+  end if;
   if journalled is not null then
     perform detent.forget_journals(journalled);
   end if;
