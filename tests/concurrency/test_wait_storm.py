@@ -61,17 +61,22 @@ class Books:
 
     owed: set[Edge] = field(default_factory=set)
     asked: set[Edge] = field(default_factory=set)
-    given: list[Edge] = field(default_factory=list)
+    leased: list[Edge] = field(default_factory=list)
+    """What came with leases: once."""
+    collected: set[Edge] = field(default_factory=set)
+    """What was collected, and the database was told so."""
     dropped: set[RunId] = field(default_factory=set)
     """Runs whose attempt is over: nothing is owed to it any more."""
 
     def close_round(self) -> None:
         self.owed |= self.asked
-        kept = [edge for edge in self.given if edge[0] not in self.dropped]
-        assert len(set(kept)) == len(kept), "something was delivered twice"
-        assert set(kept) <= self.owed, "something was delivered that nobody waited for, or again"
-        self.owed = {edge for edge in self.owed - set(kept) if edge[0] not in self.dropped}
-        self.asked, self.given, self.dropped = set(), [], set()
+        leased = [edge for edge in self.leased if edge[0] not in self.dropped]
+        collected = {edge for edge in self.collected if edge[0] not in self.dropped}
+        given = collected | set(leased)
+        assert len(given) == len(leased) + len(collected), "something was delivered twice"
+        assert given <= self.owed, "something was delivered that nobody waited for, or again"
+        self.owed = {edge for edge in self.owed - given if edge[0] not in self.dropped}
+        self.asked, self.leased, self.collected, self.dropped = set(), [], set(), set()
 
 
 @dataclass(slots=True)
@@ -216,7 +221,7 @@ class Storm:
         async def call(engine: EngineBackend) -> None:
             (answer,) = await engine.suspend([Suspension(holder=held, until=until, delivered=delivered)])
             if isinstance(answer, Pending | Suspended):
-                self.books.given += [(held.run_id, operation) for operation in delivered]
+                self.books.collected |= {(held.run_id, operation) for operation in delivered}
                 self.collected.pop(held, None)
 
         return call
@@ -284,7 +289,7 @@ class Storm:
         async def call(engine: EngineBackend) -> None:
             for lease in await engine.lease(wanted):
                 self.held.setdefault(lease.run_id, []).append(Holder(run_id=lease.run_id, fence=lease.fence))
-                self.books.given += [(lease.run_id, result.operation) for result in lease.results]
+                self.books.leased += [(lease.run_id, result.operation) for result in lease.results]
 
         return call
 
@@ -338,16 +343,18 @@ class Storm:
         engine = self.engines[0]
         for _ in range(10):
             await self.end_head_starts()
-            for ending in (self.complete_tokens, self.end_children, self.tick, self.lease, self.collect):
+            await engine.complete_tokens([TokenCompletion(waitpoint_id=token, output="1") for token in self.tokens])
+            while self.children:
+                await self.end_children()(engine)
+            for ending in (self.end_children, self.tick, self.lease, self.collect):
                 await ending()(engine)
             self.clock.advance(timedelta(minutes=2))
             for known in list(self.held.values()):
                 self.target = known[-1].run_id
                 delivered = self.collected.pop(known[-1], ())
-                suspension = Suspension(holder=known[-1], delivered=delivered)
-                (answer,) = await engine.suspend([suspension])
+                (answer,) = await engine.suspend([Suspension(holder=known[-1], delivered=delivered)])
                 if isinstance(answer, Pending | Suspended):
-                    self.books.given += [(known[-1].run_id, operation) for operation in delivered]
+                    self.books.collected |= {(known[-1].run_id, operation) for operation in delivered}
             await self.check()
             if not self.books.owed:
                 return
