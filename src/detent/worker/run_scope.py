@@ -300,13 +300,15 @@ class AttemptScope:
         line = self._here()
         path = line.path
         operation = path.step(name)
-        kept = self.attempt.journal.kept(operation, fingerprint)
-        if kept is not None and not self.attempt.journal.has(operation):
-            return kept.output
         recorded = self._take(path, operation, OperationKind.STEP, fingerprint)
         if recorded is not None:
             error = None if recorded.error is None else failure.rebuild(recorded.error)
             return await self._repeat(operation, recorded.output, error)
+        kept = self.attempt.journal.kept(operation, fingerprint)
+        if kept is not None:
+            # Recorded in this attempt, too: its answer has a place among the others.
+            await self._record_step(operation, fingerprint, output=kept.output)
+            return kept.output
         if self.attempt.journal.was_abandoned(operation):
             await self._until_abandoned(operation)
         line.path = Path(f"{operation}/")
