@@ -29,6 +29,7 @@ from detent.protocol.models import (
     JournalRead,
     LeaseRequest,
     LogLine,
+    Refused,
     Renewal,
     ReplayRequest,
     RunFilter,
@@ -44,6 +45,7 @@ from detent.protocol.models import (
     TokenFilter,
     TokenRequest,
     TokenWait,
+    Wait,
     WaitKey,
 )
 from tests.concurrency.cutting import Proxy, When, proxy_to
@@ -223,8 +225,12 @@ async def trigger_children(s: Scene) -> Any:
 
 
 async def wait_for(s: Scene) -> Any:
-    waits = [time_wait(s.first, "0"), time_wait(s.second, "0", timedelta(0))]
-    return await s.engine.wait_for(waits)
+    tokens = [TokenRequest(waitpoint_id=fixed_token(n), timeout=SOON) for n in (1, 2)]
+    await s.stage.engine.create_tokens(tokens)
+    await s.stage.engine.complete_tokens([TokenCompletion(waitpoint_id=fixed_token(1), output="1")])
+    waits: list[Wait] = [time_wait(s.first, "0"), time_wait(s.second, "0", timedelta(0))]
+    waits += [TokenWait(origin=origin(s.second, f"{n}"), waitpoint_id=fixed_token(n)) for n in (1, 2, 3)]
+    return [answer.code if isinstance(answer, Refused) else answer for answer in await s.engine.wait_for(waits)]
 
 
 async def create_tokens(s: Scene) -> Any:
@@ -452,6 +458,10 @@ async def test_every_statement_is_cut(stage: Stage, proxy: Proxy, database: Data
 SLOW: dict[str, tuple[Play, str]] = {
     "trigger_children": (trigger_children, "select from detent.runs for update"),
     "wait_for": (wait_for, "select from detent.runs for update"),
+    "suspend": (suspend, "select from detent.runs for update"),
+    "record_steps": (record_steps, "select from detent.runs for update"),
+    "create_tokens": (create_tokens, "select from detent.runs for update"),
+    "complete_tokens": (complete_tokens, "select from detent.waitpoints for update"),
     "trigger_batch": (trigger_batch, "select from detent.runs for update"),
     "cancel_runs": (cancel_runs, "select from detent.runs for update"),
     "settle_runs": (complete_attempts, "select from detent.runs for update"),

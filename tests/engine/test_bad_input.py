@@ -28,11 +28,12 @@ from detent.protocol.models import (
     Stale,
     StepRecord,
     Succeeded,
+    Suspended,
     Suspension,
     Triggered,
 )
 from detent.protocol.run_error import RunError
-from tests.engine.stage import Stage, Worker, child, chunk, journal_of, request, task, time_wait
+from tests.engine.stage import Stage, Worker, child, chunk, journal_of, origin, request, task, time_wait
 
 DEEP = "[" * 10_000 + "]" * 10_000
 NOTHING = ("runs", "inputs", "ready", "history", "journal", "batches", "waits", "waitpoints", "idempotency_keys")
@@ -139,6 +140,39 @@ async def test_a_wait_beyond_the_end_of_time_is_a_bad_request(stage: Stage, work
     assert await written(stage) == {"runs": 1, "inputs": 1}
 
 
+@pytest.mark.parametrize("until", [timedelta.max, timedelta.min])
+async def test_a_timer_beyond_the_end_of_time_is_a_bad_request_or_over(
+    stage: Stage, worker: Worker, until: timedelta
+) -> None:
+    lease = await stage.leased(worker)
+    await stage.engine.trigger_children([child(lease, "0", suspends=False)])
+    suspension = Suspension(holder=Holder(run_id=lease.run_id, fence=lease.fence), until=until)
+    if until > timedelta():
+        with pytest.raises(BadRequestError):
+            await stage.engine.suspend([suspension])
+        assert (await stage.run(lease.run_id)).waits == 0
+    else:
+        assert await stage.engine.suspend([suspension]) == [Suspended()]
+        await stage.tick()
+        assert lease.run_id in {again.run_id for again in await worker.lease()}
+
+
+@pytest.mark.parametrize(
+    "bad", [{"output": "\ud800"}, {"output": "a\x00"}, {"error": "\x00"}, {"fingerprint": "\x00"}], ids=str
+)
+async def test_a_step_that_cannot_be_stored_is_a_bad_request_and_records_none_of_its_call(
+    stage: Stage, worker: Worker, bad: dict[str, Any]
+) -> None:
+    lease = await stage.leased(worker)
+    good = StepRecord(origin=origin(lease, "0", wait=False), fingerprint="f", output='"\\u0000"')
+    with pytest.raises(BadRequestError):
+        await stage.engine.record_steps([good, replace(good, origin=origin(lease, "1"), **bad)])
+    assert await stage.count("journal") == 0
+    await stage.engine.record_steps([good])
+    (entry,) = await journal_of(stage.engine, good.origin.holder)
+    assert entry.output == good.output
+
+
 async def test_an_output_that_cannot_be_stored_settles_none_of_its_call(stage: Stage, worker: Worker) -> None:
     """The callers of a shared call are split, and each gets its own answer (`Coalescer`)."""
     good, bad = [await stage.leased(worker) for _ in range(2)]
@@ -213,6 +247,8 @@ async def test_unknown_runs_are_stale_to_a_worker_and_absent_to_a_reader(stage: 
     unknown = Holder(run_id=ids.new_run_id(), fence=7)
     assert await worker.settle(Succeeded(holder=unknown, output=None)) == [Stale(run_id=unknown.run_id)]
     assert await journal_of(stage.engine, unknown) == Stale(run_id=unknown.run_id)
+    assert await stage.engine.suspend([Suspension(holder=unknown)]) == [Stale(run_id=unknown.run_id)]
+    assert await stage.engine.collect([unknown]) == []
     assert await stage.engine.read_logs(unknown.run_id) == []
     assert await stage.engine.read_batch_results(ids.new_batch_id()) == []
     assert await stage.engine.list_runs(RunFilter(parent_run_id=unknown.run_id)) == []

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from detent.protocol import ids
-from detent.protocol.models import JournalEntry, JournalRead, OperationKind, RunOutcome, Stale, WaitResult
+from detent.protocol.models import (
+    JournalEntry,
+    JournalRead,
+    OperationKind,
+    RunOutcome,
+    Stale,
+    Stamp,
+    StepRecord,
+    WaitResult,
+)
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import Stage, Worker, child, chunk, holder, journal_of, origin, time_wait
@@ -60,6 +70,44 @@ async def test_a_long_journal_is_read_in_pages(stage: Stage, worker: Worker) -> 
         pages.append(page)
     assert [len(page) for page in pages] == [0, 10, 10, 5, 0]
     assert [entry.operation for page in pages for entry in page] == [str(i) for i in range(25)]
+
+
+async def test_a_page_of_each_of_many_journals_is_read_in_one_call(stage: Stage, worker: Worker) -> None:
+    leases = [await stage.leased(worker) for _ in range(3)]
+    # Recorded in turns: the numbers of one journal have gaps.
+    for i in range(5):
+        await stage.engine.trigger_children([child(lease, f"{i}", wait=False) for lease in leases[:2]])
+    reads = [JournalRead(holder=holder(lease)) for lease in leases]
+    first, second, third = await stage.engine.read_journals(reads, limit=3)
+    assert isinstance(first, list)
+    assert isinstance(second, list)
+    assert [[entry.operation for entry in page] for page in (first, second)] == [["0", "1", "2"]] * 2
+    assert third == []
+    rest = await stage.engine.read_journals([replace(reads[0], after=first[-1].number), reads[1]], limit=3)
+    assert [[entry.operation for entry in page] for page in rest if isinstance(page, list)] == [
+        ["3", "4"],
+        ["0", "1", "2"],
+    ]
+
+
+async def test_an_entry_tells_when_it_was_recorded_and_after_which_answers(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
+    lease = await stage.leased(worker)
+    stamps = [Stamp(), Stamp(answers=1), Stamp(answers=3, seen=("b", "a")), Stamp(answers=3, seen=())]
+    places = [replace(origin(lease, f"{i}"), stamp=stamp, suspends=False) for i, stamp in enumerate(stamps)]
+    await stage.engine.wait_for([replace(time_wait(lease, "0"), origin=places[0])])
+    await stage.engine.trigger_children([replace(child(lease, "1"), origin=places[1])])
+    clock.advance(timedelta(days=1))
+    await stage.engine.trigger_batch(chunk(ids.new_batch_id(), [0], total=1, origin=places[2]))
+    await stage.engine.record_steps([StepRecord(origin=places[3], fingerprint="f", error='{"name": "E"}')])
+    (page,) = await stage.engine.read_journals([JournalRead(holder=holder(lease))])
+    assert isinstance(page, list)
+    assert [entry.stamp for entry in page] == stamps
+    ages = [datetime.now(UTC) - entry.recorded_at for entry in page if entry.recorded_at is not None]
+    assert [round(age / timedelta(days=1)) for age in ages] == [1, 1, 0, 0]
+    assert [entry.number for entry in page] == sorted({entry.number for entry in page})
+    assert (page[3].output, page[3].error, page[3].ref, page[3].result) == (None, '{"name": "E"}', "", None)
 
 
 async def test_a_stale_worker_reads_no_journal(stage: Stage, worker: Worker) -> None:

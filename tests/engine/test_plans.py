@@ -17,9 +17,20 @@ from detent.engine.lanes import lane_of
 from detent.engine.sql import STATEMENTS
 from detent.engine.wire import Call, Row
 from detent.protocol import ids
-from detent.protocol.models import Idempotency, JournalRead, Lease, RunFilter, StepRecord, Suspension
+from detent.protocol.ids import WaitpointId
+from detent.protocol.models import (
+    Idempotency,
+    JournalRead,
+    Lease,
+    RunFilter,
+    StepRecord,
+    Suspension,
+    TokenCompletion,
+    TokenCreated,
+)
 from tests.database import Server
 from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
+from tests.engine.test_tokens import HOUR, token_request, token_wait
 from tests.pooler import direct
 
 QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
@@ -147,6 +158,46 @@ def run_id(kind: int, n: int) -> ids.RunId:
 
 KEYED = [request(idempotency=Idempotency(key=f"key{n}", user_key="k", scope="run")) for n in range(ASKED)]
 
+
+async def wait_for_tokens(crowd: Crowd, *, is_completed: bool = False) -> list[WaitpointId]:
+    """Each lease waits for a token of its own."""
+    engine = crowd.stage.engine
+    made = await engine.create_tokens([token_request() for _ in crowd.leases])
+    tokens = [answer.waitpoint_id for answer in made if isinstance(answer, TokenCreated)]
+    if is_completed:
+        await engine.complete_tokens([TokenCompletion(waitpoint_id=token, output="1") for token in tokens[::2]])
+    await crowd.read()
+    waits = [token_wait(*pair, suspends=False) for pair in zip(crowd.leases, tokens, strict=True)]
+    await engine.wait_for(waits)
+    return tokens
+
+
+async def complete_tokens(crowd: Crowd) -> None:
+    tokens = await wait_for_tokens(crowd)
+    await crowd.read()
+    await crowd.stage.engine.complete_tokens([TokenCompletion(waitpoint_id=token, output="1") for token in tokens])
+
+
+async def collect(crowd: Crowd) -> None:
+    await complete_tokens(crowd)
+    await crowd.read()
+    await crowd.stage.engine.collect([holder(lease) for lease in crowd.leases])
+
+
+async def suspend(crowd: Crowd) -> None:
+    await wait_for_tokens(crowd)
+    await crowd.read()
+    await crowd.stage.engine.suspend([Suspension(holder=holder(lease), until=HOUR) for lease in crowd.leases])
+
+
+async def lease_again(crowd: Crowd) -> None:
+    """With what came meanwhile."""
+    await complete_tokens(crowd)
+    await crowd.worker.hand_back(*crowd.leases)
+    await crowd.read()
+    assert len(await crowd.worker.lease(**{"async": ASKED})) == ASKED
+
+
 OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
     "lease": lambda c: c.worker.lease(**{"async": ASKED}),
     "start": lambda c: c.worker.start(*c.leases),
@@ -170,8 +221,12 @@ OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
     "list": lambda c: c.stage.engine.list_runs(RunFilter()),
     "list on": lambda c: c.stage.engine.list_runs(RunFilter(before=run_id(5, 35_000))),
     "journals": lambda c: c.stage.engine.read_journals([JournalRead(holder=holder(lease)) for lease in c.leases]),
-    "collect": lambda c: c.stage.engine.collect([holder(lease) for lease in c.leases]),
-    "suspend": lambda c: c.stage.engine.suspend([Suspension(holder=holder(lease)) for lease in c.leases]),
+    "wait for tokens": wait_for_tokens,
+    "wait for completed tokens": lambda c: wait_for_tokens(c, is_completed=True),
+    "complete tokens": complete_tokens,
+    "collect": collect,
+    "suspend": suspend,
+    "lease again": lease_again,
     "steps": lambda c: c.stage.engine.record_steps(
         [StepRecord(origin=origin(lease, "a#0"), fingerprint="f", output="1") for lease in c.leases]
     ),
