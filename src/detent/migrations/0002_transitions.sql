@@ -236,6 +236,21 @@ begin
   order by r.i;
 end $$;
 
+-- What came for waits of runs that execute.
+create function detent.collect(holders json) returns table (run_id uuid, fence bigint, results json) language plpgsql as $$
+#variable_conflict use_column
+begin
+  return query
+  select runs.id, runs.fence, json_agg(json_build_array(
+    waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output,
+    waitpoints.error) order by waitpoints.completed_at, waits.operation)
+  from json_to_recordset(holders) as h (id uuid, fence bigint)
+  join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
+  join detent.waits on waits.run_id = runs.id and waits.is_done
+  join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+  group by runs.id, runs.fence;
+end $$;
+
 -- Called in a new snapshot after waitpoints were completed: the runs that waited for one are ready, at their original
 -- position, with a head start for the session that has them in memory. Those that execute meanwhile are answered, too: their
 -- session is to collect what came.
@@ -1132,7 +1147,7 @@ declare
   name text;
 begin
   foreach name in array array[
-    'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'wake_waiters', 'trigger_children',
+    'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'collect', 'wake_waiters', 'trigger_children',
     'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'deliver', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
     'hand_back', 'end_session', 'renew_session', 'tick'
   ] loop

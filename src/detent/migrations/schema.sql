@@ -137,6 +137,26 @@ begin
     left join detent.waitpoints on waitpoints.id = held.waitpoint_id);
 end $$;
 
+CREATE FUNCTION detent.collect(holders json) RETURNS TABLE(run_id uuid, fence bigint, results json)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  select runs.id, runs.fence, json_agg(json_build_array(
+    waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output,
+    waitpoints.error) order by waitpoints.completed_at, waits.operation)
+  from json_to_recordset(holders) as h (id uuid, fence bigint)
+  join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
+  join detent.waits on waits.run_id = runs.id and waits.is_done
+  join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+  group by runs.id, runs.fence;
+end $$;
+
 CREATE FUNCTION detent.complete_tokens(environment integer, completions json, is_repeat boolean) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'

@@ -32,14 +32,7 @@ select i, ref, is_pending, is_suspended, output, error from detent.wait_for(%(en
 select i, is_suspended from detent.suspend(%(requests)s)
 
 -- name: collect
-select runs.id, runs.fence, json_agg(json_build_array(
-  waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error)
-  order by waitpoints.completed_at, waits.operation)
-from json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
-join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
-join detent.waits on waits.run_id = runs.id and waits.is_done
-join detent.waitpoints on waitpoints.id = waits.waitpoint_id
-group by runs.id, runs.fence
+select run_id, fence, results from detent.collect(%(holders)s)
 
 -- name: record_steps
 -- Locks the runs.
