@@ -93,8 +93,8 @@ async def test_a_failed_migration_leaves_nothing_and_keeps_those_before_it(empty
 
 
 async def test_a_migration_is_not_stopped_by_the_statement_timeout_of_its_user(empty_dsn: str) -> None:
-    slow = Migration(version=1, name="slow", sql="select pg_sleep(0.02)")
-    assert await apply(f"{direct(empty_dsn)} options='-c statement_timeout=5ms'", [slow]) == [slow]
+    slow = Migration(version=1, name="slow", sql="select pg_sleep(0.15)")
+    assert await apply(f"{direct(empty_dsn)} options='-c statement_timeout=100ms'", [slow]) == [slow]
 
 
 async def test_a_schema_that_is_too_old_names_both_versions_and_the_command(empty_dsn: str) -> None:
