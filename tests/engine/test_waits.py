@@ -328,6 +328,22 @@ async def test_a_child_asked_for_again_after_its_end_comes_with_the_lease(stage:
     assert await stage.count("waitpoints") == 0
 
 
+async def test_a_child_asked_for_again_while_it_runs_is_waited_for_in_the_same_way(
+    stage: Stage, worker: Worker
+) -> None:
+    """A timer has woken the run meanwhile."""
+    parent = await stage.leased(worker)
+    wanted = child(parent, "0")
+    await stage.engine.trigger_children([wanted])
+    await suspend(stage, parent, until=timedelta(0))
+    await stage.tick()
+    assert await stage.status(parent.run_id) is RunStatus.QUEUED
+    (again,) = await stage.engine.trigger_children([wanted])
+    assert isinstance(again, ChildTriggered)
+    assert again.wait == Suspended()
+    assert await stage.status(parent.run_id) is RunStatus.WAITING
+
+
 async def test_a_woken_run_has_a_head_start_in_the_runner_that_remembers_it(stage: Stage, worker: Worker) -> None:
     other = await stage.session(worker.version)
     parent = await stage.leased(worker)

@@ -1200,6 +1200,15 @@ begin
     perform detent.make_run_waitpoints(edges);
     perform detent.join_waitpoints(edges);
   end if;
+  if cardinality(recorded) < json_array_length(requests) then
+    -- Asked for again, as after a lost reply: what is still waited for is waited for in the same way.
+    perform detent.suspend_runs(array(
+      select distinct parent.id
+      from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, suspends boolean)
+      join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
+      join detent.waits on waits.run_id = r.parent and waits.operation = r.operation
+      where r.suspends and r.i <> all(recorded)));
+  end if;
 
   -- What has an edge comes later, even if it is done by now.
   return query
