@@ -623,13 +623,14 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, 
     AS $$
 #variable_conflict use_column
 begin
-  -- Nothing to take: the lock on the session would cost a flush to disk.
+  -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
+  -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
   if not exists (
     select from detent.sessions
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
     join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id
-    join detent.ready on ready.lane_id = lanes.id
     where sessions.id = by_session
+      and (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
   ) then
     return;
   end if;
@@ -644,7 +645,7 @@ begin
     from session
     join detent.version_tasks as tasks on tasks.version_id = session.version_id
     join detent.lanes on lanes.environment_id = session.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
-    where exists (select from detent.ready where ready.lane_id = lanes.id)
+    where (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
     order by random()
     limit most_lanes
   ), share as (
