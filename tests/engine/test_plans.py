@@ -246,3 +246,20 @@ async def test_an_operation_among_many_rows_reads_few(crowd: Crowd, name: str) -
     scanned = {table: rows for table, (rows, _) in read.items() if rows > 2 * ASKED}
     fetched = {table: rows for table, (_, rows) in read.items() if rows > 14 * ASKED}
     assert (scanned, fetched) == ({}, {})
+
+
+INDEX_ENTRIES = "select pg_stat_get_xact_tuples_returned('detent.ready_pkey'::regclass)"
+
+
+async def test_a_lease_passes_once_over_what_was_taken_under_an_old_snapshot(crowd: Crowd) -> None:
+    """Nothing of this transaction can be removed: so it is with everything since a snapshot that is still in use."""
+    ((taken,),) = await crowd.stage.query(
+        "with gone as (delete from detent.ready where position < (select max(position) from detent.ready) - interval '1 s' "
+        "returning lane_id) "
+        "select count(*) from gone join detent.lanes on lanes.id = gone.lane_id where lanes.task_id = 'work'"
+    )
+    ((before,),) = await crowd.stage.query(INDEX_ENTRIES)
+    assert len(await crowd.worker.lease(**{"async": ASKED})) == ASKED
+    ((after,),) = await crowd.stage.query(INDEX_ENTRIES)
+    assert taken > 20_000
+    assert taken <= after - before < 1.1 * taken
