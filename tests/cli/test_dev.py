@@ -155,11 +155,13 @@ def test_interrupted_wait_says_that_the_run_goes_on(tasks: Project) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    with process.stderr as errors:
-        assert errors.readline().startswith("warning: no worker has registered")
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("warning: no worker has registered")
         process.send_signal(signal.SIGINT)
-        assert "the run goes on: detent runs get run_" in errors.read()
+        assert "the run goes on: detent runs get run_" in process.communicate(timeout=PATIENCE)[1]
+    finally:
+        process.kill()
     assert process.wait(PATIENCE) == 130
 
 
