@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 
@@ -15,7 +16,7 @@ class Ear:
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection
         self._notices: deque[str] = deque()
-        self._waiting: asyncio.Future[None] | None = None
+        self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._fd = connection.pgconn.socket
         self._is_open = True
@@ -33,12 +34,10 @@ class Ear:
     async def hear(self, within: float) -> str | None:
         """Return the next notice, or None when there is none for so many seconds. Raises `OperationalError` at the end."""
         if self._is_open and not self._notices:
-            self._waiting = self._loop.create_future()
-            silence = self._loop.call_later(within, self._tell)
-            try:
-                await self._waiting
-            finally:
-                silence.cancel()
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._news.wait()
         if self._notices:
             return self._notices.popleft()
         if not self._is_open:
@@ -49,9 +48,9 @@ class Ear:
         if not self._is_open:
             return
         self._is_open = False
+        self._news.set()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-            self._tell()
         self._connection.pgconn.finish()
 
     def _read(self) -> None:
@@ -63,8 +62,4 @@ class Ear:
             return
         while notice := pgconn.notifies():
             self._notices.append(notice.extra.decode())
-            self._tell()
-
-    def _tell(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+            self._news.set()

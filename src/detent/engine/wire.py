@@ -191,9 +191,9 @@ class Wire:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
-            while self._pending:
-                self._pending.popleft().settle(error)
         self._pgconn.finish()
+        while self._pending:
+            self._pending.popleft().settle(error)
 
     def _rows(self, result: PGresult | None) -> list[Row]:
         if result is None or not result.nfields:
