@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -11,8 +11,6 @@ import pytest
 
 from detent.engine import events
 from detent.engine.backend import connect
-from detent.engine.db import Db
-from detent.engine.wire import Row, Value
 from detent.protocol.models import Wake
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, request
@@ -54,24 +52,6 @@ async def test_hints_of_one_moment_are_gathered(stage: Stage, worker: Worker) ->
         for _ in range(30):
             await stage.trigger()
         assert (await heard(wakes, lambda wake: wake.ready >= 30)).ready == 30
-
-
-async def test_a_lone_trigger_is_announced_without_a_call_of_its_own(
-    stage: Stage, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[str] = []
-    call = Db.call
-
-    async def noted(db: Db, name: str, params: Mapping[str, Value], **options: object) -> list[Row]:
-        called.append(name)
-        return await call(db, name, params, **options)
-
-    await stage.engine.trigger([request()])
-    async with listening(stage) as wakes:
-        monkeypatch.setattr(Db, "call", noted)
-        await stage.engine.trigger([request(), request()])
-        assert (await heard(wakes, lambda wake: wake.ready > 0)).ready == 2
-        assert called == ["trigger_runs"]
 
 
 async def test_the_holder_of_a_woken_run_is_told(stage: Stage, worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """Wake-ups over LISTEN and NOTIFY: hints that save a poll, never the truth.
 
-A NOTIFY inside a commit serialises committers, so it is sent afterwards in a transaction of its own: the first at once, with
-the call it is about where that is known beforehand; those after it gathered for 5 ms. One that is lost is made good by polling.
+A NOTIFY inside a commit serialises committers, so it is sent afterwards in a transaction of its own: the first at once, those
+after it gathered for 5 ms. One that is lost is made good by polling.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from uuid import UUID
 
 import psycopg
 
-from detent.engine.db import PAUSES, Db, open_connection, statement
-from detent.engine.ear import Ear
+from detent.engine.db import PAUSES, Db, open_connection
 from detent.engine.pooler import is_pooled
-from detent.engine.wire import Call
 from detent.errors import DetentError
 from detent.protocol import ids
 from detent.protocol.ids import RunId, SessionId
@@ -47,7 +45,6 @@ class Notifier:
         self._unsent: deque[str] = deque()
         self._environment = 0
         self._task: asyncio.Task[None] | None = None
-        self._gathering: asyncio.TimerHandle | None = None
         self.local: Callable[[Wake], bool] | None = None
 
     def notify(
@@ -70,38 +67,14 @@ class Notifier:
             self._cancelled.append(cancelled)
         if finished:
             self._finished.append(finished)
-        if self._task is None and self._gathering is None:
-            self._start()
-
-    def accompany(self, environment: int, ready: int) -> Call | None:
-        """Return what tells that a call has made so many runs ready, to leave with it; None when it is to be told afterwards.
-
-        So it is while notices are gathered, and where a listener of this process is asked first, who may need nobody else.
-        """
-        if not ready or self.local is not None or self._task is not None or self._gathering is not None:
-            return None
-        self._environment = environment
-        self._gathering = asyncio.get_running_loop().call_later(
-            GATHER_SECONDS, self._start, context=contextvars.Context()
-        )
-        return Call(statement("notify"), self._notice(json.dumps({"r": ready})))
+        if self._task is None and (self._ready or self._resumed or self._cancelled or self._finished):
+            self._task = asyncio.get_running_loop().create_task(self._send(), context=contextvars.Context())
 
     async def close(self) -> None:
         """Send what is left, also when the loop is ending and has cancelled the task that would have."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
         if self._task is not None:
             await asyncio.wait([self._task])
         await self._flush()
-
-    def _start(self) -> None:
-        self._gathering = None
-        if self._ready or self._resumed or self._cancelled or self._finished:
-            self._task = asyncio.get_running_loop().create_task(self._send(), context=contextvars.Context())
-
-    def _notice(self, text: str) -> dict[str, str]:
-        return {"channel": channel(self._environment), "notice": text}
 
     async def _send(self) -> None:
         try:
@@ -115,7 +88,8 @@ class Notifier:
         sent = bool(self._unsent)
         try:
             while self._unsent:
-                await self._db.call("notify", self._notice(self._unsent[0]), patience=1.0)
+                notice = {"channel": channel(self._environment), "notice": self._unsent[0]}
+                await self._db.call("notify", notice, patience=1.0)
                 self._unsent.popleft()
         except DetentError:
             self._unsent.clear()  # the database is away: whoever waits for this hint polls
@@ -140,55 +114,59 @@ def channel(environment: int) -> str:
 @asynccontextmanager
 async def listening(conninfo: str, environment: int) -> AsyncIterator[AsyncIterator[Wake]]:
     """Give the wake-ups of an environment, from before the block is entered."""
-    ear = await _open(conninfo, environment)
-    wakes = _wakes(conninfo, environment, ear)
+    connection = await _open(conninfo, environment)
+    wakes = _wakes(conninfo, environment, connection)
     try:
         yield wakes
     finally:
         await wakes.aclose()
-        if ear is not None:
-            ear.close()  # a generator that was never asked closes nothing
+        if connection is not None:
+            await connection.close()  # a generator that was never asked closes nothing
 
 
-async def _open(conninfo: str, environment: int) -> Ear | None:
+async def _open(conninfo: str, environment: int) -> psycopg.AsyncConnection[tuple[object, ...]] | None:
     try:
         connection = await open_connection(conninfo)
     except psycopg.Error:
         return None
-    ear = Ear(connection)
     try:
         if await is_pooled(connection):
             _say_polling()  # who listens here hears nothing, which is told as an empty wake-up a second
-            ear.wait()
         else:
-            await ear.listen(channel(environment))
+            await connection.execute(f"listen {channel(environment)}".encode())
     except BaseException as error:
-        ear.close()
+        await connection.close()
         if isinstance(error, psycopg.Error):
             return None
         raise
-    return ear
+    return connection
 
 
-async def _wakes(conninfo: str, environment: int, ear: Ear | None) -> AsyncGenerator[Wake]:
+async def _wakes(
+    conninfo: str, environment: int, connection: psycopg.AsyncConnection[tuple[object, ...]] | None
+) -> AsyncGenerator[Wake]:
     tries = 0
     try:
         while True:
-            if ear is None:
+            if connection is None:
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-                ear = await _open(conninfo, environment)
-                tries = 0 if ear else tries + 1
+                connection = await _open(conninfo, environment)
+                tries = 0 if connection else tries + 1
                 yield Wake()
                 continue
             try:
-                notice = await ear.hear(QUIET_SECONDS)
-            except psycopg.OperationalError:
-                ear = None
-            else:
-                yield Wake() if notice is None else _decode(notice)
+                is_quiet = True
+                async for notice in connection.notifies(timeout=QUIET_SECONDS, stop_after=1):
+                    is_quiet = False
+                    yield _decode(notice.payload)
+                if is_quiet:
+                    yield Wake()
+            except psycopg.Error:
+                await connection.close()
+                connection = None
     finally:
-        if ear is not None:
-            ear.close()
+        if connection is not None:
+            await connection.close()
 
 
 @functools.cache

@@ -44,7 +44,6 @@ async def trigger(
     if good:
         fields = [_fields(place.environment, i, requests[i]) for i in good]
         await _ensure_lanes(place, [requests[i] for i in good])
-        notice = place.notifier.accompany(place.environment, _count_ready([requests[i] for i in good]))
         rows = await place.db.call(
             "trigger_runs",
             {
@@ -53,11 +52,10 @@ async def trigger(
                 "has_keys": any(requests[i].idempotency for i in good),
                 "is_repeat": is_repeat,
             },
-            then=notice,
         )
         for i, run_id, is_cached in rows:
             answers[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-        _tell(place, [requests[i] for i in good], is_told=notice is not None)
+        _tell(place, [requests[i] for i in good])
     return answers
 
 
@@ -136,17 +134,11 @@ def fingerprint_of_batch() -> str:
 _UNANSWERED = Refused(status=500, code="no_answer", message="the database gave no answer for this request")
 
 
-def _tell(place: Place, made: Sequence[TriggerRequest], *, is_told: bool = False) -> None:
-    for request in made:
-        if request.delay is not None:
-            place.alarm.set(request.delay)
-    if not is_told:
-        tasks = {request.task_id for request in made}
-        place.notifier.notify(place.environment, ready=_count_ready(made), tasks=tasks)
-
-
-def _count_ready(requests: Sequence[TriggerRequest]) -> int:
-    return sum(request.delay is None for request in requests)
+def _tell(place: Place, made: Sequence[TriggerRequest]) -> None:
+    delayed = [request for request in made if request.delay is not None]
+    for request in delayed:
+        place.alarm.set(request.delay)
+    place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
 
 
 async def _ensure_lanes(place: Place, requests: Sequence[TriggerRequest]) -> None:

@@ -8,7 +8,6 @@ connection lives, and a call is 15 µs.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -90,8 +89,7 @@ class Wire:
         self._is_writing = False
         self.is_open = True
         self._pgconn.enter_pipeline_mode()
-        # In nobody's context: what is read belongs to every call.
-        contextvars.Context().run(self._loop.add_reader, self._fd, self._read)
+        self._loop.add_reader(self._fd, self._read)
 
     async def execute(self, call: Call, then: Call | None = None) -> list[Row]:
         """Return the rows of *call*. *then* leaves with it, in a transaction of its own; nobody waits for how it ends.
@@ -143,7 +141,7 @@ class Wire:
         """Hand what is to be sent to the kernel: the rest of it when it has room again."""
         is_left = self._pgconn.flush() == 1
         if is_left and not self._is_writing:
-            contextvars.Context().run(self._loop.add_writer, self._fd, self._write)
+            self._loop.add_writer(self._fd, self._write)
         elif self._is_writing and not is_left:
             self._loop.remove_writer(self._fd)
         self._is_writing = is_left

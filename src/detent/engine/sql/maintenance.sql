@@ -28,5 +28,4 @@ where is_shared and completed_at < detent.now() - interval '60 days'
     where held.environment_id = waitpoints.environment_id and held.key = waitpoints.idempotency_key and held.waitpoint_id = waitpoints.id)
 
 -- name: notify
--- A hint may be lost with the server, so nobody waits for the disk.
-select pg_notify(%(channel)s, %(notice)s) from set_config('synchronous_commit', 'off', true)
+select pg_notify(%(channel)s, %(notice)s)
