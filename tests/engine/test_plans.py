@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -12,10 +12,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend
-from detent.engine.db import Db
+from detent.engine.db import Db, Row, Value
 from detent.engine.lanes import lane_of
-from detent.engine.sql import STATEMENTS
-from detent.engine.wire import Call, Row
 from detent.protocol import ids
 from detent.protocol.ids import WaitpointId
 from detent.protocol.models import (
@@ -90,10 +88,10 @@ class Enclosed(Db):
         super().__init__("")
         self.connection = connection
 
-    async def _execute(self, call: Call, then: Call | None) -> list[Row]:
-        if b"pg_notify" in call.statement.text:
+    async def _execute(self, statement: bytes, params: Mapping[str, Value]) -> list[Row]:
+        if b"pg_notify" in statement:
             return []
-        cursor = await self.connection.execute(STATEMENTS[call.statement.name.decode()], call.params)
+        cursor = await self.connection.execute(statement, params)
         return await cursor.fetchall() if cursor.description else []
 
 

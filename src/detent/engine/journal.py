@@ -9,9 +9,9 @@ from typing import cast
 from uuid import UUID
 
 from detent.engine.attempts import public
+from detent.engine.db import Row
 from detent.engine.outcomes import child_result, wait_result
 from detent.engine.place import Place
-from detent.engine.wire import Row
 from detent.protocol import ids
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (

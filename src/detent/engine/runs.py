@@ -11,10 +11,10 @@ from uuid import UUID
 
 from detent.engine import trigger
 from detent.engine.attempts import announce, public
+from detent.engine.db import Row
 from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.engine.reasons import Facts, Wait, why_waiting
-from detent.engine.wire import Row
 from detent.protocol import ids, run_error
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (

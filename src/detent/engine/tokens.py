@@ -15,8 +15,8 @@ from uuid import UUID
 
 from detent.engine import lifecycle
 from detent.engine.attempts import announce, public
+from detent.engine.db import Row
 from detent.engine.place import Place
-from detent.engine.wire import Row
 from detent.protocol import ids, run_error
 from detent.protocol.ids import WaitpointId
 from detent.protocol.models import (
