@@ -236,18 +236,22 @@ begin
   order by r.i;
 end $$;
 
--- What came for waits of runs that execute.
+-- What came for waits of runs that execute. `offset 0` keeps the waits from being read before it is known whose are asked for.
 create function detent.collect(holders json) returns table (run_id uuid, fence bigint, results json) language plpgsql as $$
 #variable_conflict use_column
 begin
   return query
   select runs.id, runs.fence, json_agg(json_build_array(
-    waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output,
-    waitpoints.error) order by waitpoints.completed_at, waits.operation)
+    came.operation, came.kind, came.id, came.task_id, came.run_status, came.output, came.error)
+    order by came.completed_at, came.operation)
   from json_to_recordset(holders) as h (id uuid, fence bigint)
   join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
-  join detent.waits on waits.run_id = runs.id and waits.is_done
-  join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+  cross join lateral (
+    select waits.operation, waitpoints.*
+    from detent.waits join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+    where waits.run_id = runs.id and is_done
+    offset 0
+  ) as came
   group by runs.id, runs.fence;
 end $$;
 

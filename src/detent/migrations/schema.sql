@@ -148,12 +148,16 @@ CREATE FUNCTION detent.collect(holders json) RETURNS TABLE(run_id uuid, fence bi
 begin
   return query
   select runs.id, runs.fence, json_agg(json_build_array(
-    waits.operation, waitpoints.kind, waitpoints.id, waitpoints.task_id, waitpoints.run_status, waitpoints.output,
-    waitpoints.error) order by waitpoints.completed_at, waits.operation)
+    came.operation, came.kind, came.id, came.task_id, came.run_status, came.output, came.error)
+    order by came.completed_at, came.operation)
   from json_to_recordset(holders) as h (id uuid, fence bigint)
   join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.status in ('DEQUEUED', 'EXECUTING')
-  join detent.waits on waits.run_id = runs.id and waits.is_done
-  join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+  cross join lateral (
+    select waits.operation, waitpoints.*
+    from detent.waits join detent.waitpoints on waitpoints.id = waits.waitpoint_id
+    where waits.run_id = runs.id and is_done
+    offset 0
+  ) as came
   group by runs.id, runs.fence;
 end $$;
 
