@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -35,6 +36,7 @@ from detent.protocol.models import (
     Renewal,
     Renewed,
     ReplayRequest,
+    Rescheduling,
     RunFilter,
     RunOutcome,
     RunRecord,
@@ -91,6 +93,20 @@ class CallerBackend(Protocol):
     async def replay_runs(
         self, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
     ) -> list[Triggered | Refused]: ...
+
+    async def reschedule_runs(self, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
+        """Move the dates of delayed runs; `Refused` for one that is not delayed any more, None when there is no such run."""
+        ...
+
+    async def list_limits(self, kind: LimitKind, *, offset: int = 0, limit: int = 25) -> tuple[list[LimitRecord], int]:
+        """Return a page of the queues or limits by name, with live counts; and how many there are."""
+        ...
+
+    async def retrieve_limits(self, refs: Sequence[LimitRef]) -> list[LimitRecord | None]: ...
+
+    async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
+        """Override, reset, pause and resume, one after the other; what may start because of it is announced."""
+        ...
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         """Forget a key; False when there was none."""

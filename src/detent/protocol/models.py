@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
+from detent.protocol.flow import Debouncing, LimitDeclaration
 from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
 from detent.protocol.limits import WAIT_KEY_LIMIT
 from detent.protocol.run_error import RunError
@@ -112,9 +113,16 @@ class TriggerRequest:
     """True when the caller held the task and has validated; else the engine checks against the registered JSON Schema."""
     delay: When | None = None
     queue: str | None = None
-    """None is the task's own queue."""
+    """None is the queue that the task has registered, or its own."""
     concurrency_key: str | None = None
+    limits: tuple[str, ...] | None = None
+    """Names of limits that replace the task's named ones; its inline one stays."""
     priority: float = 0.0
+    ttl: float | None = None
+    """Seconds in the queue after which a run that never started expires; 0 is never, None is the task's."""
+    version: str | None = None
+    """Only workers of this version may run it."""
+    debounce: Debouncing | None = None
     max_attempts: int | None = None
     max_duration: float | None = None
     """Seconds."""
@@ -507,6 +515,10 @@ class TaskRegistration:
     """JSON of the retry policy: max_attempts, factor, min_timeout and max_timeout in seconds, randomize."""
     description: str = ""
     max_duration: float | None = None
+    ttl: float | None = None
+    """Seconds in the queue after which a run that never started expires; None is never."""
+    limits: tuple[str, ...] = ()
+    """Names of the limits that its runs hold: `task/<id>` for the inline one, then the named ones."""
     on_lost: OnLost = OnLost.RESTART
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
@@ -515,9 +527,12 @@ class TaskRegistration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRegistration:
-    """A version of the code: its tasks. With `version` None the engine names it (YYYYMMDD.n); equal tasks are one version."""
+    """A version of the code: its tasks, queues and limits. With `version` None the engine names it (YYYYMMDD.n); equal code is
+    one version."""
 
     tasks: tuple[TaskRegistration, ...]
+    limits: tuple[LimitDeclaration, ...] = ()
+    """Queues, inline and named limits. Queues that only a task names need not be here."""
     version: str | None = None
 
 
@@ -667,7 +682,12 @@ class RunRecord:
     due_at: datetime | None
     queue: str
     concurrency_key: str | None
+    limits: tuple[str, ...] | None
+    """Names given at the trigger; None: the task's."""
     priority: float
+    ttl: float | None
+    """Seconds; None: the task's, if it has one."""
+    expires_at: datetime | None
     tags: tuple[str, ...]
     metadata: str | None
     payload: str | None
@@ -716,6 +736,14 @@ class RegisteredTask:
     version: str
     payload_schema: str | None
     has_live_worker: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescheduling:
+    """Another date for a run that is delayed."""
+
+    run_id: RunId
+    delay: When
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
