@@ -57,6 +57,26 @@ RULES = {
     "a waitpoint is in somebody's journal, or was": """
         select id from detent.waitpoints left join detent.journal on journal.ref = waitpoints.id
         where ref is null and not is_shared""",
+    "the slots that are counted are the slots that runs hold": """
+        select gates.id, taken, n
+        from detent.gates left join detent.held_slots(gates.environment_id) as held on held.gate_id = gates.id
+        where taken <> coalesce(n, 0)""",
+    "a run that is executed holds a slot in all that it had to pass": """
+        select runs.id from detent.runs
+        join detent.lanes on lanes.id = runs.lane_id join detent.environments on environments.id = runs.environment_id
+        where status in ('DEQUEUED', 'EXECUTING') and exists (
+          select from unnest(lanes.gates || environments.gates) as gate join detent.gates on gates.id = gate
+          where scope <> 'rate' and gate <> all(coalesce(slots, '{}')))""",
+    "a lane is parked while its gate is closed, or another lane may take the room it has": """
+        select lanes.id from detent.lanes join detent.gates as gate on gate.id = parked_on
+        where detent.room_of(gate, detent.now()) > 0 and (gate.scope <> 'rate' or gate.opens_at is null)
+          and exists (select from detent.ready where ready.lane_id = lanes.id)
+          and not exists (select from detent.lanes as other where other.parked_on is null and gate.id = any(other.gates))""",
+    "a lane that is asleep has nothing ready, or somebody has called": """
+        select lanes.id from detent.lanes
+        where parked_on = detent.asleep()
+          and exists (select from detent.ready where ready.lane_id = lanes.id)
+          and not exists (select from detent.arrivals where arrivals.lane_id = lanes.id)""",
     "an ending belongs to an open session": """
         select run_id from detent.endings left join detent.sessions on sessions.id = endings.session_id
         where sessions.id is null or sessions.ended_at is not null""",

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.flow import LimitDeclaration, LimitKind
 from detent.protocol.ids import BatchId, RunId, SessionId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -66,9 +67,19 @@ def task(
     return TaskRegistration(task_id=task_id, isolation=isolation, **fields)
 
 
-def registration(*tasks: str | TaskRegistration, version: str | None = None) -> WorkerRegistration:
+def registration(
+    *tasks: str | TaskRegistration, version: str | None = None, limits: Sequence[LimitDeclaration] = ()
+) -> WorkerRegistration:
     full = tuple(task(t) if isinstance(t, str) else t for t in tasks)
-    return WorkerRegistration(tasks=full, version=version)
+    return WorkerRegistration(tasks=full, version=version, limits=tuple(limits))
+
+
+def queue(name: str, concurrency_limit: int | None = None, **options: Any) -> LimitDeclaration:
+    return LimitDeclaration(kind=LimitKind.QUEUE, name=name, per_key=concurrency_limit, **options)
+
+
+def limit(name: str, **bounds: Any) -> LimitDeclaration:
+    return LimitDeclaration(kind=LimitKind.LIMIT, name=name, **bounds)
 
 
 def request(task_id: str = "work", **options: Any) -> TriggerRequest:
@@ -186,8 +197,8 @@ class Stage:
     engine: EngineBackend
     connection: AsyncConnection
 
-    async def worker(self, *tasks: str | TaskRegistration, version: str | None = None) -> Worker:
-        name = await self.engine.register_worker(registration(*(tasks or ("work",)), version=version))
+    async def worker(self, *tasks: str | TaskRegistration, **options: Any) -> Worker:
+        name = await self.engine.register_worker(registration(*(tasks or ("work",)), **options))
         return await self.session(name)
 
     async def session(self, version: str) -> Worker:

@@ -49,9 +49,9 @@ async def test_a_negative_priority_moves_back_and_delays_nothing(stage: Stage, w
     assert (await worker.lease_one()).run_id == run_id
 
 
-async def test_few_lanes_are_served_strictly_in_order(stage: Stage) -> None:
-    worker = await stage.worker("a", "b", "c")
-    made = [await stage.trigger("abc"[i % 3], queue="shared") for i in range(30)]
+async def test_the_lanes_of_a_line_are_served_strictly_in_order(stage: Stage) -> None:
+    worker = await stage.worker(*(task(name, queue="shared") for name in "abc"))
+    made = [await stage.trigger("abc"[i % 3]) for i in range(30)]
     got = [(await worker.lease(**{"async": 5})) for _ in range(6)]
     assert [lease.run_id for leases in got for lease in leases] == made
 
@@ -136,6 +136,7 @@ async def test_the_limit_of_attempts_is_fixed_at_the_first_lease(stage: Stage) -
     first = await stage.worker(task("work", max_attempts=5))
     lease = await stage.leased(first)
     await first.fail(lease, retry_in=timedelta(0))
+    await first.end()
     await stage.a_moment_passes()
     second = await stage.worker(task("work", max_attempts=2))
     again = await second.lease_one()

@@ -10,7 +10,7 @@ from detent.protocol import ids
 from detent.protocol.models import Idempotency, Isolation, RunFilter, RunOutcome
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import SOON, Stage, Worker, chunk, registration, request, task
+from tests.engine.stage import SOON, Stage, Worker, chunk, queue, registration, request, task
 
 # ---- lists
 
@@ -113,7 +113,7 @@ async def test_a_run_of_a_task_that_nobody_registered_waits_for_a_version(stage:
 async def test_registering_its_task_releases_a_run_that_waited_for_it(stage: Stage) -> None:
     queued = await stage.trigger("mail")
     elsewhere = await stage.trigger("mail", queue="slow", concurrency_key="k")
-    worker = await stage.worker("mail")
+    worker = await stage.worker("mail", limits=[queue("slow")])
     assert await stage.statuses(queued, elsewhere) == [RunStatus.QUEUED] * 2
     assert {lease.run_id for lease in await worker.lease()} == {queued, elsewhere}
 

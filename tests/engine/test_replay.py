@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from detent.protocol import ids
 from detent.protocol.models import Refused, ReplayRequest, Triggered
-from tests.engine.stage import Stage, Worker, request
+from tests.engine.stage import Stage, Worker, queue, request
 from tests.engine.test_idempotency import keyed
 
 
-async def test_a_replay_has_the_input_of_the_original(stage: Stage, worker: Worker) -> None:
+async def test_a_replay_has_the_input_of_the_original(stage: Stage) -> None:
+    worker = await stage.worker(limits=[queue("q")])
     lease = await stage.leased(
         worker, payload='{"n": 1}', tags=("a",), metadata='{"m": 2}', queue="q", concurrency_key="k", is_test=True
     )

@@ -8,7 +8,7 @@ from detent.protocol import ids
 from detent.protocol.models import Triggered
 from detent.protocol.status import RunStatus
 from tests.database import Clock
-from tests.engine.stage import SOON, Stage, Worker, child, request
+from tests.engine.stage import SOON, Stage, Worker, child, queue, request
 
 
 async def test_a_run_gets_the_id_its_caller_made(stage: Stage) -> None:
@@ -21,7 +21,8 @@ async def test_no_requests_make_no_runs(stage: Stage) -> None:
     assert await stage.engine.trigger([]) == []
 
 
-async def test_a_run_is_read_as_it_was_triggered(stage: Stage, worker: Worker) -> None:
+async def test_a_run_is_read_as_it_was_triggered(stage: Stage) -> None:
+    await stage.worker(limits=[queue("mail")])
     run_id = await stage.trigger(
         payload='{"a": 1.0, "b": "\\u0000"}', tags=("user:7", "eu"), metadata='{"k": 1}', queue="mail", concurrency_key="u7",
         priority=2.5, max_attempts=9, max_duration=60.0, is_test=True,

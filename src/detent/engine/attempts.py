@@ -10,6 +10,7 @@ from uuid import UUID
 
 from detent.engine import lifecycle
 from detent.engine.db import Row
+from detent.engine.events import announce
 from detent.engine.outcomes import wait_result
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
@@ -27,7 +28,6 @@ from detent.protocol.models import (
     StoredLog,
     WaitResult,
 )
-from detent.protocol.status import RunStatus
 
 MOST_LANES = 200
 
@@ -52,7 +52,7 @@ async def start_attempts(place: Place, holders: Sequence[Holder]) -> None:
 async def complete_attempts(place: Place, outcomes: Sequence[AttemptOutcome]) -> list[Completed | Stale]:
     transitions = [lifecycle.after_attempt(outcome) for outcome in outcomes]
     rows = await place.db.call("settle_runs", {"outcomes": json.dumps([_outcome_fields(t) for t in transitions])})
-    settled = announce(place, rows)
+    settled = announce(place.notifier, place.environment, rows)
     for transition in transitions:
         place.alarm.set(transition.retry)
     return [
@@ -63,11 +63,14 @@ async def complete_attempts(place: Place, outcomes: Sequence[AttemptOutcome]) ->
 
 
 async def end_cancelled(place: Place, holders: Sequence[Holder]) -> None:
-    await place.db.call("end_cancelled", {"holders": holders_json(holders)})
+    ((is_open,),) = await place.db.call("end_cancelled", {"holders": holders_json(holders)})
+    if is_open:
+        place.notifier.notify(place.environment, ready=1)
 
 
 async def hand_back(place: Place, runs: Sequence[HandBack]) -> None:
-    announce(place, await place.db.call("hand_back", {"runs": json.dumps([_hand_back_fields(run) for run in runs])}))
+    rows = await place.db.call("hand_back", {"runs": json.dumps([_hand_back_fields(run) for run in runs])})
+    announce(place.notifier, place.environment, rows)
 
 
 async def append_logs(place: Place, lines: Sequence[LogLine]) -> None:
@@ -89,28 +92,6 @@ async def read_logs(place: Place, run_id: RunId, after: int, limit: int) -> list
         )
         for attempt, at, level, message, fields in rows
     ]
-
-
-def announce(place: Place, rows: Sequence[Row]) -> dict[str, RunStatus]:
-    """Tell others what settling runs did to them; return the new status of each settled run by its hex id."""
-    settled: dict[str, RunStatus] = {}
-    ready, notify, environment = 0, place.notifier.notify, place.environment
-    for what, run_id, status, session_id, is_watched in rows:
-        run, session = cast("UUID", run_id), cast("UUID | None", session_id)
-        match what:
-            case "settled":
-                settled[run.hex] = RunStatus(str(status))
-                if is_watched:
-                    notify(environment, finished=run)
-                if status == "CANCELED" and session:
-                    notify(environment, cancelled=run)
-            case "woken" if session:
-                notify(environment, resumed=session)
-            case _:
-                ready += 1
-    if ready:
-        notify(environment, ready=ready)
-    return settled
 
 
 def holders_json(holders: Sequence[Holder]) -> str:

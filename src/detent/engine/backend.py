@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, journal, runs, sessions, tokens, trigger, waits
+from detent.engine import attempts, events, journal, limits, runs, sessions, tokens, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
+from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
-from detent.engine.schemas import Schemas
+from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -37,6 +38,7 @@ from detent.protocol.models import (
     Renewal,
     Renewed,
     ReplayRequest,
+    Rescheduling,
     RunFilter,
     RunOutcome,
     RunRecord,
@@ -128,6 +130,18 @@ class EngineBackend:
         self, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
     ) -> list[Triggered | Refused]:
         return await runs.replay_runs(await self._at(), requests, is_repeat=is_repeat)
+
+    async def reschedule_runs(self, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
+        return await runs.reschedule_runs(await self._at(), requests)
+
+    async def list_limits(self, kind: LimitKind, *, offset: int = 0, limit: int = 25) -> tuple[list[LimitRecord], int]:
+        return await limits.list_limits(await self._at(), kind, offset, limit)
+
+    async def retrieve_limits(self, refs: Sequence[LimitRef]) -> list[LimitRecord | None]:
+        return await limits.retrieve_limits(await self._at(), refs)
+
+    async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
+        return await limits.change_limits(await self._at(), changes)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)
@@ -232,6 +246,6 @@ class EngineBackend:
                     notifier=self._notifier,
                     alarm=Alarm(ticker.tick),
                     lanes=KnownLanes(self._db),
-                    schemas=Schemas(self._db, environment),
+                    tasks=KnownTasks(self._db, environment),
                 )
         return self._place

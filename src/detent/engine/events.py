@@ -12,18 +12,20 @@ import functools
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 from uuid import UUID
 
 import psycopg
 
-from detent.engine.db import PAUSES, Db, open_connection
+from detent.engine.db import PAUSES, Db, Row, open_connection
 from detent.engine.pooler import is_pooled
 from detent.errors import DetentError
 from detent.protocol import ids
 from detent.protocol.ids import RunId, SessionId
 from detent.protocol.models import Wake
+from detent.protocol.status import RunStatus
 
 GATHER_SECONDS = 0.005
 QUIET_SECONDS = 1.0
@@ -105,6 +107,28 @@ class Notifier:
             starts = range(0, len(found), _IDS_A_NOTICE)
             notices += [json.dumps({key: [value.hex for value in found[i : i + _IDS_A_NOTICE]]}) for i in starts]
         return notices
+
+
+def announce(notifier: Notifier, environment: int, rows: Sequence[Row]) -> dict[str, RunStatus]:
+    """Tell others what settling runs did to them; return the new status of each settled run by its hex id."""
+    settled: dict[str, RunStatus] = {}
+    ready, notify = 0, notifier.notify
+    for what, run_id, status, session_id, is_watched in rows:
+        run, session = cast("UUID", run_id), cast("UUID | None", session_id)  # no run where a lane was opened
+        match what:
+            case "settled":
+                settled[run.hex] = RunStatus(str(status))
+                if is_watched:
+                    notify(environment, finished=run)
+                if status == "CANCELED" and session:
+                    notify(environment, cancelled=run)
+            case "woken" if session:
+                notify(environment, resumed=session)
+            case _:
+                ready += 1
+    if ready:
+        notify(environment, ready=ready)
+    return settled
 
 
 def channel(environment: int) -> str:

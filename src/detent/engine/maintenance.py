@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import cast
-from uuid import UUID
 
-from detent.engine.db import Db
-from detent.engine.events import Notifier
+from detent.engine.db import Db, Row
+from detent.engine.events import Notifier, announce
 from detent.errors import DetentError
 
 LONGEST_SLEEP = 1.0
@@ -50,18 +50,28 @@ class Maintenance:
         """Do what is due; return the seconds until something may be due again."""
         rows = await self._db.call("tick", {"most": _MOST_DUE})
         pause = LONGEST_SLEEP
-        for what, _, session_id, environment, seconds in rows:
-            if what == "next":
+        told: defaultdict[int, list[Row]] = defaultdict(list)
+        for *row, environment, seconds in rows:
+            if row[0] == "next":
                 pause = _within_limits(cast("float | None", seconds))
-            elif session_id is not None:
-                self._notifier(cast("int", environment)).notify(cast("int", environment), resumed=cast("UUID", session_id))
             else:
-                self._notifier(cast("int", environment)).notify(cast("int", environment), ready=1)
+                told[cast("int", environment)].append(tuple(row))
+        for environment, told_there in told.items():
+            announce(self._notifier(environment), environment, told_there)
         return pause
 
     async def keep_house(self) -> None:
         await self._db.call("make_partitions", {"days": PARTITION_DAYS})
         await self._db.call("forget_expired", {})
+        await self.check_slots()
+
+    async def check_slots(self) -> int:
+        """Compare the counters of all limits with the runs that hold slots; return how many were wrong and are mended."""
+        wrong = await self._db.call("find_miscounted", {})
+        for environment, limits in wrong:
+            log.error("slots of %d limits were counted wrongly; counted anew from the runs", len(cast("list[object]", limits)))
+            await self._db.call("recount_slots", {"environment": environment, "limits": limits})
+        return len(wrong)
 
     async def close(self) -> None:
         for notifier in self._notifiers.values():

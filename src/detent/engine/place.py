@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
+from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
-from detent.engine.schemas import Schemas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,4 +19,4 @@ class Place:
     notifier: Notifier
     alarm: Alarm
     lanes: KnownLanes
-    schemas: Schemas
+    tasks: KnownTasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,18 +10,21 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from detent.engine import trigger
-from detent.engine.attempts import announce, public
+from detent.engine import lifecycle, trigger
+from detent.engine.attempts import public
 from detent.engine.db import Row
+from detent.engine.events import announce
 from detent.engine.outcomes import child_result
 from detent.engine.place import Place
-from detent.engine.reasons import Facts, Wait, why_waiting
+from detent.engine.reasons import Facts, Obstacle, Wait, why_waiting
 from detent.protocol import ids, run_error
+from detent.protocol.flow import LimitKind
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (
     AttemptRecord,
     Refused,
     ReplayRequest,
+    Rescheduling,
     RunFilter,
     RunOutcome,
     RunRecord,
@@ -77,7 +81,7 @@ async def cancel_runs(place: Place, run_ids: Sequence[RunId], reason: str) -> li
     uuids = [ids.decode("run", run_id) for run_id in run_ids]
     error = run_error.to_json(run_error.internal(ErrorCode.CANCELLED, reason))
     rows = await place.db.call("cancel_runs", {"environment": place.environment, "ids": uuids, "error": error})
-    cancelled = announce(place, rows)
+    cancelled = announce(place.notifier, place.environment, rows)
     statuses = await place.db.call("find_statuses", {"environment": place.environment, "ids": uuids})
     known = {cast("UUID", row[0]) for row in statuses}
     return [None if value not in known else value.hex in cancelled for value in uuids]
@@ -98,6 +102,31 @@ async def replay_runs(
     return answers
 
 
+async def reschedule_runs(place: Place, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
+    """Move the dates of delayed runs, and return them."""
+    fields = [
+        {
+            "id": ids.to_hex("run", request.run_id),
+            "delay": lifecycle.seconds(request.delay),
+            "due_at": lifecycle.date(request.delay),
+        }
+        for request in requests
+    ]
+    params = {"environment": place.environment, "requests": json.dumps(fields)}
+    moved = {cast("UUID", row[0]) for row in await place.db.call("reschedule_runs", params)}
+    for request in requests:
+        place.alarm.set(request.delay)
+    records = await retrieve_runs(place, [request.run_id for request in requests])
+    return [
+        record if record is None or ids.decode("run", record.id) in moved else _not_delayed(record) for record in records
+    ]
+
+
+def _not_delayed(run: RunRecord) -> Refused:
+    message = f"run {run.id} is {run.status.value}: only a delayed run has a date to move"
+    return Refused(status=422, code="run_not_delayed", message=message)
+
+
 async def reset_idempotency_key(place: Place, task_id: str, key: str) -> bool:
     rows = await place.db.call("reset_idempotency_key", {"environment": place.environment, "task": task_id, "key": key})
     return bool(rows)
@@ -108,10 +137,14 @@ async def _find(place: Place, uuids: Sequence[UUID]) -> dict[UUID, RunRecord]:
         return {}
     rows = await place.db.call("find_runs", {"environment": place.environment, "ids": list(uuids)})
     waits = await _find_waits(place, [row[0] for row in rows if row[2] == "WAITING"])
+    obstacles = await _find_obstacles(place, [row[0] for row in rows if row[2] == "QUEUED"])
     attempts = await _find_attempts(place, [row[0] for row in rows if cast("int", row[3]) > 1])
     return {
-        cast("UUID", row[0]): replace(_record(row, tuple(waits[row[0]])), attempts=tuple(attempts[row[0]]))
+        cast("UUID", run_id): replace(
+            _record(row, tuple(waits[run_id]), tuple(obstacles[run_id])), attempts=tuple(attempts[run_id])
+        )
         for row in rows
+        for run_id in (row[0],)
     }
 
 
@@ -121,6 +154,28 @@ async def _find_waits(place: Place, waiting: list[object]) -> defaultdict[object
         due = cast("datetime | None", due_at)
         waits[run_id].append(Wait(str(kind), cast("UUID", waitpoint), due, cast("str | None", task_id)))
     return waits
+
+
+async def _find_obstacles(place: Place, queued: list[object]) -> defaultdict[object, list[Obstacle]]:
+    obstacles: defaultdict[object, list[Obstacle]] = defaultdict(list)
+    for run_id, kind, name, scope, key, allowed, taken, period, opens_at, paused_at, is_declared, holders in (
+        await place.db.call("find_obstacles", {"ids": queued}) if queued else ()
+    ):
+        obstacle = Obstacle(
+            kind=LimitKind(str(kind)),
+            name=str(name),
+            scope=str(scope),
+            concurrency_key=cast("str | None", key),
+            allowed=cast("int", allowed),
+            taken=cast("int", taken),
+            period=cast("float | None", period),
+            opens_at=cast("datetime | None", opens_at),
+            paused_at=cast("datetime | None", paused_at),
+            is_declared=bool(is_declared),
+            holders=tuple(cast("list[UUID]", holders)),
+        )
+        obstacles[run_id].append(obstacle)
+    return obstacles
 
 
 async def _find_attempts(place: Place, retried: list[object]) -> defaultdict[object, list[AttemptRecord]]:
@@ -138,23 +193,26 @@ async def _find_attempts(place: Place, retried: list[object]) -> defaultdict[obj
     return attempts
 
 
-def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
+def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) -> RunRecord:
     (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
-     parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
-     idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, is_registered,
-     has_live_worker) = row  # fmt: skip
+     parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, expires_at,
+     max_duration, idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, pinned_version, is_known,
+     has_task, has_live_worker) = row  # fmt: skip
     status = RunStatus(str(stored_status))
-    if status is RunStatus.QUEUED and not is_registered:
+    if status is RunStatus.QUEUED and not is_known:
         status = RunStatus.PENDING_VERSION
     due = cast("datetime | None", due_at)
     facts = Facts(
         status=status,
         task_id=str(task_id),
         queue=str(queue),
+        version=cast("str | None", pinned_version),
         due_at=due,
+        has_task=bool(has_task),
         has_live_worker=bool(has_live_worker),
         is_solo=bool(is_solo),
         waits=waits,
+        obstacles=obstacles,
     )
     return RunRecord(
         id=RunId(public("run", run_id)),
@@ -168,7 +226,10 @@ def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
         due_at=due,
         queue=str(queue),
         concurrency_key=cast("str | None", concurrency_key),
+        limits=tuple(cast("list[str]", limits)) if limits is not None else None,
         priority=cast("float", priority),
+        ttl=cast("float | None", ttl),
+        expires_at=cast("datetime | None", expires_at),
         tags=tuple(cast("list[str]", tags)),
         metadata=cast("str | None", metadata),
         payload=cast("str | None", payload),
@@ -177,7 +238,7 @@ def _record(row: Row, waits: tuple[Wait, ...]) -> RunRecord:
         idempotency_key=cast("str | None", idempotency_key),
         max_attempts=cast("int | None", max_attempts),
         max_duration=cast("float | None", max_duration),
-        version=cast("str | None", version),
+        version=cast("str | None", version or pinned_version),
         parent_run_id=RunId(public("run", parent_id)) if parent_id else None,
         root_run_id=RunId(public("run", root_id)) if root_id else None,
         batch_id=BatchId(public("batch", batch_id)) if batch_id else None,

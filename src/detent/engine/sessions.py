@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import cast
 
-from detent.engine.attempts import announce, holders_json, public
+from detent.engine.attempts import holders_json, public
 from detent.engine.db import Db
-from detent.engine.lanes import lane_of
+from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
+from detent.protocol.flow import LimitDeclaration
 from detent.protocol.ids import RunId, SessionId
 from detent.protocol.models import (
     Isolation,
@@ -30,11 +32,11 @@ from detent.protocol.models import (
 async def register_worker(place: Place, registration: WorkerRegistration) -> str:
     """Make the tasks known and return the version's name. Runs queued for them can be leased from here on."""
     tasks = [_task_fields(task) for task in sorted(registration.tasks, key=lambda task: task.task_id)]
-    text = json.dumps(tasks)
+    text, limits = json.dumps(tasks), json.dumps([_limit_fields(limit) for limit in sorted(registration.limits, key=_by_name)])
     wanted = {
         "environment": place.environment,
         "name": registration.version,
-        "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
+        "fingerprint": hashlib.sha256((text + limits).encode()).hexdigest(),
     }
     rows = await place.db.call("find_version", wanted)
     while not rows:
@@ -43,9 +45,10 @@ async def register_worker(place: Place, registration: WorkerRegistration) -> str
             # The name is taken by other tasks: the same version with new code, as in a deploy that names no new one.
             rows = await place.db.call("find_named_version", wanted)
     version, name = rows[0]
-    await place.db.call("make_version_tasks", {"environment": place.environment, "version": version, "tasks": text})
-    lanes = [lane_of(place.environment, task.queue, None, task.task_id) for task in registration.tasks]
-    await place.lanes.ensure(place.environment, lanes)
+    params = {"environment": place.environment, "version": version, "tasks": text, "limits": limits}
+    ((is_open,),) = await place.db.call("register_tasks", params)
+    if is_open:
+        place.notifier.notify(place.environment, ready=1)
     return str(name)
 
 
@@ -78,7 +81,7 @@ async def end_session(place: Place, end: SessionEnd) -> SessionEnded:
             "beat": end.beat,
         },
     )
-    announce(place, [row[:5] for row in rows if row[0] != "alone"])
+    announce(place.notifier, place.environment, [row[:5] for row in rows if row[0] != "alone"])
     return SessionEnded(
         returned=sum(row[0] == "returned" for row in rows),
         alone=tuple(cast("float", row[5]) for row in rows if row[0] == "alone"),
@@ -152,7 +155,24 @@ def _task_fields(task: TaskRegistration) -> dict[str, object]:
         "max_attempts": json.loads(task.retry)["max_attempts"],
         "retry": task.retry,
         "max_duration": task.max_duration,
+        "ttl": task.ttl,
+        "limits": task.limits,
         "on_lost": task.on_lost.value,
         "payload_schema": task.payload_schema,
         "output_schema": task.output_schema,
     }
+
+
+def _limit_fields(limit: LimitDeclaration) -> dict[str, object]:
+    return {
+        "kind": limit.kind.value,
+        "name": limit.name,
+        "total": limit.total,
+        "per_key": limit.per_key,
+        "rate": asdict(limit.rate) if limit.rate is not None else None,
+        "most_queued": limit.most_queued,
+    }
+
+
+def _by_name(limit: LimitDeclaration) -> tuple[str, str]:
+    return limit.kind.value, limit.name

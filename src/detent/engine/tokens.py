@@ -14,8 +14,9 @@ from typing import cast
 from uuid import UUID
 
 from detent.engine import lifecycle
-from detent.engine.attempts import announce, public
+from detent.engine.attempts import public
 from detent.engine.db import Row
+from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
 from detent.protocol.ids import WaitpointId
@@ -51,7 +52,8 @@ async def complete_tokens(place: Place, completions: Sequence[TokenCompletion]) 
         "complete_tokens",
         {"environment": place.environment, "completions": json.dumps(fields), "is_repeat": False},
     )
-    announce(place, [("woken", run_id, "QUEUED", session, False) for what, _, run_id, session in rows if what == "woken"])
+    woken = [("woken", run_id, "QUEUED", session, False) for what, _, run_id, session in rows if what == "woken"]
+    announce(place.notifier, place.environment, woken)
     answers: list[bool | None] = [None] * len(completions)
     for what, i, _, _ in rows:
         if i is not None:

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from detent.engine import lifecycle
 from detent.engine.db import Row
-from detent.engine.lanes import lane_of
+from detent.engine.lanes import Lane, bound, lane_of
 from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.protocol import ids
+from detent.protocol.flow import DebounceMode, Debouncing
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.models import (
     BatchChunk,
@@ -27,6 +28,7 @@ from detent.protocol.models import (
     Triggered,
     TriggerRequest,
     WaitResult,
+    When,
 )
 
 Fields = dict[str, object]
@@ -38,11 +40,11 @@ async def trigger(
     place: Place, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
 ) -> list[Triggered | Refused]:
     """Make runs; a request that does not fit its task's schema is refused, the others are made."""
-    refusals = await place.schemas.check(requests)
+    refusals = await place.tasks.check(requests)
     good = [i for i in range(len(requests)) if i not in refusals]
     answers: list[Triggered | Refused] = [refusals.get(i) or _UNANSWERED for i in range(len(requests))]
     if good:
-        fields = [_fields(place.environment, i, requests[i]) for i in good]
+        fields = [_fields(place, i, requests[i]) for i in good]
         await _ensure_lanes(place, [requests[i] for i in good])
         rows = await place.db.call(
             "trigger_runs",
@@ -61,7 +63,7 @@ async def trigger(
 
 async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
     requests = [child.request for child in children]
-    refusals = await place.schemas.check(requests)
+    refusals = await place.tasks.check(requests)
     good = [i for i in range(len(children)) if i not in refusals]
     answers: list[ChildTriggered | Stale | Refused] = [
         refusals.get(i) or Stale(run_id=child.origin.holder.run_id) for i, child in enumerate(children)
@@ -72,22 +74,25 @@ async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> li
             "trigger_children",
             {
                 "environment": place.environment,
-                "requests": json.dumps([_child_fields(place.environment, i, children[i]) for i in good]),
+                "requests": json.dumps([_child_fields(place, i, children[i]) for i in good]),
                 "has_keys": any(requests[i].idempotency for i in good),
                 "is_repeat": False,
             },
         )
         for row in rows:
+            if row[0] is None:
+                place.notifier.notify(place.environment, ready=1)
+                continue
             i = cast("int", row[0])
             answers[i] = _child_triggered(children[i], row)
-        _tell(place, [requests[cast("int", row[0])] for row in rows])
+        _tell(place, [requests[cast("int", row[0])] for row in rows if row[0] is not None])
     return answers
 
 
 async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
     """Take a chunk of a batch whole or, when an item does not fit its task's schema, not at all."""
     requests = [request for _, request in chunk.items]
-    refusals = await place.schemas.check(requests)
+    refusals = await place.tasks.check(requests)
     if refusals:
         first = min(refusals)
         index, refusal = chunk.items[first][0], refusals[first]
@@ -99,7 +104,7 @@ async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale |
         {
             "environment": place.environment,
             "batch": ids.decode("batch", chunk.batch_id),
-            "requests": json.dumps([_item_fields(place.environment, i, chunk) for i in range(len(requests))]),
+            "requests": json.dumps([_item_fields(place, i, chunk) for i in range(len(requests))]),
             "has_keys": any(request.idempotency for request in requests),
             "is_repeat": False,
             "total": chunk.total,
@@ -114,6 +119,8 @@ async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale |
         },
     )
     _tell(place, requests)
+    if any(row[0] == "opened" for row in rows):
+        place.notifier.notify(place.environment, ready=1)
     return _chunk_taken(chunk, requests, rows)
 
 
@@ -135,36 +142,70 @@ _UNANSWERED = Refused(status=500, code="no_answer", message="the database gave n
 
 
 def _tell(place: Place, made: Sequence[TriggerRequest]) -> None:
-    delayed = [request for request in made if request.delay is not None]
-    for request in delayed:
-        place.alarm.set(request.delay)
+    delayed = [when for request in made if (when := _delay(request)) is not None]
+    for when in delayed:
+        place.alarm.set(when)
     place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
 
 
 async def _ensure_lanes(place: Place, requests: Sequence[TriggerRequest]) -> None:
-    places = {(r.queue or f"task/{r.task_id}", r.concurrency_key, r.task_id) for r in requests}
-    await place.lanes.ensure(place.environment, [lane_of(place.environment, *key) for key in places])
+    lanes = {_lane(place, request) for request in requests}
+    bases = {_base_lane(place, request) for request in requests}
+    await place.lanes.ensure(place.environment, lanes | bases)
 
 
-def _fields(environment: int, i: int, request: TriggerRequest) -> Fields:
+def _base_lane(place: Place, request: TriggerRequest) -> Lane:
+    pinned = place.tasks.version(request.version)
+    return lane_of(
+        place.environment,
+        request.queue or place.tasks.task(request.task_id).queue,
+        request.concurrency_key,
+        request.task_id,
+        request.limits,
+        pinned.version_id if pinned else None,
+    )
+
+
+def _lane(place: Place, request: TriggerRequest) -> Lane:
+    base, preferred = _base_lane(place, request), place.tasks.version(request.preferred_version)
+    if base.is_pinned or preferred is None or request.task_id not in preferred.task_ids:
+        return base
+    return bound(base, preferred.version_id)
+
+
+def _delay(request: TriggerRequest) -> When | None:
+    return request.debounce.delay if request.delay is None and request.debounce is not None else request.delay
+
+
+def _fields(place: Place, i: int, request: TriggerRequest) -> Fields:
     """Return what `insert_runs` reads of a request; what is absent is null there."""
-    queue = request.queue or f"task/{request.task_id}"
+    lane, life = _lane(place, request), place.tasks.task(request.task_id).ttl if request.ttl is None else request.ttl
     fields: Fields = {
         "i": i,
         "id": ids.to_hex("run", request.run_id),
         "task": request.task_id,
-        "lane": lane_of(environment, queue, request.concurrency_key, request.task_id).lane_id,
-        "queue": queue,
+        "lane": lane.lane_id,
+        "queue": lane.queue,
         "payload": request.payload,
     }
+    if lane.may_sleep:
+        fields["sleeps"] = True
+    if life:
+        fields["life"] = life
+    if request.ttl is not None:
+        fields["ttl"] = request.ttl
+    if request.limits is not None:
+        fields["limits"] = request.limits
+    if request.debounce is not None:
+        fields |= _debounce_fields(request.debounce)
     if request.concurrency_key is not None:
         fields["ckey"] = request.concurrency_key
     if request.metadata is not None:
         fields["metadata"] = request.metadata
     if request.tags:
         fields["tags"] = request.tags
-    if request.delay is not None:
-        fields["delay"], fields["due_at"] = lifecycle.seconds(request.delay), lifecycle.date(request.delay)
+    if (delay := _delay(request)) is not None:
+        fields["delay"], fields["due_at"] = lifecycle.seconds(delay), lifecycle.date(delay)
     if request.priority:
         fields["priority"] = request.priority
     if request.max_attempts is not None:
@@ -183,9 +224,18 @@ def _fields(environment: int, i: int, request: TriggerRequest) -> Fields:
     return fields
 
 
-def _child_fields(environment: int, i: int, child: ChildRequest) -> Fields:
+def _debounce_fields(debounce: Debouncing) -> Fields:
+    return {
+        "debounce": debounce.key,
+        "debounce_delay": debounce.delay.total_seconds(),
+        "most_delay": debounce.max_delay.total_seconds() if debounce.max_delay is not None else None,
+        "trails": debounce.mode is DebounceMode.TRAILING,
+    }
+
+
+def _child_fields(place: Place, i: int, child: ChildRequest) -> Fields:
     origin = child.origin
-    return _fields(environment, i, child.request) | {
+    return _fields(place, i, child.request) | {
         "parent": ids.to_hex("run", origin.holder.run_id),
         "fence": origin.holder.fence,
         "operation": origin.operation,
@@ -199,9 +249,9 @@ def _child_fields(environment: int, i: int, child: ChildRequest) -> Fields:
     }
 
 
-def _item_fields(environment: int, i: int, chunk: BatchChunk) -> Fields:
+def _item_fields(place: Place, i: int, chunk: BatchChunk) -> Fields:
     index, request = chunk.items[i]
-    fields = _fields(environment, i, request)
+    fields = _fields(place, i, request)
     fields["batch"] = ids.to_hex("batch", chunk.batch_id)
     fields["batch_index"] = index
     if chunk.origin is not None:

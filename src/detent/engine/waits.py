@@ -54,6 +54,9 @@ async def wait_for(place: Place, waits: Sequence[Wait]) -> list[WaitResult | Pen
         Stale(run_id=wait.origin.holder.run_id) for wait in waits
     ]
     for i, ref, is_pending, is_suspended, output, error in rows:
+        if i is None:
+            place.notifier.notify(place.environment, ready=1)
+            continue
         wait = waits[cast("int", i)]
         if ref is None:
             answers[cast("int", i)] = key_in_use(wait.key) if isinstance(wait, TimeWait) else _unknown(wait)
@@ -72,6 +75,9 @@ async def suspend(place: Place, suspensions: Sequence[Suspension]) -> list[Suspe
     rows = await place.db.call("suspend", {"requests": json.dumps(requests)})
     answers: list[Suspended | Pending | Stale] = [Stale(run_id=one.holder.run_id) for one in suspensions]
     for i, is_suspended in rows:
+        if i is None:
+            place.notifier.notify(place.environment, ready=1)
+            continue
         answers[cast("int", i)] = Suspended() if is_suspended else Pending()
     return answers
 

@@ -17,6 +17,7 @@ create type detent.run_status as enum (
 create table detent.environments (
   id integer primary key generated always as identity,
   slug text not null unique,
+  gates uuid[] not null default '{}',              -- what every run has to pass
   created_at timestamptz not null default clock_timestamp()
 );
 
@@ -45,6 +46,8 @@ create table detent.version_tasks (
   max_attempts smallint not null check (max_attempts between 1 and 250),
   retry text not null,
   max_duration double precision check (max_duration > 0),
+  ttl double precision check (ttl > 0),            -- seconds in the queue after which a run that never started expires
+  limits text[] not null default '{}',
   on_lost text not null check (on_lost in ('restart', 'fail')),
   payload_schema text,
   output_schema text,
@@ -66,32 +69,78 @@ create table detent.sessions (
 ) with (fillfactor = 50);
 create index sessions_open on detent.sessions (environment_id) where ended_at is null;
 
--- ---- order: queues, lines, lanes ------------------------------------------------------------------------------------
+-- ---- flow control: limits, gates, lanes ----------------------------------------------------------------------------
 
-create table detent.queues (
+-- A queue, a limit, or the environment itself: how many of its runs may hold a slot, and how many may start in a time. `base`
+-- values are those declared by the newest version; an override replaces them until it is reset.
+create table detent.limits (
+  id uuid primary key,                             -- a hash of the next three columns
   environment_id integer not null,
+  kind text not null check (kind in ('environment', 'queue', 'limit')),
   name text not null,
+  is_declared boolean not null default true,       -- false: a trigger has named it, and nothing passes before code declares it
+  total integer check (total >= 0),
+  total_override integer check (total_override >= 0),
+  total_overridden_at timestamptz,
+  per_key integer check (per_key >= 0),            -- of each concurrency key; runs without one share a pool
+  per_key_override integer check (per_key_override >= 0),
+  per_key_overridden_at timestamptz,
+  rate jsonb,                                      -- {"starts": 10, "period": 60.0, "per_key": false}
+  rate_override jsonb,
+  rate_overridden_at timestamptz,
+  most_queued integer check (most_queued >= 0),    -- of a queue: triggers beyond it are refused
   paused_at timestamptz,
-  primary key (environment_id, name)
+  unique (environment_id, kind, name)
 );
 
--- A line is the unit of order and fairness: a queue, or one concurrency key of it.
-create table detent.lines (
-  id uuid primary key,
+-- What a run has to pass in order to start: one bound of a limit, for all runs or for one concurrency key. Bounds that do not
+-- bound have no gate in any lane.
+create table detent.gates (
+  id uuid primary key,                             -- a hash of limit, scope and key
+  limit_id uuid not null,
   environment_id integer not null,
-  queue text not null,
-  concurrency_key text
-);
+  scope text not null check (scope in ('total', 'key', 'rate')),
+  concurrency_key text,
+  allowed integer,                                 -- slots; of a rate: starts in any window; null: any number
+  taken integer not null default 0 check (taken >= 0),
+  period double precision,                         -- of a rate: its window, in seconds
+  starts integer[] not null default '{}',          -- of a rate: starts in the latest sub-windows, the last of which is
+  latest bigint,                                   --   the one of this number
+  key_allowed integer,                             -- an override for this key alone, until the next column
+  key_until timestamptz,
+  opens_at timestamptz                             -- when it may let runs pass although nobody gives a slot back
+) with (fillfactor = 50);
+create index gates_by_limit on detent.gates (limit_id);
+create index gates_opening on detent.gates (opens_at) where opens_at is not null;
 
--- A lane is a part of a line whose runs all have the same constraints. Its id, like its line's, is a hash of what it is.
+-- A line is the unit of order and fairness: a queue, or one concurrency key of it. A lane is a part of a line whose runs all have
+-- the same constraints. Ids of lines and lanes are hashes of what they are.
 create table detent.lanes (
   id uuid primary key,
   line_id uuid not null,
   environment_id integer not null,
   task_id text not null,
-  parked_on text
+  queue text not null,
+  concurrency_key text,
+  limits text[],                                   -- named at the trigger instead of the task's
+  version_id integer,                              -- its runs were begun by this version, or must be executed by it
+  is_pinned boolean not null default false,        -- by no other
+  base_id uuid,                                    -- the lane of such runs before they were bound to a version
+  gates uuid[] not null default '{}',              -- what its runs have to pass, in order
+  served_at timestamptz not null default clock_timestamp(),  -- the same in all lanes of a line
+  parked_on uuid,                                  -- the gate that stops it; the nil uuid: asleep, as nothing was ready
+  used_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 70);
+create index lanes_open on detent.lanes (environment_id, task_id, served_at, line_id) where parked_on is null;
+create index lanes_parked on detent.lanes (parked_on, served_at, line_id) where parked_on is not null;
+create index lanes_by_line on detent.lanes (line_id);
+
+-- Something became ready in a lane that was asleep or parked.
+create table detent.arrivals (
+  environment_id integer not null,
+  lane_id uuid not null
 );
-create index lanes_open on detent.lanes (environment_id, task_id) where parked_on is null;
+create index arrivals_by_environment on detent.arrivals (environment_id);
 
 -- ---- runs -----------------------------------------------------------------------------------------------------------
 
@@ -106,12 +155,14 @@ create table detent.runs (
   version_id integer,                              -- of the latest lease
   position timestamptz not null,                   -- in its line: time of queueing minus priority
   due_at timestamptz,                              -- end of a delay, of the pause before a retry, of a timer that it waits with
+  expires_at timestamptz,                          -- end of its ttl, while it has never been leased
   queued_at timestamptz,
   started_at timestamptz,                          -- of the first lease
   attempt_started_at timestamptz,
   leased_at timestamptz,
   session_id uuid,                                 -- who executes it, or has it in memory while it waits
   fence bigint,
+  slots uuid[],                                    -- the gates in which it holds one, while it is executed
   waits integer not null default 0,                -- how often it suspended
   losses integer not null default 0,
   losses_in_row smallint not null default 0,       -- since the last new attempt or journal entry
@@ -127,6 +178,7 @@ create table detent.runs (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 create index runs_by_session on detent.runs (session_id) where session_id is not null;
 create index runs_due on detent.runs (due_at) where due_at is not null;
+create index runs_expiring on detent.runs (expires_at) where expires_at is not null;
 create index runs_by_parent on detent.runs (parent_id) where parent_id is not null;
 
 create table detent.inputs (
@@ -139,6 +191,8 @@ create table detent.inputs (
   queue text not null,
   concurrency_key text,
   priority double precision not null,
+  ttl double precision,                            -- as given; 0: never
+  limits text[],                                   -- as given
   max_duration double precision,
   idempotency_key text,
   idempotency_user_key text,
@@ -196,6 +250,8 @@ create table detent.history (
   queue text not null,
   concurrency_key text,
   priority double precision not null,
+  ttl double precision,
+  limits text[],
   max_duration double precision,
   idempotency_key text,
   idempotency_user_key text,
@@ -217,10 +273,20 @@ create table detent.endings (
   fence bigint not null,
   environment_id integer not null,
   session_id uuid not null,
+  slots uuid[],
   since timestamptz not null default clock_timestamp(),
   primary key (run_id, fence)
 );
 create index endings_by_session on detent.endings (session_id);
+
+-- The delayed run that the next trigger with a debounce key joins.
+create table detent.debounces (
+  environment_id integer not null,
+  task_id text not null,
+  key text not null,
+  run_id uuid not null,
+  primary key (environment_id, task_id, key)
+);
 
 create table detent.idempotency_keys (
   environment_id integer not null,

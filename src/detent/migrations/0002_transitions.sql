@@ -2,7 +2,7 @@
 -- Reason: operations that need a second snapshot or a loop inside one round trip. Lock: none. Pre: before the code that needs it.
 --
 -- Lock order, everywhere: session, runs by falling id (a child before its parent, whom its end wakes), batches and waitpoints
--- by id, runs that wake, waits. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody
+-- by id, runs that wake, waits, and last the gates of 0004. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody
 -- else passes over the locked ones. A lock that may have to wait stands in a statement of its own, or in one that joins
 -- nothing that changes: a statement that waited goes on with the rows it saw before.
 -- Every function takes and returns sets; `fence` guards each row, and what did not apply is simply not returned.
@@ -87,7 +87,16 @@ returns table (i integer, run_id uuid, is_cached boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
+  sleepers uuid[];
+  has_debounce boolean;
 begin
+  select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
+  into sleepers, has_debounce
+  from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
+  if sleepers is not null then
+    perform detent.stir(sleepers, false);
+  end if;
+
   return query
   with request as materialized (
     select r.*, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
@@ -95,17 +104,24 @@ begin
       i integer, id uuid, task text, lane uuid, queue text, ckey text, payload text, metadata text, tags text[],
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
-      awaited boolean, watched boolean, replay_of uuid, test boolean)
+      awaited boolean, watched boolean, replay_of uuid, test boolean, ttl double precision, life double precision, limits text[])
     where wanted is null or r.i = any(wanted)
-  ), claimed as materialized (
+  ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
+  ), claimed as materialized (
+    select * from keyed where not has_debounce
+    union all
+    select * from detent.join_delayed(environment, requests, array(
+      select request.i from request left join keyed using (i) where keyed.i is null or keyed.is_new)) where has_debounce
+    union all
+    select * from keyed where has_debounce and not is_new
   ), fresh as (
     select request.*, request.due > moment as is_delayed
     from request left join claimed using (i)
     where claimed.i is null or claimed.is_new
   ), run as (
     insert into detent.runs (
-      id, environment_id, task_id, lane_id, status, position, due_at, queued_at, max_attempts,
+      id, environment_id, task_id, lane_id, status, position, due_at, expires_at, queued_at, max_attempts,
       parent_id, batch_id, batch_index, is_awaited, is_watched)
     select
       fresh.id, environment, task, lane,
@@ -113,18 +129,19 @@ begin
       coalesce(
         case when is_delayed then due end, case when awaited then parent.position end, moment
       ) - make_interval(secs => coalesce(fresh.priority, 0)),
-      case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
+      case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment + make_interval(secs => life) end,
+      case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
       fresh.parent, batch, fresh.batch_index, coalesce(awaited, false), coalesce(watched, false)
     from fresh left join detent.runs as parent on parent.id = fresh.parent
     on conflict (id) do nothing
     returning id, lane_id, position, status
   ), input as (
     insert into detent.inputs (
-      run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+      run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
       idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
-      coalesce(fresh.priority, 0), fresh.max_duration, key, user_key, scope,
+      coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
       coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
@@ -160,8 +177,9 @@ end $$;
 -- ---- waiting --------------------------------------------------------------------------------------------------------
 
 -- Joins runs to the waitpoints their operations need; a wait that is over already makes no edge. The rows of the runs are
--- locked by the caller. Edges that `suspend` say that the run has nothing else to do meanwhile.
-create function detent.join_waitpoints(edges json) returns void language plpgsql as $$
+-- locked by the caller. Edges that `suspend` say that the run has nothing else to do meanwhile. Says, as `suspend_runs` does, whether
+-- something else may start now.
+create function detent.join_waitpoints(edges json) returns boolean language plpgsql as $$
 declare
   idle uuid[];
 begin
@@ -180,22 +198,22 @@ begin
   from json_to_recordset(edges) as e (run uuid, operation text, suspends boolean)
   join detent.waits on waits.run_id = e.run and waits.operation = e.operation
   where e.suspends;
-  if idle is not null then
-    perform detent.suspend_runs(idle);
-  end if;
+  return idle is not null and detent.suspend_runs(idle);
 end $$;
 
 -- Takes the slot from runs that wait, unless something they waited for is there. The rows of the runs are locked by the
 -- caller. A run that was woken since its last wait, and that nobody has leased, goes on waiting; whoever is about to lease it has
--- its row of the queue locked, and finds it suspended.
-create function detent.suspend_runs(ids uuid[]) returns void language plpgsql as $$
+-- its row of the queue locked, and finds it suspended. Says whether something else may start now.
+create function detent.suspend_runs(ids uuid[]) returns boolean language plpgsql as $$
 declare
   idle uuid[] := array(
     select id from detent.runs
     where id = any(ids) and status in ('DEQUEUED', 'EXECUTING', 'QUEUED')
       and exists (select from detent.waits where waits.run_id = runs.id)
       and not exists (select from detent.waits where waits.run_id = runs.id and is_done));
+  freed uuid[] := detent.slots_of(idle);
 begin
+  perform detent.make_bound_lanes(idle);
   with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
@@ -204,7 +222,18 @@ begin
       where runs.id = any(idle) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
-  update detent.runs set status = 'WAITING', waits = waits + 1, losses_in_row = 0 where id = any(idle);
+  update detent.runs
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id)
+  where id = any(idle);
+  return detent.release_slots(freed);
+end $$;
+
+-- The slots of those runs that hold some. They are locked by the caller.
+create function detent.slots_of(ids uuid[]) returns uuid[] language plpgsql stable as $$
+begin
+  return array(
+    select slot from detent.runs cross join lateral unnest(slots) as slot
+    where id = any(ids) and status in ('DEQUEUED', 'EXECUTING'));
 end $$;
 
 -- Suspends runs that stand still, at the latest until `wake` (seconds). `delivered`: operations whose results their code has
@@ -224,7 +253,9 @@ begin
   delete from detent.waits
   using json_to_recordset(requests) as r (id uuid, delivered text[])
   where waits.run_id = any(held) and waits.run_id = r.id and waits.operation = any(r.delivered);
-  perform detent.suspend_runs(held);
+  if detent.suspend_runs(held) then
+    return query select null::integer, null::boolean;
+  end if;
   update detent.runs set due_at = detent.now() + make_interval(secs => r.wake)
   from json_to_recordset(requests) as r (id uuid, wake double precision)
   where runs.id = any(held) and runs.id = r.id and r.wake is not null and runs.status = 'WAITING';
@@ -275,6 +306,7 @@ begin
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
   )
   select array_agg(distinct edge.run_id) into waiters from edge;
+  perform detent.stir(array(select distinct lane_id from detent.runs where id = any(waiters) and status = 'WAITING'), true);
 
   return query
   with woken as (
@@ -305,6 +337,7 @@ declare
   recorded integer[];
   fresh integer[];
   edges json;
+  is_open boolean := false;
 begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
@@ -352,16 +385,19 @@ begin
     where r.waits and r.i = any(recorded));
   if edges is not null then
     perform detent.make_run_waitpoints(edges);
-    perform detent.join_waitpoints(edges);
+    is_open := detent.join_waitpoints(edges);
   end if;
   if cardinality(recorded) < json_array_length(requests) then
     -- Asked for again, as after a lost reply: what is still waited for is waited for in the same way.
-    perform detent.suspend_runs(array(
+    is_open := detent.suspend_runs(array(
       select distinct parent.id
       from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, suspends boolean)
       join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
       join detent.waits on waits.run_id = r.parent and waits.operation = r.operation
-      where r.suspends and r.i <> all(recorded)));
+      where r.suspends and r.i <> all(recorded))) or is_open;
+  end if;
+  if is_open then
+    return query select null::integer, null::uuid, false, false, false, null, null, null, null;
   end if;
 
   -- What has an edge comes later, even if it is done by now.
@@ -458,12 +494,15 @@ begin
   update detent.runs set has_journal = true, losses_in_row = 0
   where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
 
-  perform detent.join_waitpoints((
+  if detent.join_waitpoints((
     select json_agg(json_build_object(
       'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
     from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, suspends boolean)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
+    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation))
+  then
+    return query select null::integer, null::uuid, false, false, null, null;
+  end if;
 
   -- What has an edge comes later, even if it is done by now.
   return query
@@ -552,8 +591,11 @@ begin
       insert into detent.waitpoints (id, environment_id, kind, completed_at)
       values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
       on conflict do nothing;
-      perform detent.join_waitpoints(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)));
+      if detent.join_waitpoints(json_build_array(
+        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)))
+      then
+        return query select 'opened', null::integer, null::uuid, null::boolean;
+      end if;
       return query select
         case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
           then 'completed'
@@ -651,106 +693,21 @@ begin
   group by delivered.run_id;
 end $$;
 
--- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind.
--- Few lanes are merged strictly by position; of many, a random share each.
-create function detent.lease_runs(by_session uuid, by_fence bigint, slots json, most_lanes integer)
-returns table (
-  id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
-  created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
-  payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
-  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
-#variable_conflict use_column
-begin
-  -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
-  -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
-  if not exists (
-    select from detent.sessions
-    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
-    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id
-    where sessions.id = by_session
-      and (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
-  ) then
-    return;
-  end if;
-  return query
-  with session as (
-    select id, environment_id, version_id from detent.sessions
-    where id = by_session and ended_at is null
-    for share
-  ), lane as materialized (
-    select lanes.id, tasks.isolation, tasks.max_attempts, tasks.max_duration,
-      (slots ->> tasks.isolation)::integer as room
-    from session
-    join detent.version_tasks as tasks on tasks.version_id = session.version_id
-    join detent.lanes on lanes.environment_id = session.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
-    where (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
-    order by random()
-    limit most_lanes
-  ), share as (
-    select count(*) as lanes from lane
-  ), head as (
-    select ready.row, ready.run_id, ready.position, ready.resident_session,
-      case when ready.is_solo then 'process' else lane.isolation end as isolation, lane.max_attempts, lane.max_duration
-    from share, lane cross join lateral (
-      select ready.ctid as row, ready.* from detent.ready
-      where ready.lane_id = lane.id
-        and case when is_solo then (slots ->> 'process')::integer else lane.room end > 0
-        and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
-      order by position, run_id
-      limit case when share.lanes <= 8 then lane.room + (slots ->> 'process')::integer
-        else 1 + 2 * lane.room / share.lanes end
-      for update skip locked
-    ) as ready
-  ), chosen as materialized (
-    select * from (
-      select *, row_number() over (partition by isolation order by position, run_id) as place from head
-    ) as ranked
-    where place <= (slots ->> isolation)::integer
-    order by run_id desc
-  ), taken as (
-    delete from detent.ready where ctid = any(array(select chosen.row from chosen))
-  ), leased as (
-    update detent.runs
-    set status = 'DEQUEUED', session_id = by_session, fence = by_fence,
-        leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
-        attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
-        version_id = session.version_id,
-        max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
-    from chosen, session
-    where runs.id = chosen.run_id and runs.status = 'QUEUED'
-    returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
-      runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
-      chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
-  ), result as (
-    select * from detent.deliver(array(select leased.id from leased where leased.has_journal))
-  )
-  select
-    leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
-    inputs.created_at, leased.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
-    case when not leased.is_resumed then inputs.payload end as payload,
-    case when not leased.is_resumed then inputs.metadata end as metadata,
-    leased.max_attempts, coalesce(inputs.max_duration, leased.task_max_duration) as max_duration, inputs.idempotency_user_key,
-    versions.name as version, leased.parent_id, inputs.root_id, leased.batch_id, inputs.replay_of, inputs.is_test
-  from leased
-  join detent.inputs on inputs.run_id = leased.id
-  join detent.versions on versions.id = leased.version_id
-  left join result on result.run_id = leased.id
-  order by leased.position, leased.id;
-end $$;
-
 -- ---- ending ---------------------------------------------------------------------------------------------------------
 
 -- The one place where a run ends or goes back for another attempt. An outcome with a fence applies to a run held under it;
 -- one without (cancel, crash) to a run in any state, locked by the caller. `retry_in`/`retry_at`: tried again then, if
--- attempts are left. `lingers`: the code is still running, the slot stays taken.
--- Returns a row for each run that was settled ('settled') and each that woke ('woken', with the session that has it).
-create function detent.settle_runs(outcomes json)
+-- attempts are left. `lingers`: the code is still running, its slots stay taken. `also_freed`: slots that others have held, given
+-- back with those of these runs: the locks on gates are taken once and last.
+-- Returns a row for each run that was settled ('settled') and each that woke ('woken', with the session that has it), and one if
+-- something else may start now ('opened').
+create function detent.settle_runs(outcomes json, also_freed uuid[] default '{}')
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
-  awaited uuid[]; journalled uuid[]; waiting uuid[];
+  awaited uuid[]; journalled uuid[]; waiting uuid[]; retried uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
@@ -774,7 +731,7 @@ begin
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
-    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal, runs.slots
   ), attempt as (
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
@@ -787,11 +744,11 @@ begin
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
     from over
   ), unqueued as (
@@ -802,22 +759,31 @@ begin
       where gone.status = 'QUEUED'
       for update of ready skip locked))
   ), ending as (
-    insert into detent.endings (run_id, fence, environment_id, session_id)
-    select id, fence, environment_id, session_id from gone
+    insert into detent.endings (run_id, fence, environment_id, session_id, slots)
+    select id, fence, environment_id, session_id, slots from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
   ), result as (
-    select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over from gone
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over,
+      case when gone.status in ('DEQUEUED', 'EXECUTING') and not coalesce(lingers, false) then slots end as slots
+    from gone
     union all
-    select id, 'QUEUED', null, false, false, has_journal, false from retried
+    select id, 'QUEUED', null, false, false, has_journal, false, slots from retried
   )
   select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
     array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal and is_over),
-    array_agg(id) filter (where has_journal and not is_over)
-  into settled, statuses, holders, watched, awaited, journalled, waiting
+    array_agg(id) filter (where has_journal and not is_over), array_agg(id) filter (where not is_over),
+    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot)
+  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed
   from result;
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
+  if retried is not null then
+    -- They go on with the version that has begun them.
+    perform detent.make_bound_lanes(retried);
+    update detent.runs set lane_id = detent.bound_lane(lane_id, version_id)
+    where id = any(retried) and lane_id <> detent.bound_lane(lane_id, version_id);
+  end if;
   if waiting is not null then
     -- In a new snapshot: a wait that was asked for just before may have held the run.
     delete from detent.waits where waits.run_id = any(waiting);
@@ -827,6 +793,9 @@ begin
   end if;
   if awaited is not null then
     return query select * from detent.release_waiters(awaited);
+  end if;
+  if detent.release_slots(also_freed) then
+    return query select 'opened', null::uuid, null, null::uuid, false;
   end if;
 end $$;
 
@@ -902,7 +871,7 @@ end $$;
 -- ---- sessions -------------------------------------------------------------------------------------------------------
 
 -- Gives up runs that are not finished: executing ones are queued again at their position, waiting ones are only forgotten
--- by their holder. The rows are locked by the caller. Returns those that are ready again.
+-- by their holder. The rows are locked by the caller, who gives their slots back. Returns those that are ready again.
 create function detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean)
 returns table (run_id uuid) language plpgsql as $$
 #variable_conflict use_column
@@ -915,10 +884,13 @@ begin
     where runs.id = any(ids) and runs.status = 'QUEUED'
     for update of ready skip locked));
 
+  perform detent.make_bound_lanes(ids);
+  perform detent.stir(array(
+    select distinct detent.bound_lane(lane_id, version_id) from detent.runs where runs.id = any(ids) and status <> 'WAITING'), true);
   return query
   with given as (
     update detent.runs
-    set session_id = null, fence = null,
+    set session_id = null, fence = null, lane_id = detent.bound_lane(lane_id, version_id),
         status = case when status = 'WAITING' then status else 'QUEUED' end,
         losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
         losses_in_row = losses_in_row + case when status in ('DEQUEUED', 'EXECUTING') then is_lost::integer else 0 end,
@@ -950,28 +922,41 @@ create function detent.unrepeatable_error(cause text) returns text language sql 
       || '; on_lost="fail" keeps it from running again', 'stackTrace', '')::text
 $$;
 
--- Takes back what a worker gives up. What was cancelled meanwhile is not executed either: its slot is free.
+-- Takes back what a worker gives up. What was cancelled meanwhile is not executed either: its slots are free.
 create function detent.hand_back(given_up json)
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   held uuid[];
   unrepeatable uuid[];
+  freed uuid[] := detent.forget_endings(given_up);
 begin
-  delete from detent.endings using json_to_recordset(given_up) as g (id uuid, fence bigint)
-  where endings.run_id = g.id and endings.fence = g.fence;
   held := array(
     select runs.id from detent.runs join json_to_recordset(given_up) as g (id uuid, fence bigint)
       on runs.id = g.id and runs.fence = g.fence
     order by runs.id desc for update of runs);
   unrepeatable := detent.find_unrepeatable(
     array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
-  return query select * from detent.settle_runs((
+  held := array(select unnest(held) except select unnest(unrepeatable));
+  freed := freed || detent.slots_of(held);
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false from detent.give_back(held, '{}', 0, false) as given;
+  return query select * from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
-    from unnest(unrepeatable) as id))
-  where unrepeatable <> '{}';
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
-  from detent.give_back(array(select unnest(held) except select unnest(unrepeatable)), '{}', 0, false) as given;
+    from unnest(unrepeatable) as id), '[]'), freed);
+end $$;
+
+-- Says that code has ended whose runs were over before. Returns the slots it held.
+create function detent.forget_endings(holders json) returns uuid[] language plpgsql as $$
+declare
+  freed uuid[];
+begin
+  with ended as (
+    delete from detent.endings using json_to_recordset(holders) as h (id uuid, fence bigint)
+    where endings.run_id = h.id and endings.fence = h.fence
+    returning slots
+  )
+  select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
+  return freed;
 end $$;
 
 -- Pause before the next attempt of a run whose process or worker died, by the policy of its task.
@@ -994,6 +979,7 @@ declare
   held uuid[];
   unrepeatable uuid[];
   crashed uuid[];
+  freed uuid[];
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
     'message', 'the worker that executed the run was lost, again and again', 'stackTrace', '')::text);
@@ -1005,7 +991,10 @@ begin
   end if;
   held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
   -- After the lock: a cancel that held it has left an ending.
-  delete from detent.endings where endings.session_id = session;
+  with ended as (
+    delete from detent.endings where endings.session_id = session returning slots
+  )
+  select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
   unrepeatable := detent.find_unrepeatable(held, unanswered);
   crashed := unrepeatable || array(
     select runs.id
@@ -1013,23 +1002,23 @@ begin
     where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
-  return query select *, null::double precision from detent.settle_runs((
+  held := array(select unnest(held) except select unnest(crashed));
+  freed := freed || detent.slots_of(held);
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
+  from detent.give_back(held, suspects, (error is not null or is_lost)::integer, is_lost) as given;
+
+  return query select *, null::double precision from detent.settle_runs(coalesce((
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
       'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
-    where runs.id = any(crashed)))
-  where crashed <> '{}';
-
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
-  from detent.give_back(
-    array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
+    where runs.id = any(crashed)), '[]'), freed);
 
   return query
   select 'alone', runs.id, 'QUEUED', null::uuid, false,
     greatest(0, extract(epoch from runs.due_at - detent.now()))::double precision
-  from detent.runs where runs.id = any(held) and runs.is_solo and runs.status = 'QUEUED';
+  from detent.runs where runs.id = any(held || crashed) and runs.is_solo and runs.status = 'QUEUED';
 end $$;
 
 -- Renews one session and compares what its runner really holds with what is assigned to it. Only runs leased before the
@@ -1041,6 +1030,7 @@ returns table (what text, run_id uuid) language plpgsql as $$
 declare
   previous timestamptz;
   unheld uuid[];
+  freed uuid[];
 begin
   select beat_at into previous from detent.sessions where id = session and ended_at is null for update;
   if not found then
@@ -1054,7 +1044,9 @@ begin
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id desc for update);
   if unheld <> '{}' then
+    freed := detent.slots_of(unheld);
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
+    perform detent.release_slots(freed);
   end if;
   return query
   select case when endings.run_id is null then 'lost' else 'cancelled' end, h.id
@@ -1068,18 +1060,24 @@ end $$;
 
 -- Does what is due, at most `most` of each kind, and says when the next is. Any number of processes may tick.
 create function detent.tick(most integer)
-returns table (what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamptz) language plpgsql as $$
+returns table (
+  what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamptz)
+language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
+  due uuid[];
   completed uuid[];
 begin
+  due := array(select id from detent.runs where due_at <= moment order by due_at limit most for update skip locked);
+  perform detent.stir(array(select distinct lane_id from detent.runs where id = any(due)), true);
   return query
-  with due as materialized (
-    select id from detent.runs where due_at <= moment order by due_at limit most for update skip locked
-  ), moved as (
-    update detent.runs set status = 'QUEUED', due_at = null, queued_at = coalesce(queued_at, moment)
-    from due where runs.id = due.id
+  with moved as (
+    update detent.runs
+    set status = 'QUEUED', due_at = null, queued_at = coalesce(queued_at, moment),
+        -- A delay has ended: its ttl begins.
+        expires_at = case when started_at is null then moment + make_interval(secs => detent.life_of(runs)) end
+    where id = any(due)
     returning runs.*
   ), queued as (
     -- One that waited with a timer may still be in somebody's memory.
@@ -1090,8 +1088,10 @@ begin
     returning ready.run_id, resident_session, ready.environment_id
   )
   select case when resident_session is null then 'queued' else 'woken' end,
-    queued.run_id, resident_session, queued.environment_id, null::timestamptz
+    queued.run_id, 'QUEUED', resident_session, false, queued.environment_id, null::timestamptz
   from queued;
+
+  return query select * from detent.expire_runs(most);
 
   with due as materialized (
     select id from detent.waitpoints where completed_at is null and due_at <= moment
@@ -1106,13 +1106,114 @@ begin
   select array_agg(id) into completed from done;
   if completed is not null then
     return query
-    select 'woken', woken.run_id, woken.session_id, runs.environment_id, null::timestamptz
+    select 'woken', woken.run_id, 'QUEUED', woken.session_id, false, runs.environment_id, null::timestamptz
     from detent.wake_waiters(completed) as woken join detent.runs on runs.id = woken.run_id;
   end if;
 
-  return query select 'next', null::uuid, null::uuid, null::integer, least(
+  return query
+  select 'opened', null::uuid, null, null::uuid, false, opened.environment_id, null::timestamptz
+  from detent.open_gates(most) as opened;
+
+  return query select 'next', null::uuid, null, null::uuid, false, null::integer, least(
     (select min(due_at) from detent.runs where due_at is not null),
+    (select min(expires_at) from detent.runs where expires_at is not null),
+    (select min(opens_at) from detent.gates where opens_at is not null),
     (select min(due_at) from detent.waitpoints where completed_at is null and due_at is not null));
+end $$;
+
+-- Seconds in the queue after which a run expires that never started: as given, else by its task's newest version.
+create function detent.life_of(run detent.runs) returns double precision language plpgsql stable as $$
+declare
+  given double precision := (select ttl from detent.inputs where run_id = run.id);
+begin
+  if given is null then
+    return (
+      select ttl from detent.version_tasks
+      where environment_id = run.environment_id and task_id = run.task_id order by version_id desc limit 1);
+  end if;
+  return nullif(given, 0);
+end $$;
+
+-- Ends runs that were not started in time.
+create function detent.expire_runs(most integer)
+returns table (
+  what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamptz)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  expired uuid[] := array(
+    select id from detent.runs where expires_at <= detent.now() order by expires_at limit most for update skip locked);
+begin
+  if expired = '{}' then
+    return;
+  end if;
+  return query
+  with place as materialized (
+    select id, environment_id from detent.runs where id = any(expired)
+  )
+  select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
+  from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
+    from detent.runs where id = any(expired))) as settled
+  left join place on place.id = settled.run_id
+  left join detent.runs on runs.id = settled.run_id;
+end $$;
+
+create function detent.expiry_error(queued timestamptz, expired timestamptz) returns text language sql stable as $$
+  select json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_EXPIRED', 'name', 'TASK_RUN_EXPIRED',
+    'message', format('the run was not started within its ttl of %s s', extract(epoch from expired - queued)::float8), 'stackTrace', '')::text
+$$;
+
+-- Puts off delayed runs that debounced triggers join, in place of making others. Returns the request that made each key's
+-- run, and for those that join it the run. `wanted`: positions of the requests to take.
+create function detent.join_delayed(environment integer, requests json, wanted integer[])
+returns table (i integer, run_id uuid, is_new boolean) language plpgsql as $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  request record;
+  held record;
+begin
+  for request in
+    select * from json_to_recordset(requests) as r (
+      i integer, id uuid, task text, debounce text, debounce_delay double precision, most_delay double precision, trails boolean,
+      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision)
+    where r.debounce is not null and r.i = any(wanted)
+    order by r.task, r.debounce, r.i
+  loop
+    insert into detent.debounces (environment_id, task_id, key, run_id)
+    values (environment, request.task, request.debounce, request.id) on conflict do nothing;
+    perform from detent.debounces as d
+    where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce for update;
+    select runs.id, runs.due_at, inputs.created_at, inputs.priority into held
+    from detent.debounces as d
+    join detent.runs on runs.id = d.run_id and runs.status = 'DELAYED'
+    join detent.inputs on inputs.run_id = runs.id
+    where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce and d.run_id <> request.id
+    for update of runs;
+    if not found or moment + make_interval(secs => request.debounce_delay) > held.created_at + make_interval(secs => request.most_delay) then
+      update detent.debounces as d set run_id = request.id
+      where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce;
+      return query select request.i, request.id, true;
+      continue;
+    end if;
+    update detent.runs
+    set due_at = greatest(due_at, moment + make_interval(secs => request.debounce_delay)),
+        position = greatest(due_at, moment + make_interval(secs => request.debounce_delay)) - make_interval(secs => held.priority),
+        max_attempts = case when request.trails then coalesce(request.max_attempts, max_attempts) else max_attempts end
+    where id = held.id;
+    if request.trails then
+      update detent.inputs
+      set payload = coalesce(request.payload, payload), metadata = coalesce(request.metadata, metadata),
+          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration)
+      where inputs.run_id = held.id;
+    end if;
+    -- A key that this request has claimed stands for the run that it joins.
+    update detent.idempotency_keys set run_id = held.id
+    where environment_id = environment and task_id = request.task and idempotency_keys.run_id = request.id;
+    return query select request.i, held.id, false;
+  end loop;
 end $$;
 
 -- Partitions of history and logs for the coming days.
@@ -1141,17 +1242,17 @@ end $$;
 create view detent.all_runs as
 select
   runs.id, runs.environment_id, runs.task_id, runs.status, runs.attempt, runs.max_attempts, runs.version_id, runs.queued_at,
-  runs.started_at, null::timestamptz as finished_at, runs.due_at, runs.waits, runs.losses, runs.parent_id, runs.batch_id,
-  inputs.created_at, inputs.payload, inputs.metadata, inputs.tags, inputs.queue, inputs.concurrency_key, inputs.priority,
-  inputs.max_duration, inputs.idempotency_user_key, inputs.root_id, inputs.replay_of, inputs.is_test,
-  null::text as output, null::text as error, runs.is_solo, runs.fence is not null as is_held
+  runs.started_at, null::timestamptz as finished_at, runs.due_at, runs.expires_at, runs.waits, runs.losses, runs.parent_id, runs.batch_id,
+  inputs.created_at, inputs.payload, inputs.metadata, inputs.tags, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.ttl,
+  inputs.limits, inputs.max_duration, inputs.idempotency_user_key, inputs.root_id, inputs.replay_of, inputs.is_test,
+  null::text as output, null::text as error, runs.is_solo, runs.fence is not null as is_held, runs.lane_id
 from detent.runs join detent.inputs on inputs.run_id = runs.id
 union all
 select
   id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at,
-  started_at, finished_at, null, waits, losses, parent_id, batch_id,
-  created_at, payload, metadata, tags, queue, concurrency_key, priority,
-  max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, false, false
+  started_at, finished_at, null, null, waits, losses, parent_id, batch_id,
+  created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl,
+  limits, max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, false, false, null
 from detent.history;
 
 -- These functions look up some hundred rows by key in tables of any size. A plan made while a table was small would go on
@@ -1162,8 +1263,8 @@ declare
 begin
   foreach name in array array[
     'claim_keys', 'insert_runs', 'join_waitpoints', 'suspend_runs', 'suspend', 'collect', 'wake_waiters', 'trigger_children',
-    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'deliver', 'lease_runs', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
-    'hand_back', 'end_session', 'renew_session', 'tick'
+    'make_run_waitpoints', 'wait_for', 'record_steps', 'trigger_batch', 'deliver', 'settle_runs', 'cancel_runs', 'give_back', 'find_unrepeatable',
+    'hand_back', 'forget_endings', 'slots_of', 'end_session', 'renew_session', 'tick', 'expire_runs', 'join_delayed', 'life_of'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);

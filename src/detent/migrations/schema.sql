@@ -1,5 +1,21 @@
 CREATE SCHEMA detent;
 
+CREATE TYPE detent.head AS (
+	lane_id uuid,
+	line_id uuid,
+	served_at timestamp with time zone,
+	gates uuid[],
+	isolation text,
+	max_attempts smallint,
+	max_duration double precision,
+	run_id uuid,
+	"row" tid,
+	"position" timestamp with time zone,
+	resident_session uuid,
+	place bigint,
+	begun boolean
+);
+
 CREATE TYPE detent.run_status AS ENUM (
     'DELAYED',
     'QUEUED',
@@ -14,6 +30,64 @@ CREATE TYPE detent.run_status AS ENUM (
     'EXPIRED',
     'TIMED_OUT'
 );
+
+CREATE FUNCTION detent.apply_limits(environment integer, changed uuid[], tasks text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  touched uuid[];
+  before jsonb;
+  mine uuid[];
+begin
+  touched := array(
+    select lanes.id from detent.lanes
+    where lanes.environment_id = environment and (
+      lanes.task_id = any(tasks)
+      or exists (select from detent.limits_of(lanes) as l where l.id = any(changed))
+      or exists (select from detent.gates where gates.id = any(lanes.gates) and gates.limit_id = any(changed))));
+  update detent.environments set gates = array(
+    select detent.gate_id(l.id, bound.scope, null)
+    from detent.limits as l cross join lateral detent.bounds_of(l) as bound
+    where l.id = detent.limit_id(environment, 'environment', '') and bound.scope = 'total')
+  where id = environment and detent.limit_id(environment, 'environment', '') = any(changed);
+  insert into detent.gates (id, limit_id, environment_id, scope)
+  select gate, detent.limit_id(environment, 'environment', ''), environment, 'total'
+  from detent.environments cross join lateral unnest(gates) as gate where environments.id = environment
+  on conflict do nothing;
+  perform detent.set_gates(touched);
+
+  -- The runs before the gates, as everywhere.
+  perform from detent.runs
+  where session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING') order by id desc for update;
+  update detent.runs set slots = array(
+    select distinct gate.id
+    from unnest(runs.slots || lanes.gates || environments.gates) as held
+    join detent.gates as gate on gate.id = held and gate.scope <> 'rate' order by gate.id)
+  from detent.lanes, detent.environments
+  where runs.session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING')
+    and lanes.id = runs.lane_id and environments.id = environment
+    and not coalesce(runs.slots, '{}') @> (lanes.gates || environments.gates);
+
+  mine := array(select gates.id from detent.gates where limit_id = any(changed) or gates.id in (
+    select unnest(lanes.gates) from detent.lanes where lanes.id = any(touched)) order by 1);
+  perform from detent.gates where id = any(mine) order by id for update;
+  update detent.gates
+  set taken = coalesce(held.n, 0),
+      allowed = case when scope = 'key' and key_until > detent.now() then key_allowed else bound.allowed end,
+      period = coalesce(bound.period, gates.period)
+  from detent.gates as g
+  join detent.limits as l on l.id = g.limit_id
+  left join lateral detent.bounds_of(l) as bound on bound.scope = g.scope
+  left join detent.held_slots(environment) as held on held.gate_id = g.id
+  where gates.id = g.id and g.id = any(mine);
+  perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
+end $$;
+
+CREATE FUNCTION detent.asleep() RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select '00000000-0000-0000-0000-000000000000'::uuid
+$$;
 
 CREATE FUNCTION detent.await_cached_items(environment integer, batch uuid, requests json, places integer[], made uuid[], cached boolean[]) RETURNS void
     LANGUAGE plpgsql
@@ -36,6 +110,56 @@ begin
     select history.id from detent.history
     where history.id = any(targets) and not exists (select from detent.runs where runs.id = history.id)));
 end $$;
+
+CREATE FUNCTION detent.bound_lane(lane uuid, version integer) RETURNS uuid
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return (
+    select case when is_pinned or version is null or version_id = version then id
+      else md5(coalesce(base_id, id)::text || ':' || version)::uuid end
+    from detent.lanes where id = lane);
+end $$;
+
+CREATE TABLE detent.limits (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    is_declared boolean DEFAULT true NOT NULL,
+    total integer,
+    total_override integer,
+    total_overridden_at timestamp with time zone,
+    per_key integer,
+    per_key_override integer,
+    per_key_overridden_at timestamp with time zone,
+    rate jsonb,
+    rate_override jsonb,
+    rate_overridden_at timestamp with time zone,
+    most_queued integer,
+    paused_at timestamp with time zone,
+    CONSTRAINT limits_kind_check CHECK ((kind = ANY (ARRAY['environment'::text, 'queue'::text, 'limit'::text]))),
+    CONSTRAINT limits_most_queued_check CHECK ((most_queued >= 0)),
+    CONSTRAINT limits_per_key_check CHECK ((per_key >= 0)),
+    CONSTRAINT limits_per_key_override_check CHECK ((per_key_override >= 0)),
+    CONSTRAINT limits_total_check CHECK ((total >= 0)),
+    CONSTRAINT limits_total_override_check CHECK ((total_override >= 0))
+);
+
+CREATE FUNCTION detent.bounds_of(l detent.limits) RETURNS TABLE(scope text, is_per_key boolean, allowed integer, period double precision)
+    LANGUAGE sql STABLE
+    AS $$
+  select bound.*
+  from (select case when l.rate_overridden_at is null then l.rate else l.rate_override end as rate) as present,
+  lateral (values
+    ('total', false,
+      case when l.paused_at is not null or not l.is_declared then 0
+        when l.total_overridden_at is null then l.total else l.total_override end, null::double precision),
+    ('key', true, case when l.per_key_overridden_at is null then l.per_key else l.per_key_override end, null),
+    ('rate', (rate ->> 'per_key')::boolean, (rate ->> 'starts')::integer, (rate ->> 'period')::double precision)
+  ) as bound (scope, is_per_key, allowed, period)
+  where bound.allowed is not null
+$$;
 
 CREATE FUNCTION detent.cancel_runs(environment integer, ids uuid[], error text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
@@ -64,6 +188,60 @@ begin
     select json_agg(json_build_object('id', id, 'status', 'CANCELED', 'error', error, 'lingers', true))
     from unnest(family) as id))
   where family <> '{}';
+end $$;
+
+CREATE FUNCTION detent.change_limit(environment integer, target uuid, change text, new_total text, new_per_key text, new_rate text, key text, until timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  moment timestamptz := detent.now();
+  l detent.limits;
+  gate uuid := detent.gate_id(target, 'key', key);
+begin
+  perform detent.hold_leases(environment);
+  select * into l from detent.limits where id = target and environment_id = environment for update;
+  if not found then
+    return 'unknown';
+  end if;
+
+  case change
+    when 'pause' then
+      update detent.limits set paused_at = coalesce(paused_at, moment) where id = target;
+    when 'resume' then
+      update detent.limits set paused_at = null where id = target;
+    when 'override' then
+      update detent.limits
+      set total_override = case when new_total is null then total_override else nullif(new_total, 'none')::integer end,
+          total_overridden_at = case when new_total is null then total_overridden_at else moment end,
+          per_key_override = case when new_per_key is null then per_key_override else nullif(new_per_key, 'none')::integer end,
+          per_key_overridden_at = case when new_per_key is null then per_key_overridden_at else moment end,
+          rate_override = case when new_rate is null then rate_override else nullif(new_rate, 'none')::jsonb end,
+          rate_overridden_at = case when new_rate is null then rate_overridden_at else moment end
+      where id = target;
+    when 'reset' then
+      if coalesce(l.total_overridden_at, l.per_key_overridden_at, l.rate_overridden_at) is null then
+        return 'unchanged';
+      end if;
+      update detent.limits
+      set total_override = null, total_overridden_at = null, per_key_override = null, per_key_overridden_at = null,
+          rate_override = null, rate_overridden_at = null
+      where id = target;
+    when 'override_key' then
+      if not exists (select from detent.bounds_of(l) where scope = 'key') then
+        return 'unbounded';
+      end if;
+      insert into detent.gates (id, limit_id, environment_id, scope, concurrency_key, key_allowed, key_until, opens_at)
+      values (gate, target, environment, 'key', key, new_per_key::integer, until, until)
+      on conflict (id) do update
+      set key_allowed = excluded.key_allowed, key_until = excluded.key_until, opens_at = excluded.opens_at;
+    when 'reset_key' then
+      update detent.gates set key_allowed = null, key_until = null, opens_at = null where id = gate and key_until is not null;
+      if not found then
+        return 'unchanged';
+      end if;
+  end case;
+  perform detent.apply_limits(environment, array[target], '{}');
+  return 'done';
 end $$;
 
 CREATE FUNCTION detent.claim_keys(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
@@ -343,6 +521,7 @@ declare
   held uuid[];
   unrepeatable uuid[];
   crashed uuid[];
+  freed uuid[];
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
     'message', 'the worker that executed the run was lost, again and again', 'stackTrace', '')::text);
@@ -354,7 +533,10 @@ begin
   end if;
   held := array(select id from detent.runs where runs.session_id = session order by id desc for update);
   -- After the lock: a cancel that held it has left an ending.
-  delete from detent.endings where endings.session_id = session;
+  with ended as (
+    delete from detent.endings where endings.session_id = session returning slots
+  )
+  select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
   unrepeatable := detent.find_unrepeatable(held, unanswered);
   crashed := unrepeatable || array(
     select runs.id
@@ -362,23 +544,116 @@ begin
     where runs.id = any(held) and runs.id <> all(unrepeatable) and runs.status in ('DEQUEUED', 'EXECUTING')
       and ((is_solo or tasks.isolation = 'process') and runs.id = any(suspects) or is_lost and losses_in_row >= 4));
 
-  return query select *, null::double precision from detent.settle_runs((
+  held := array(select unnest(held) except select unnest(crashed));
+  freed := freed || detent.slots_of(held);
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
+  from detent.give_back(held, suspects, (error is not null or is_lost)::integer, is_lost) as given;
+
+  return query select *, null::double precision from detent.settle_runs(coalesce((
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
       'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
-    where runs.id = any(crashed)))
-  where crashed <> '{}';
-
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false, null::double precision
-  from detent.give_back(
-    array(select unnest(held) except select unnest(crashed)), suspects, (error is not null or is_lost)::integer, is_lost) as given;
+    where runs.id = any(crashed)), '[]'), freed);
 
   return query
   select 'alone', runs.id, 'QUEUED', null::uuid, false,
     greatest(0, extract(epoch from runs.due_at - detent.now()))::double precision
-  from detent.runs where runs.id = any(held) and runs.is_solo and runs.status = 'QUEUED';
+  from detent.runs where runs.id = any(held || crashed) and runs.is_solo and runs.status = 'QUEUED';
+end $$;
+
+CREATE FUNCTION detent.expire_runs(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamp with time zone)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  expired uuid[] := array(
+    select id from detent.runs where expires_at <= detent.now() order by expires_at limit most for update skip locked);
+begin
+  if expired = '{}' then
+    return;
+  end if;
+  return query
+  with place as materialized (
+    select id, environment_id from detent.runs where id = any(expired)
+  )
+  select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
+  from detent.settle_runs((
+    select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
+    from detent.runs where id = any(expired))) as settled
+  left join place on place.id = settled.run_id
+  left join detent.runs on runs.id = settled.run_id;
+end $$;
+
+CREATE FUNCTION detent.expiry_error(queued timestamp with time zone, expired timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select json_build_object(
+    'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_EXPIRED', 'name', 'TASK_RUN_EXPIRED',
+    'message', format('the run was not started within its ttl of %s s', extract(epoch from expired - queued)::float8), 'stackTrace', '')::text
+$$;
+
+CREATE FUNCTION detent.find_heads(environment integer, version integer, live integer[], by_session uuid, room json, woken uuid[], most_lanes integer, after_served timestamp with time zone, after_line uuid) RETURNS SETOF detent.head
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_variable
+begin
+  return query
+  with lane as materialized (
+    select candidate.*, tasks.isolation, tasks.max_attempts, tasks.max_duration, (room ->> tasks.isolation)::integer as room
+    from detent.version_tasks as tasks
+    cross join lateral (
+      select lanes.id, line_id, served_at, gates, concurrency_key is not null or version_id is not null as may_sleep
+      from detent.lanes
+      where lanes.environment_id = environment and lanes.task_id = tasks.task_id and parked_on is null
+        and (served_at, line_id) > (after_served, after_line)
+        and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        -- Looked for from the end, as in `lease_runs`.
+        and (concurrency_key is not null or lanes.version_id is not null
+          or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
+      order by served_at, line_id
+      limit most_lanes
+    ) as candidate
+    where tasks.version_id = version and (room ->> tasks.isolation)::integer + (room ->> 'process')::integer > 0
+    union
+    select lanes.id, line_id, served_at, gates, true, tasks.isolation, tasks.max_attempts, tasks.max_duration,
+      (room ->> tasks.isolation)::integer
+    from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
+    where lanes.id = any(woken)
+      and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+    order by served_at, line_id
+    limit most_lanes
+  ), share as (
+    select count(*) as lanes from lane
+  ), head as (
+    select lane.*, ready.run_id, ready.row, ready.position, ready.resident_session,
+      case when ready.is_solo then 'process' else lane.isolation end as kind
+    from share cross join lane left join lateral (
+      select ready.ctid as row, ready.* from detent.ready
+      where ready.lane_id = lane.id
+        and case when is_solo then (room ->> 'process')::integer else lane.room end > 0
+        and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
+      order by position, run_id
+      limit least(
+        case when share.lanes <= 8 then lane.room + (room ->> 'process')::integer else 1 + 2 * lane.room / share.lanes end,
+        -- As many as may start; one in any case, to see whether there is one.
+        greatest(1, (select min(allowed - taken) from detent.gates where id = any(lane.gates) and scope <> 'rate')))
+      for update skip locked
+    ) as ready on true
+    where ready.run_id is not null or lane.may_sleep
+  )
+  select id, line_id, served_at, gates, kind, max_attempts, max_duration, run_id, row, position, resident_session,
+    row_number() over (partition by line_id, kind order by head.position, run_id), false
+  from head;
 end $$;
 
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
@@ -411,6 +686,25 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION detent.forget_endings(holders json) RETURNS uuid[]
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  freed uuid[];
+begin
+  with ended as (
+    delete from detent.endings using json_to_recordset(holders) as h (id uuid, fence bigint)
+    where endings.run_id = h.id and endings.fence = h.fence
+    returning slots
+  )
+  select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
+  return freed;
+end $$;
+
 CREATE FUNCTION detent.forget_journals(ended uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -436,6 +730,12 @@ begin
   delete from detent.waits where run_id = any(ended);
 end $$;
 
+CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select md5(json_build_array(limit_id, scope, key)::text)::uuid
+$$;
+
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -453,10 +753,13 @@ begin
     where runs.id = any(ids) and runs.status = 'QUEUED'
     for update of ready skip locked));
 
+  perform detent.make_bound_lanes(ids);
+  perform detent.stir(array(
+    select distinct detent.bound_lane(lane_id, version_id) from detent.runs where runs.id = any(ids) and status <> 'WAITING'), true);
   return query
   with given as (
     update detent.runs
-    set session_id = null, fence = null,
+    set session_id = null, fence = null, lane_id = detent.bound_lane(lane_id, version_id),
         status = case when status = 'WAITING' then status else 'QUEUED' end,
         losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
         losses_in_row = losses_in_row + case when status in ('DEQUEUED', 'EXECUTING') then is_lost::integer else 0 end,
@@ -482,21 +785,42 @@ CREATE FUNCTION detent.hand_back(given_up json) RETURNS TABLE(what text, run_id 
 declare
   held uuid[];
   unrepeatable uuid[];
+  freed uuid[] := detent.forget_endings(given_up);
 begin
-  delete from detent.endings using json_to_recordset(given_up) as g (id uuid, fence bigint)
-  where endings.run_id = g.id and endings.fence = g.fence;
   held := array(
     select runs.id from detent.runs join json_to_recordset(given_up) as g (id uuid, fence bigint)
       on runs.id = g.id and runs.fence = g.fence
     order by runs.id desc for update of runs);
   unrepeatable := detent.find_unrepeatable(
     array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
-  return query select * from detent.settle_runs((
+  held := array(select unnest(held) except select unnest(unrepeatable));
+  freed := freed || detent.slots_of(held);
+  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false from detent.give_back(held, '{}', 0, false) as given;
+  return query select * from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
-    from unnest(unrepeatable) as id))
-  where unrepeatable <> '{}';
-  return query select 'returned', given.run_id, 'QUEUED', null::uuid, false
-  from detent.give_back(array(select unnest(held) except select unnest(unrepeatable)), '{}', 0, false) as given;
+    from unnest(unrepeatable) as id), '[]'), freed);
+end $$;
+
+CREATE FUNCTION detent.held_slots(environment integer) RETURNS TABLE(gate_id uuid, n integer)
+    LANGUAGE sql STABLE
+    AS $$
+  select gate, count(*)::integer
+  from (
+    select slots from detent.runs
+    where session_id is not null and environment_id = environment and status in ('DEQUEUED', 'EXECUTING')
+    union all
+    select slots from detent.endings where environment_id = environment
+  ) as holder
+  cross join lateral unnest(slots) as gate
+  group by gate
+$$;
+
+CREATE FUNCTION detent.hold_leases(environment integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform from detent.environments where id = environment for update;
+  perform from detent.sessions where environment_id = environment and ended_at is null order by id for update;
 end $$;
 
 CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
@@ -509,7 +833,16 @@ CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys 
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
+  sleepers uuid[];
+  has_debounce boolean;
 begin
+  select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
+  into sleepers, has_debounce
+  from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
+  if sleepers is not null then
+    perform detent.stir(sleepers, false);
+  end if;
+
   return query
   with request as materialized (
     select r.*, coalesce(r.due_at, moment + make_interval(secs => r.delay)) as due
@@ -517,17 +850,24 @@ begin
       i integer, id uuid, task text, lane uuid, queue text, ckey text, payload text, metadata text, tags text[],
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
-      awaited boolean, watched boolean, replay_of uuid, test boolean)
+      awaited boolean, watched boolean, replay_of uuid, test boolean, ttl double precision, life double precision, limits text[])
     where wanted is null or r.i = any(wanted)
-  ), claimed as materialized (
+  ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
+  ), claimed as materialized (
+    select * from keyed where not has_debounce
+    union all
+    select * from detent.join_delayed(environment, requests, array(
+      select request.i from request left join keyed using (i) where keyed.i is null or keyed.is_new)) where has_debounce
+    union all
+    select * from keyed where has_debounce and not is_new
   ), fresh as (
     select request.*, request.due > moment as is_delayed
     from request left join claimed using (i)
     where claimed.i is null or claimed.is_new
   ), run as (
     insert into detent.runs (
-      id, environment_id, task_id, lane_id, status, position, due_at, queued_at, max_attempts,
+      id, environment_id, task_id, lane_id, status, position, due_at, expires_at, queued_at, max_attempts,
       parent_id, batch_id, batch_index, is_awaited, is_watched)
     select
       fresh.id, environment, task, lane,
@@ -535,18 +875,19 @@ begin
       coalesce(
         case when is_delayed then due end, case when awaited then parent.position end, moment
       ) - make_interval(secs => coalesce(fresh.priority, 0)),
-      case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
+      case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment + make_interval(secs => life) end,
+      case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
       fresh.parent, batch, fresh.batch_index, coalesce(awaited, false), coalesce(watched, false)
     from fresh left join detent.runs as parent on parent.id = fresh.parent
     on conflict (id) do nothing
     returning id, lane_id, position, status
   ), input as (
     insert into detent.inputs (
-      run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, max_duration,
+      run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
       idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
-      coalesce(fresh.priority, 0), fresh.max_duration, key, user_key, scope,
+      coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
       coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
@@ -564,6 +905,19 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION detent.is_known(lane uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return (
+    select exists (
+        select from detent.version_tasks as tasks
+        where tasks.environment_id = lanes.environment_id and tasks.task_id = lanes.task_id
+          and (not is_pinned or tasks.version_id = lanes.version_id))
+      and coalesce((select is_declared from detent.limits where id = detent.limit_id(lanes.environment_id, 'queue', queue)), false)
+    from detent.lanes where id = lane);
+end $$;
+
 CREATE FUNCTION detent.is_legal(before detent.run_status, after detent.run_status) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -577,7 +931,61 @@ CREATE FUNCTION detent.is_legal(before detent.run_status, after detent.run_statu
   end
 $$;
 
-CREATE FUNCTION detent.join_waitpoints(edges json) RETURNS void
+CREATE FUNCTION detent.join_delayed(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  request record;
+  held record;
+begin
+  for request in
+    select * from json_to_recordset(requests) as r (
+      i integer, id uuid, task text, debounce text, debounce_delay double precision, most_delay double precision, trails boolean,
+      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision)
+    where r.debounce is not null and r.i = any(wanted)
+    order by r.task, r.debounce, r.i
+  loop
+    insert into detent.debounces (environment_id, task_id, key, run_id)
+    values (environment, request.task, request.debounce, request.id) on conflict do nothing;
+    perform from detent.debounces as d
+    where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce for update;
+    select runs.id, runs.due_at, inputs.created_at, inputs.priority into held
+    from detent.debounces as d
+    join detent.runs on runs.id = d.run_id and runs.status = 'DELAYED'
+    join detent.inputs on inputs.run_id = runs.id
+    where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce and d.run_id <> request.id
+    for update of runs;
+    if not found or moment + make_interval(secs => request.debounce_delay) > held.created_at + make_interval(secs => request.most_delay) then
+      update detent.debounces as d set run_id = request.id
+      where d.environment_id = environment and d.task_id = request.task and d.key = request.debounce;
+      return query select request.i, request.id, true;
+      continue;
+    end if;
+    update detent.runs
+    set due_at = greatest(due_at, moment + make_interval(secs => request.debounce_delay)),
+        position = greatest(due_at, moment + make_interval(secs => request.debounce_delay)) - make_interval(secs => held.priority),
+        max_attempts = case when request.trails then coalesce(request.max_attempts, max_attempts) else max_attempts end
+    where id = held.id;
+    if request.trails then
+      update detent.inputs
+      set payload = coalesce(request.payload, payload), metadata = coalesce(request.metadata, metadata),
+          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration)
+      where inputs.run_id = held.id;
+    end if;
+    -- A key that this request has claimed stands for the run that it joins.
+    update detent.idempotency_keys set run_id = held.id
+    where environment_id = environment and task_id = request.task and idempotency_keys.run_id = request.id;
+    return query select request.i, held.id, false;
+  end loop;
+end $$;
+
+CREATE FUNCTION detent.join_waitpoints(edges json) RETURNS boolean
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -602,9 +1010,7 @@ begin
   from json_to_recordset(edges) as e (run uuid, operation text, suspends boolean)
   join detent.waits on waits.run_id = e.run and waits.operation = e.operation
   where e.suspends;
-  if idle is not null then
-    perform detent.suspend_runs(idle);
-  end if;
+  return idle is not null and detent.suspend_runs(idle);
 end $$;
 
 CREATE FUNCTION detent.key_is_free(holder uuid, expires_at timestamp with time zone) RETURNS boolean
@@ -618,7 +1024,7 @@ begin
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
 end $$;
 
-CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
+CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -626,82 +1032,217 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, slots json, 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
+declare
+  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
+  heads detent.head[]; found detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
+  is_short boolean := false; opened uuid[];
+  rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
   -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
   if not exists (
     select from detent.sessions
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
-    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id
+    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
+    where sessions.id = by_session and (
+      lanes.concurrency_key is not null or lanes.version_id is not null
+      or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
+    union all
+    select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
     where sessions.id = by_session
-      and (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
   ) then
     return;
   end if;
+
+  -- Who changes limits locks the sessions: from here on all limits are those of this moment.
+  select sessions.environment_id, sessions.version_id into environment, version
+  from detent.sessions where sessions.id = by_session and ended_at is null for share;
+  if not found then
+    return;
+  end if;
+  everywhere := (select environments.gates from detent.environments where environments.id = environment);
+  live := array(
+    select distinct sessions.version_id from detent.sessions
+    where sessions.environment_id = environment and ended_at is null and sessions.version_id <> version
+      and beat_at > clock_timestamp() - interval '15 seconds');
+  with came as (
+    delete from detent.arrivals where ctid = any(array(
+      select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
+    returning lane_id
+  )
+  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+
+  for passes in 1..10 loop
+    heads := array(select detent.find_heads(
+      environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
+    exit when cardinality(heads) = 0 and woken = '{}';
+    found := array(select detent.lock_heads(heads));
+    select * into taken, is_short, opened from detent.take_slots(found, everywhere, rest, woken);
+    -- What has a place in the queue, but may not start any more, goes with those that do.
+    delete from detent.ready where ctid = any(array(
+      select h.row from unnest(taken) as h
+      union all
+      select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(found) as f where f.run_id is not null)));
+    leased := leased || taken;
+    rest := detent.room_left(rest, taken);
+    exit when is_short or opened = '{}' and (select count(distinct h.lane_id) from unnest(heads) as h) < most_lanes;
+    if opened = '{}' then
+      select h.served_at, h.line_id into after_served, after_line
+      from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
+    else
+      after_served := '-infinity';
+    end if;
+    woken := '{}';
+  end loop;
+  if is_short then
+    perform detent.note_served(leased);
+  end if;
+
   return query
-  with session as (
-    select id, environment_id, version_id from detent.sessions
-    where id = by_session and ended_at is null
-    for share
-  ), lane as materialized (
-    select lanes.id, tasks.isolation, tasks.max_attempts, tasks.max_duration,
-      (slots ->> tasks.isolation)::integer as room
-    from session
-    join detent.version_tasks as tasks on tasks.version_id = session.version_id
-    join detent.lanes on lanes.environment_id = session.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
-    where (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1)
-    order by random()
-    limit most_lanes
-  ), share as (
-    select count(*) as lanes from lane
-  ), head as (
-    select ready.row, ready.run_id, ready.position, ready.resident_session,
-      case when ready.is_solo then 'process' else lane.isolation end as isolation, lane.max_attempts, lane.max_duration
-    from share, lane cross join lateral (
-      select ready.ctid as row, ready.* from detent.ready
-      where ready.lane_id = lane.id
-        and case when is_solo then (slots ->> 'process')::integer else lane.room end > 0
-        and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
-      order by position, run_id
-      limit case when share.lanes <= 8 then lane.room + (slots ->> 'process')::integer
-        else 1 + 2 * lane.room / share.lanes end
-      for update skip locked
-    ) as ready
-  ), chosen as materialized (
-    select * from (
-      select *, row_number() over (partition by isolation order by position, run_id) as place from head
-    ) as ranked
-    where place <= (slots ->> isolation)::integer
-    order by run_id desc
-  ), taken as (
-    delete from detent.ready where ctid = any(array(select chosen.row from chosen))
-  ), leased as (
+  with chosen as (
+    select * from unnest(leased) as h
+  ), leased_run as (
     update detent.runs
-    set status = 'DEQUEUED', session_id = by_session, fence = by_fence,
+    set status = 'DEQUEUED', session_id = by_session, fence = by_fence, slots = nullif(chosen.gates, '{}'), expires_at = null,
         leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
         attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
-        version_id = session.version_id,
+        version_id = version,
         max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
-    from chosen, session
-    where runs.id = chosen.run_id and runs.status = 'QUEUED'
+    from chosen
+    where runs.id = chosen.run_id
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
-      runs.batch_id, runs.waits, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
+      runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
   ), result as (
-    select * from detent.deliver(array(select leased.id from leased where leased.has_journal))
+    select * from detent.deliver(array(select leased_run.id from leased_run where leased_run.has_journal))
   )
   select
-    leased.id, leased.attempt, leased.task_id, leased.isolation, leased.is_resumed, leased.has_journal, result.results,
-    inputs.created_at, leased.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
-    case when not leased.is_resumed then inputs.payload end as payload,
-    case when not leased.is_resumed then inputs.metadata end as metadata,
-    leased.max_attempts, coalesce(inputs.max_duration, leased.task_max_duration) as max_duration, inputs.idempotency_user_key,
-    versions.name as version, leased.parent_id, inputs.root_id, leased.batch_id, inputs.replay_of, inputs.is_test
-  from leased
-  join detent.inputs on inputs.run_id = leased.id
-  join detent.versions on versions.id = leased.version_id
-  left join result on result.run_id = leased.id
-  order by leased.position, leased.id;
+    leased_run.id, leased_run.attempt, leased_run.task_id, leased_run.isolation, leased_run.is_resumed, leased_run.has_journal,
+    result.results, inputs.created_at, leased_run.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
+    case when not leased_run.is_resumed then inputs.payload end as payload,
+    case when not leased_run.is_resumed then inputs.metadata end as metadata,
+    leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
+    inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
+    inputs.replay_of, inputs.is_test
+  from leased_run
+  join detent.inputs on inputs.run_id = leased_run.id
+  join detent.versions on versions.id = leased_run.version_id
+  left join result on result.run_id = leased_run.id
+  order by leased_run.position, leased_run.id;
+end $$;
+
+CREATE TABLE detent.runs (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    lane_id uuid NOT NULL,
+    status detent.run_status NOT NULL,
+    attempt smallint DEFAULT 1 NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    "position" timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    session_id uuid,
+    fence bigint,
+    slots uuid[],
+    waits integer DEFAULT 0 NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    losses_in_row smallint DEFAULT 0 NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    is_awaited boolean DEFAULT false NOT NULL,
+    is_watched boolean DEFAULT false NOT NULL,
+    is_solo boolean DEFAULT false NOT NULL,
+    has_journal boolean DEFAULT false NOT NULL,
+    CONSTRAINT delayed_has_due_date CHECK (((status <> 'DELAYED'::detent.run_status) OR (due_at IS NOT NULL))),
+    CONSTRAINT held_has_holder CHECK (((status <> ALL (ARRAY['DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status])) OR ((session_id IS NOT NULL) AND (fence IS NOT NULL)))),
+    CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000');
+
+CREATE FUNCTION detent.life_of(run detent.runs) RETURNS double precision
+    LANGUAGE plpgsql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  given double precision := (select ttl from detent.inputs where run_id = run.id);
+begin
+  if given is null then
+    return (
+      select ttl from detent.version_tasks
+      where environment_id = run.environment_id and task_id = run.task_id order by version_id desc limit 1);
+  end if;
+  return nullif(given, 0);
+end $$;
+
+CREATE FUNCTION detent.limit_id(environment integer, kind text, name text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select md5(json_build_array(environment, kind, name)::text)::uuid
+$$;
+
+CREATE TABLE detent.lanes (
+    id uuid NOT NULL,
+    line_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    queue text NOT NULL,
+    concurrency_key text,
+    limits text[],
+    version_id integer,
+    is_pinned boolean DEFAULT false NOT NULL,
+    base_id uuid,
+    gates uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    served_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    parked_on uuid,
+    used_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='70');
+
+CREATE FUNCTION detent.limits_of(lane detent.lanes) RETURNS SETOF detent.limits
+    LANGUAGE sql STABLE
+    AS $$
+  select limits.*
+  from (
+    select 'queue' as kind, lane.queue as name
+    union
+    select 'limit', held.name
+    from (
+      select tasks.limits from detent.version_tasks as tasks
+      where tasks.environment_id = lane.environment_id and tasks.task_id = lane.task_id
+      order by version_id desc limit 1
+    ) as task,
+    unnest(task.limits) as held (name)
+    where lane.limits is null or starts_with(held.name, 'task/')
+    union
+    select 'limit', named from unnest(lane.limits) as named
+  ) as held
+  join detent.limits on limits.id = detent.limit_id(lane.environment_id, held.kind, held.name)
+$$;
+
+CREATE FUNCTION detent.lock_heads(heads detent.head[]) RETURNS SETOF detent.head
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  perform from detent.runs where id in (select h.run_id from unnest(heads) as h) order by id desc for update;
+  return query
+  select h.lane_id, h.line_id, h.served_at, h.gates, h.isolation, h.max_attempts, h.max_duration, h.run_id, h.row, h.position,
+    h.resident_session, h.place, coalesce(runs.attempt_started_at is not null, false)
+  from unnest(heads) as h left join detent.runs on runs.id = h.run_id and status = 'QUEUED'
+  where h.run_id is null or runs.id is not null;
 end $$;
 
 CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
@@ -709,6 +1250,60 @@ CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
     AS $$
   select to_timestamp(('x0000' || translate(left(id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) - interval '1 day'
 $$;
+
+CREATE FUNCTION detent.make_bound_lanes(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  insert into detent.lanes (
+    id, line_id, environment_id, task_id, queue, concurrency_key, limits, version_id, base_id, gates, served_at)
+  select wanted.id, line_id, lanes.environment_id, lanes.task_id, queue, concurrency_key, limits, wanted.version_id,
+    coalesce(base_id, lanes.id), gates, served_at
+  from (
+    select distinct on (1) detent.bound_lane(lane_id, version_id) as id, lane_id, version_id
+    from detent.runs where runs.id = any(ids) and version_id is not null
+    order by 1
+  ) as wanted
+  join detent.lanes on lanes.id = wanted.lane_id
+  where not exists (select from detent.lanes as made where made.id = wanted.id)
+  on conflict do nothing;
+end $$;
+
+CREATE FUNCTION detent.make_lanes(environment integer, wanted json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  made uuid[];
+begin
+  perform from detent.environments where id = environment for share;
+
+  insert into detent.limits (id, environment_id, kind, name, is_declared)
+  select detent.limit_id(environment, kind, name), environment, kind, name, false
+  from (
+    select 'queue' as kind, queue as name from json_to_recordset(wanted) as w (queue text)
+    union
+    select 'limit', name from json_to_recordset(wanted) as w (limits text[]), unnest(limits) as name
+  ) as named
+  order by 1
+  on conflict do nothing;
+
+  with lane as (
+    insert into detent.lanes (
+      id, line_id, environment_id, task_id, queue, concurrency_key, limits, version_id, is_pinned, base_id)
+    select distinct on (lane) lane, line, environment, task, queue, ckey, limits, version, coalesce(pinned, false), base
+    from json_to_recordset(wanted) as w (
+      lane uuid, line uuid, task text, queue text, ckey text, limits text[], version integer, pinned boolean, base uuid)
+    order by lane
+    on conflict (id) do update set used_at = excluded.used_at
+    returning id, xmax = 0 as is_new
+  )
+  select array_agg(id) filter (where is_new) into made from lane;
+  perform detent.set_gates(made);
+end $$;
 
 CREATE FUNCTION detent.make_partitions(days integer) RETURNS void
     LANGUAGE plpgsql
@@ -769,9 +1364,112 @@ begin
     and history.finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t);
 end $$;
 
+CREATE FUNCTION detent.note_served(leased detent.head[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  moment timestamptz := clock_timestamp();
+  served uuid[];
+begin
+  served := array(
+    select id from detent.lanes where line_id in (select h.line_id from unnest(leased) as h) for no key update skip locked);
+  update detent.lanes set served_at = moment + turn.number * interval '1 microsecond'
+  from (
+    select line_id, max(i) as number from unnest(leased) with ordinality as h (
+      lane_id, line_id, served_at, gates, isolation, max_attempts, max_duration, run_id, row, position, resident_session, place, begun, i)
+    group by line_id
+  ) as turn
+  where lanes.id = any(served) and lanes.line_id = turn.line_id;
+end $$;
+
 CREATE FUNCTION detent.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ select clock_timestamp() $$;
+
+CREATE FUNCTION detent.open_gates(most integer) RETURNS TABLE(environment_id integer)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  moment timestamptz := detent.now();
+  opened uuid[];
+  parked uuid[];
+begin
+  opened := array(
+    select id from detent.gates where opens_at <= moment order by opens_at limit most for update skip locked);
+  if opened = '{}' then
+    return;
+  end if;
+  update detent.gates set opens_at = null, key_allowed = null, key_until = null, allowed = bound.allowed
+  from detent.limits as l cross join lateral detent.bounds_of(l) as bound
+  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id and bound.scope = gates.scope;
+  update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
+  where id = any(opened) and scope = 'rate';
+  update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
+  parked := detent.parked_lanes(opened, array(
+    select greatest(0, detent.room_of(gates, moment)) from unnest(opened) with ordinality as o (id, i) join detent.gates using (id) order by i));
+  perform detent.unpark(parked);
+  return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
+end $$;
+
+CREATE TABLE detent.gates (
+    id uuid NOT NULL,
+    limit_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    scope text NOT NULL,
+    concurrency_key text,
+    allowed integer,
+    taken integer DEFAULT 0 NOT NULL,
+    period double precision,
+    starts integer[] DEFAULT '{}'::integer[] NOT NULL,
+    latest bigint,
+    key_allowed integer,
+    key_until timestamp with time zone,
+    opens_at timestamp with time zone,
+    CONSTRAINT gates_scope_check CHECK ((scope = ANY (ARRAY['total'::text, 'key'::text, 'rate'::text]))),
+    CONSTRAINT gates_taken_check CHECK ((taken >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE FUNCTION detent.opens_at(g detent.gates) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$
+  select to_timestamp((g.latest + min(i)) * (g.period / 20))
+  from generate_series(1, 21) as i where g.starts[i] > 0
+$$;
+
+CREATE FUNCTION detent.parked_lanes(gates uuid[], room integer[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return array(
+    select lanes.id
+    from unnest(gates, room) as opened (gate, room)
+    cross join lateral (
+      select distinct served_at, line_id from detent.lanes
+      where parked_on = opened.gate order by served_at, line_id limit opened.room
+    ) as line
+    join detent.lanes on lanes.line_id = line.line_id and lanes.parked_on = opened.gate);
+end $$;
+
+CREATE FUNCTION detent.rate_room(g detent.gates, moment timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return g.allowed - (select sum(n) from unnest(detent.starts_at(g, moment)) as n);
+end $$;
 
 CREATE FUNCTION detent.record_steps(environment integer, requests json) RETURNS TABLE(i integer)
     LANGUAGE plpgsql
@@ -807,6 +1505,105 @@ begin
   raise exception 'run % cannot go from % to %', old.id, old.status, new.status using errcode = 'check_violation';
 end $$;
 
+CREATE FUNCTION detent.register_tasks(environment integer, version integer, tasks json, declared json) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  changed uuid[];
+  concerned text[];
+begin
+  perform detent.hold_leases(environment);
+
+  with declaration as (
+    select kind, name, total, per_key, rate, most_queued, true as is_explicit
+    from json_to_recordset(declared) as d (
+      kind text, name text, total integer, per_key integer, rate jsonb, most_queued integer)
+    union all
+    select distinct 'queue', named.name, null::integer, null::integer, null::jsonb, null::integer, false
+    from json_to_recordset(tasks) as t (task text, queue text)
+    cross join lateral (values (t.queue), ('task/' || t.task)) as named (name)
+  ), wanted as (
+    select distinct on (kind, name) *, detent.limit_id(environment, kind, name) as id
+    from declaration order by kind, name, is_explicit desc
+  ), upserted as (
+    insert into detent.limits as l (id, environment_id, kind, name, total, per_key, rate, most_queued)
+    select id, environment, kind, name, total, per_key, rate, most_queued from wanted order by id
+    on conflict (id) do update
+    set is_declared = true, total = excluded.total, per_key = excluded.per_key, rate = excluded.rate, most_queued = excluded.most_queued
+    where not l.is_declared
+      or (select is_explicit from wanted where wanted.id = excluded.id)
+        and (l.total, l.per_key, l.rate, l.most_queued)
+          is distinct from (excluded.total, excluded.per_key, excluded.rate, excluded.most_queued)
+    returning id
+  )
+  select coalesce(array_agg(id), '{}') into changed from upserted;
+
+  -- Tasks that nobody had, or whose limits are others than before.
+  concerned := array(
+    select t.task from json_to_recordset(tasks) as t (task text, limits text[])
+    where coalesce(t.limits, '{}') is distinct from (
+      select former.limits from detent.version_tasks as former
+      where former.environment_id = environment and former.task_id = t.task order by former.version_id desc limit 1));
+  delete from detent.version_tasks where version_id = version and task_id not in (
+    select t.task from json_to_recordset(tasks) as t (task text));
+  insert into detent.version_tasks (
+    version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration, ttl, limits,
+    on_lost, payload_schema, output_schema)
+  select version, environment, task, isolation, file, queue, description, max_attempts, retry, max_duration, ttl, coalesce(limits, '{}'),
+    on_lost, payload_schema, output_schema
+  from json_to_recordset(tasks) as t (
+    task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
+    max_duration double precision, ttl double precision, limits text[], on_lost text, payload_schema text, output_schema text)
+  on conflict (version_id, task_id) do update set
+    isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
+    max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration, ttl = excluded.ttl,
+    limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
+    output_schema = excluded.output_schema;
+
+  -- The ttl of runs that waited for their task begins.
+  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where environment_id = environment and task_id = any(concerned) and status = 'QUEUED' and started_at is null and expires_at is null
+    and detent.life_of(runs) is not null;
+  if changed = '{}' and concerned = '{}' then
+    return false;
+  end if;
+  perform detent.apply_limits(environment, changed, concerned);
+  return true;
+end $$;
+
+CREATE FUNCTION detent.release_slots(freed uuid[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  is_everywhere boolean;
+  opened uuid[]; room integer[];
+  parked uuid[];
+begin
+  if freed = '{}' or freed is null then
+    return false;
+  end if;
+  perform from detent.gates where id = any(freed) order by id for update;
+  -- No lane is parked on a limit of the whole environment.
+  is_everywhere := exists (select from detent.environments where gates && freed);
+  with given as (
+    select gate, count(*)::integer as n from unnest(freed) as gate group by gate
+  ), gate as (
+    update detent.gates set taken = taken - n from given where gates.id = given.gate
+    returning gates.id, least(n, coalesce(allowed - taken, n)) as room
+  )
+  select array_agg(gate.id), array_agg(gate.room) into opened, room from gate where gate.room > 0;
+  parked := detent.parked_lanes(opened, room);
+  if parked = '{}' then
+    return is_everywhere;
+  end if;
+  perform detent.unpark(parked);
+  return true;
+end $$;
+
 CREATE FUNCTION detent.release_waiters(ended uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     AS $$
@@ -837,6 +1634,7 @@ CREATE FUNCTION detent.renew_session(environment integer, session uuid, held jso
 declare
   previous timestamptz;
   unheld uuid[];
+  freed uuid[];
 begin
   select beat_at into previous from detent.sessions where id = session and ended_at is null for update;
   if not found then
@@ -850,7 +1648,9 @@ begin
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id desc for update);
   if unheld <> '{}' then
+    freed := detent.slots_of(unheld);
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
+    perform detent.release_slots(freed);
   end if;
   return query
   select case when endings.run_id is null then 'lost' else 'cancelled' end, h.id
@@ -870,7 +1670,52 @@ CREATE FUNCTION detent.retry_pause(retry json, attempt integer) RETURNS double p
       * case when (retry ->> 'randomize')::boolean then 1 + random() else 1 end)
 $$;
 
-CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+CREATE FUNCTION detent.room_left(room json, taken detent.head[]) RETURNS json
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select json_object_agg(kind, places::integer - (select count(*) from unnest(taken) as h where h.isolation = kind))
+  from json_each_text(room) as r (kind, places)
+$$;
+
+CREATE FUNCTION detent.room_of(g detent.gates, moment timestamp with time zone) RETURNS integer
+    LANGUAGE sql STABLE
+    AS $$
+  select case when g.scope = 'rate' then detent.rate_room(g, moment) else coalesce(g.allowed - g.taken, 1000000000) end
+$$;
+
+CREATE FUNCTION detent.set_gates(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  insert into detent.gates (id, limit_id, environment_id, scope, concurrency_key, allowed, period)
+  select distinct detent.gate_id(l.id, bound.scope, place.key), l.id, l.environment_id, bound.scope, place.key, bound.allowed, bound.period
+  from detent.lanes
+  cross join lateral detent.limits_of(lanes) as l
+  cross join lateral detent.bounds_of(l) as bound
+  cross join lateral (select case when bound.is_per_key then lanes.concurrency_key end as key) as place
+  where lanes.id = any(ids)
+  order by 1
+  on conflict do nothing;
+
+  update detent.lanes set gates = wanted.gates
+  from (
+    select lanes.id, coalesce(array_agg(gate.id order by gate.id) filter (where gate.id is not null), '{}') as gates
+    from detent.lanes
+    left join lateral (
+      select detent.gate_id(l.id, bound.scope, case when bound.is_per_key then lanes.concurrency_key end) as id
+      from detent.limits_of(lanes) as l cross join lateral detent.bounds_of(l) as bound
+    ) as gate on true
+    where lanes.id = any(ids)
+    group by lanes.id
+  ) as wanted
+  where lanes.id = wanted.id and lanes.gates <> wanted.gates;
+end $$;
+
+CREATE FUNCTION detent.settle_runs(outcomes json, also_freed uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -881,7 +1726,7 @@ CREATE FUNCTION detent.settle_runs(outcomes json) RETURNS TABLE(what text, run_i
 declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
-  awaited uuid[]; journalled uuid[]; waiting uuid[];
+  awaited uuid[]; journalled uuid[]; waiting uuid[]; retried uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
@@ -905,7 +1750,7 @@ begin
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and outcome.retry_due is not null and runs.attempt < coalesce(runs.max_attempts, 1)
-    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal
+    returning runs.id, runs.environment_id, runs.attempt - 1 as number, runs.leased_at, outcome.error, runs.has_journal, runs.slots
   ), attempt as (
     insert into detent.attempts (run_id, environment_id, number, started_at, finished_at, error)
     select id, environment_id, number, leased_at, moment, error from retried
@@ -918,11 +1763,11 @@ begin
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
-      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority,
+      losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
     from over
   ), unqueued as (
@@ -933,22 +1778,31 @@ begin
       where gone.status = 'QUEUED'
       for update of ready skip locked))
   ), ending as (
-    insert into detent.endings (run_id, fence, environment_id, session_id)
-    select id, fence, environment_id, session_id from gone
+    insert into detent.endings (run_id, fence, environment_id, session_id, slots)
+    select id, fence, environment_id, session_id, slots from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
   ), result as (
-    select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over from gone
+    select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over,
+      case when gone.status in ('DEQUEUED', 'EXECUTING') and not coalesce(lingers, false) then slots end as slots
+    from gone
     union all
-    select id, 'QUEUED', null, false, false, has_journal, false from retried
+    select id, 'QUEUED', null, false, false, has_journal, false, slots from retried
   )
   select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
     array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal and is_over),
-    array_agg(id) filter (where has_journal and not is_over)
-  into settled, statuses, holders, watched, awaited, journalled, waiting
+    array_agg(id) filter (where has_journal and not is_over), array_agg(id) filter (where not is_over),
+    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot)
+  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed
   from result;
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
+  if retried is not null then
+    -- They go on with the version that has begun them.
+    perform detent.make_bound_lanes(retried);
+    update detent.runs set lane_id = detent.bound_lane(lane_id, version_id)
+    where id = any(retried) and lane_id <> detent.bound_lane(lane_id, version_id);
+  end if;
   if waiting is not null then
     -- In a new snapshot: a wait that was asked for just before may have held the run.
     delete from detent.waits where waits.run_id = any(waiting);
@@ -959,7 +1813,61 @@ begin
   if awaited is not null then
     return query select * from detent.release_waiters(awaited);
   end if;
+  if detent.release_slots(also_freed) then
+    return query select 'opened', null::uuid, null, null::uuid, false;
+  end if;
 end $$;
+
+CREATE FUNCTION detent.slots_of(ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return array(
+    select slot from detent.runs cross join lateral unnest(slots) as slot
+    where id = any(ids) and status in ('DEQUEUED', 'EXECUTING'));
+end $$;
+
+CREATE FUNCTION detent.starts_at(g detent.gates, moment timestamp with time zone) RETURNS integer[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array(
+    select coalesce(g.starts[i + greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0))], 0)
+    from generate_series(1, 21) as i)
+$$;
+
+CREATE FUNCTION detent.stir(ids uuid[], begun boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  sleepers uuid[];
+begin
+  sleepers := array(
+    select id from detent.lanes
+    where id = any(ids) and (concurrency_key is not null or version_id is not null or begun)
+    for key share);
+  -- In a statement of its own: what the lock waited for is seen.
+  if sleepers <> '{}' then
+    insert into detent.arrivals (environment_id, lane_id)
+    select environment_id, id from detent.lanes
+    where id = any(sleepers) and (
+      parked_on = detent.asleep()
+      or begun and exists (select from detent.gates where gates.id = parked_on and scope = 'rate'));
+  end if;
+end $$;
+
+CREATE FUNCTION detent.sub_window(period double precision, moment timestamp with time zone) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select floor(extract(epoch from moment) / (period / 20))::bigint
+$$;
 
 CREATE FUNCTION detent.suspend(requests json) RETURNS TABLE(i integer, is_suspended boolean)
     LANGUAGE plpgsql
@@ -982,7 +1890,9 @@ begin
   delete from detent.waits
   using json_to_recordset(requests) as r (id uuid, delivered text[])
   where waits.run_id = any(held) and waits.run_id = r.id and waits.operation = any(r.delivered);
-  perform detent.suspend_runs(held);
+  if detent.suspend_runs(held) then
+    return query select null::integer, null::boolean;
+  end if;
   update detent.runs set due_at = detent.now() + make_interval(secs => r.wake)
   from json_to_recordset(requests) as r (id uuid, wake double precision)
   where runs.id = any(held) and runs.id = r.id and r.wake is not null and runs.status = 'WAITING';
@@ -994,7 +1904,7 @@ begin
   order by r.i;
 end $$;
 
-CREATE FUNCTION detent.suspend_runs(ids uuid[]) RETURNS void
+CREATE FUNCTION detent.suspend_runs(ids uuid[]) RETURNS boolean
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1007,7 +1917,9 @@ declare
     where id = any(ids) and status in ('DEQUEUED', 'EXECUTING', 'QUEUED')
       and exists (select from detent.waits where waits.run_id = runs.id)
       and not exists (select from detent.waits where waits.run_id = runs.id and is_done));
+  freed uuid[] := detent.slots_of(idle);
 begin
+  perform detent.make_bound_lanes(idle);
   with unqueued as (
     delete from detent.ready where ctid = any(array(
       select ready.ctid
@@ -1016,10 +1928,91 @@ begin
       where runs.id = any(idle) and runs.status = 'QUEUED'
       for update of ready skip locked))
   )
-  update detent.runs set status = 'WAITING', waits = waits + 1, losses_in_row = 0 where id = any(idle);
+  update detent.runs
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id)
+  where id = any(idle);
+  return detent.release_slots(freed);
 end $$;
 
-CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, session_id uuid, environment_id integer, next_due timestamp with time zone)
+CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, woken uuid[], OUT taken detent.head[], OUT is_short boolean, OUT opened uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  moment timestamptz := detent.now();
+  gate_ids uuid[]; gate_room integer[]; is_rate boolean[]; took integer[];
+  head detent.head;
+  gate uuid; place integer; stop uuid;
+  asyncs integer := room ->> 'async'; threads integer := room ->> 'thread'; processes integer := room ->> 'process';
+  stopped uuid[] := '{}'; stops uuid[] := '{}';
+  sleeping uuid[];
+begin
+  taken := '{}'; is_short := false; opened := '{}';
+  gate_ids := array(select unnest(h.gates) from unnest(heads) as h union select unnest(everywhere));
+  perform from detent.gates where id = any(gate_ids) order by id for update;
+  select array_agg(locked.id), array_agg(detent.room_of(locked, moment)), array_agg(locked.scope = 'rate'), array_agg(0)
+  into gate_ids, gate_room, is_rate, took
+  from detent.gates as locked where id = any(gate_ids);
+
+  <<each_head>>
+  foreach head in array array(
+    select h from unnest(heads) as h where h.run_id is not null order by h.place, h.served_at, h.line_id, h.position, h.run_id
+  ) loop
+    if (case head.isolation when 'async' then asyncs when 'thread' then threads else processes end) <= 0 then
+      is_short := true;
+      continue;
+    end if;
+    foreach gate in array everywhere || head.gates loop
+      place := array_position(gate_ids, gate);
+      if gate_room[place] <= 0 and not (is_rate[place] and head.begun) then
+        -- A full environment lets nothing start, whatever its lane.
+        exit each_head when gate = any(everywhere);
+        stopped := stopped || head.lane_id; stops := stops || gate;
+        continue each_head;
+      end if;
+    end loop;
+    foreach gate in array everywhere || head.gates loop
+      place := array_position(gate_ids, gate);
+      if not (is_rate[place] and head.begun) then
+        gate_room[place] := gate_room[place] - 1; took[place] := took[place] + 1;
+      end if;
+    end loop;
+    case head.isolation when 'async' then asyncs := asyncs - 1; when 'thread' then threads := threads - 1; else processes := processes - 1; end case;
+    head.gates := array(
+      select g from unnest(everywhere || head.gates) as g where not is_rate[array_position(gate_ids, g)] order by g);
+    taken := taken || head;
+  end loop;
+
+  update detent.gates
+  set taken = gates.taken + case when scope = 'rate' then 0 else counted.n end,
+      starts = case when scope = 'rate' then (detent.starts_at(gates, moment))[:20] || ((detent.starts_at(gates, moment))[21] + counted.n) else starts end,
+      latest = case when scope = 'rate' then greatest(latest, detent.sub_window(period, moment)) end
+  from unnest(gate_ids, took) as counted (id, n)
+  where gates.id = counted.id and counted.n > 0;
+  update detent.gates set opens_at = detent.opens_at(gates)
+  where scope = 'rate' and id in (
+    select id from unnest(gate_ids, took) as counted (id, n) where n > 0 union all select unnest(stops));
+
+  opened := detent.parked_lanes(
+    gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+  update detent.lanes
+  set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
+  where id = any(stopped || opened || woken);
+
+  sleeping := array(
+    select id from detent.lanes
+    where id in (select h.lane_id from unnest(heads) as h where h.run_id is null)
+    for update skip locked);
+  -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
+  update detent.lanes set parked_on = detent.asleep()
+  where id = any(sleeping) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+end $$;
+
+CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamp with time zone)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1029,14 +2022,18 @@ CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, 
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
+  due uuid[];
   completed uuid[];
 begin
+  due := array(select id from detent.runs where due_at <= moment order by due_at limit most for update skip locked);
+  perform detent.stir(array(select distinct lane_id from detent.runs where id = any(due)), true);
   return query
-  with due as materialized (
-    select id from detent.runs where due_at <= moment order by due_at limit most for update skip locked
-  ), moved as (
-    update detent.runs set status = 'QUEUED', due_at = null, queued_at = coalesce(queued_at, moment)
-    from due where runs.id = due.id
+  with moved as (
+    update detent.runs
+    set status = 'QUEUED', due_at = null, queued_at = coalesce(queued_at, moment),
+        -- A delay has ended: its ttl begins.
+        expires_at = case when started_at is null then moment + make_interval(secs => detent.life_of(runs)) end
+    where id = any(due)
     returning runs.*
   ), queued as (
     -- One that waited with a timer may still be in somebody's memory.
@@ -1047,8 +2044,10 @@ begin
     returning ready.run_id, resident_session, ready.environment_id
   )
   select case when resident_session is null then 'queued' else 'woken' end,
-    queued.run_id, resident_session, queued.environment_id, null::timestamptz
+    queued.run_id, 'QUEUED', resident_session, false, queued.environment_id, null::timestamptz
   from queued;
+
+  return query select * from detent.expire_runs(most);
 
   with due as materialized (
     select id from detent.waitpoints where completed_at is null and due_at <= moment
@@ -1063,12 +2062,18 @@ begin
   select array_agg(id) into completed from done;
   if completed is not null then
     return query
-    select 'woken', woken.run_id, woken.session_id, runs.environment_id, null::timestamptz
+    select 'woken', woken.run_id, 'QUEUED', woken.session_id, false, runs.environment_id, null::timestamptz
     from detent.wake_waiters(completed) as woken join detent.runs on runs.id = woken.run_id;
   end if;
 
-  return query select 'next', null::uuid, null::uuid, null::integer, least(
+  return query
+  select 'opened', null::uuid, null, null::uuid, false, opened.environment_id, null::timestamptz
+  from detent.open_gates(most) as opened;
+
+  return query select 'next', null::uuid, null, null::uuid, false, null::integer, least(
     (select min(due_at) from detent.runs where due_at is not null),
+    (select min(expires_at) from detent.runs where expires_at is not null),
+    (select min(opens_at) from detent.gates where opens_at is not null),
     (select min(due_at) from detent.waitpoints where completed_at is null and due_at is not null));
 end $$;
 
@@ -1132,8 +2137,11 @@ begin
       insert into detent.waitpoints (id, environment_id, kind, completed_at)
       values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
       on conflict do nothing;
-      perform detent.join_waitpoints(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)));
+      if detent.join_waitpoints(json_build_array(
+        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)))
+      then
+        return query select 'opened', null::integer, null::uuid, null::boolean;
+      end if;
       return query select
         case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
           then 'completed'
@@ -1156,6 +2164,7 @@ declare
   recorded integer[];
   fresh integer[];
   edges json;
+  is_open boolean := false;
 begin
   perform from detent.runs
   where id in (select r.parent from json_to_recordset(requests) as r (parent uuid)) order by id desc for update;
@@ -1203,16 +2212,19 @@ begin
     where r.waits and r.i = any(recorded));
   if edges is not null then
     perform detent.make_run_waitpoints(edges);
-    perform detent.join_waitpoints(edges);
+    is_open := detent.join_waitpoints(edges);
   end if;
   if cardinality(recorded) < json_array_length(requests) then
     -- Asked for again, as after a lost reply: what is still waited for is waited for in the same way.
-    perform detent.suspend_runs(array(
+    is_open := detent.suspend_runs(array(
       select distinct parent.id
       from json_to_recordset(requests) as r (i integer, parent uuid, fence bigint, operation text, suspends boolean)
       join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
       join detent.waits on waits.run_id = r.parent and waits.operation = r.operation
-      where r.suspends and r.i <> all(recorded)));
+      where r.suspends and r.i <> all(recorded))) or is_open;
+  end if;
+  if is_open then
+    return query select null::integer, null::uuid, false, false, false, null, null, null, null;
   end if;
 
   -- What has an edge comes later, even if it is done by now.
@@ -1225,6 +2237,18 @@ begin
   join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation
   left join detent.waitpoints on r.waits and waitpoints.id = journal.ref
   order by r.i;
+end $$;
+
+CREATE FUNCTION detent.unpark(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  perform from detent.lanes where id = any(ids) order by id for no key update;
+  update detent.lanes set parked_on = null where id = any(ids) and parked_on <> detent.asleep();
 end $$;
 
 CREATE FUNCTION detent.unrepeatable_error(cause text) RETURNS text
@@ -1290,12 +2314,15 @@ begin
   update detent.runs set has_journal = true, losses_in_row = 0
   where id in (select recorded.run_id from recorded) and not (has_journal and losses_in_row = 0);
 
-  perform detent.join_waitpoints((
+  if detent.join_waitpoints((
     select json_agg(json_build_object(
       'run', r.parent, 'operation', r.operation, 'waitpoint', journal.ref, 'suspends', r.suspends))
     from json_to_recordset(requests) as r (parent uuid, fence bigint, operation text, suspends boolean)
     join detent.runs as parent on parent.id = r.parent and parent.fence = r.fence
-    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation));
+    join detent.journal on journal.run_id = r.parent and journal.attempt = parent.attempt and journal.operation = r.operation))
+  then
+    return query select null::integer, null::uuid, false, false, null, null;
+  end if;
 
   -- What has an edge comes later, even if it is done by now.
   return query
@@ -1331,6 +2358,7 @@ begin
     update detent.waits set is_done = true where waitpoint_id = any(completed) and not is_done returning waits.run_id
   )
   select array_agg(distinct edge.run_id) into waiters from edge;
+  perform detent.stir(array(select distinct lane_id from detent.runs where id = any(waiters) and status = 'WAITING'), true);
 
   return query
   with woken as (
@@ -1374,6 +2402,8 @@ CREATE TABLE detent.history (
     queue text NOT NULL,
     concurrency_key text,
     priority double precision NOT NULL,
+    ttl double precision,
+    limits text[],
     max_duration double precision,
     idempotency_key text,
     idempotency_user_key text,
@@ -1398,6 +2428,8 @@ CREATE TABLE detent.inputs (
     queue text NOT NULL,
     concurrency_key text,
     priority double precision NOT NULL,
+    ttl double precision,
+    limits text[],
     max_duration double precision,
     idempotency_key text,
     idempotency_user_key text,
@@ -1407,39 +2439,6 @@ CREATE TABLE detent.inputs (
     is_test boolean NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='5000');
-
-CREATE TABLE detent.runs (
-    id uuid NOT NULL,
-    environment_id integer NOT NULL,
-    task_id text NOT NULL,
-    lane_id uuid NOT NULL,
-    status detent.run_status NOT NULL,
-    attempt smallint DEFAULT 1 NOT NULL,
-    max_attempts smallint,
-    version_id integer,
-    "position" timestamp with time zone NOT NULL,
-    due_at timestamp with time zone,
-    queued_at timestamp with time zone,
-    started_at timestamp with time zone,
-    attempt_started_at timestamp with time zone,
-    leased_at timestamp with time zone,
-    session_id uuid,
-    fence bigint,
-    waits integer DEFAULT 0 NOT NULL,
-    losses integer DEFAULT 0 NOT NULL,
-    losses_in_row smallint DEFAULT 0 NOT NULL,
-    parent_id uuid,
-    batch_id uuid,
-    batch_index integer,
-    is_awaited boolean DEFAULT false NOT NULL,
-    is_watched boolean DEFAULT false NOT NULL,
-    is_solo boolean DEFAULT false NOT NULL,
-    has_journal boolean DEFAULT false NOT NULL,
-    CONSTRAINT delayed_has_due_date CHECK (((status <> 'DELAYED'::detent.run_status) OR (due_at IS NOT NULL))),
-    CONSTRAINT held_has_holder CHECK (((status <> ALL (ARRAY['DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status])) OR ((session_id IS NOT NULL) AND (fence IS NOT NULL)))),
-    CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status])))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000');
 
 CREATE VIEW detent.all_runs AS
  SELECT runs.id,
@@ -1453,6 +2452,7 @@ CREATE VIEW detent.all_runs AS
     runs.started_at,
     NULL::timestamp with time zone AS finished_at,
     runs.due_at,
+    runs.expires_at,
     runs.waits,
     runs.losses,
     runs.parent_id,
@@ -1464,6 +2464,8 @@ CREATE VIEW detent.all_runs AS
     inputs.queue,
     inputs.concurrency_key,
     inputs.priority,
+    inputs.ttl,
+    inputs.limits,
     inputs.max_duration,
     inputs.idempotency_user_key,
     inputs.root_id,
@@ -1472,7 +2474,8 @@ CREATE VIEW detent.all_runs AS
     NULL::text AS output,
     NULL::text AS error,
     runs.is_solo,
-    (runs.fence IS NOT NULL) AS is_held
+    (runs.fence IS NOT NULL) AS is_held,
+    runs.lane_id
    FROM (detent.runs
      JOIN detent.inputs ON ((inputs.run_id = runs.id)))
 UNION ALL
@@ -1487,6 +2490,7 @@ UNION ALL
     history.started_at,
     history.finished_at,
     NULL::timestamp with time zone AS due_at,
+    NULL::timestamp with time zone AS expires_at,
     history.waits,
     history.losses,
     history.parent_id,
@@ -1498,6 +2502,8 @@ UNION ALL
     history.queue,
     history.concurrency_key,
     history.priority,
+    history.ttl,
+    history.limits,
     history.max_duration,
     history.idempotency_user_key,
     history.root_id,
@@ -1506,8 +2512,14 @@ UNION ALL
     history.output,
     history.error,
     false AS is_solo,
-    false AS is_held
+    false AS is_held,
+    NULL::uuid AS lane_id
    FROM detent.history;
+
+CREATE TABLE detent.arrivals (
+    environment_id integer NOT NULL,
+    lane_id uuid NOT NULL
+);
 
 CREATE TABLE detent.attempts (
     run_id uuid NOT NULL,
@@ -1540,17 +2552,26 @@ CREATE TABLE detent.batches (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE detent.debounces (
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    key text NOT NULL,
+    run_id uuid NOT NULL
+);
+
 CREATE TABLE detent.endings (
     run_id uuid NOT NULL,
     fence bigint NOT NULL,
     environment_id integer NOT NULL,
     session_id uuid NOT NULL,
+    slots uuid[],
     since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE detent.environments (
     id integer NOT NULL,
     slug text NOT NULL,
+    gates uuid[] DEFAULT '{}'::uuid[] NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
@@ -1586,6 +2607,8 @@ CREATE TABLE detent.history_rest (
     queue text CONSTRAINT history_queue_not_null NOT NULL,
     concurrency_key text,
     priority double precision CONSTRAINT history_priority_not_null NOT NULL,
+    ttl double precision,
+    limits text[],
     max_duration double precision,
     idempotency_key text,
     idempotency_user_key text,
@@ -1633,21 +2656,6 @@ ALTER TABLE detent.journal ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
-CREATE TABLE detent.lanes (
-    id uuid NOT NULL,
-    line_id uuid NOT NULL,
-    environment_id integer NOT NULL,
-    task_id text NOT NULL,
-    parked_on text
-);
-
-CREATE TABLE detent.lines (
-    id uuid NOT NULL,
-    environment_id integer NOT NULL,
-    queue text NOT NULL,
-    concurrency_key text
-);
-
 CREATE TABLE detent.logs (
     run_id uuid NOT NULL,
     environment_id integer NOT NULL,
@@ -1671,12 +2679,6 @@ CREATE TABLE detent.logs_rest (
     level text CONSTRAINT logs_level_not_null NOT NULL,
     message text CONSTRAINT logs_message_not_null NOT NULL,
     fields text
-);
-
-CREATE TABLE detent.queues (
-    environment_id integer NOT NULL,
-    name text NOT NULL,
-    paused_at timestamp with time zone
 );
 
 CREATE TABLE detent.ready (
@@ -1720,13 +2722,16 @@ CREATE TABLE detent.version_tasks (
     max_attempts smallint NOT NULL,
     retry text NOT NULL,
     max_duration double precision,
+    ttl double precision,
+    limits text[] DEFAULT '{}'::text[] NOT NULL,
     on_lost text NOT NULL,
     payload_schema text,
     output_schema text,
     CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
     CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
     CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision)),
-    CONSTRAINT version_tasks_on_lost_check CHECK ((on_lost = ANY (ARRAY['restart'::text, 'fail'::text])))
+    CONSTRAINT version_tasks_on_lost_check CHECK ((on_lost = ANY (ARRAY['restart'::text, 'fail'::text]))),
+    CONSTRAINT version_tasks_ttl_check CHECK ((ttl > (0)::double precision))
 );
 
 CREATE TABLE detent.versions (
@@ -1795,6 +2800,9 @@ ALTER TABLE ONLY detent.batch_items
 ALTER TABLE ONLY detent.batches
     ADD CONSTRAINT batches_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.debounces
+    ADD CONSTRAINT debounces_pkey PRIMARY KEY (environment_id, task_id, key);
+
 ALTER TABLE ONLY detent.endings
     ADD CONSTRAINT endings_pkey PRIMARY KEY (run_id, fence);
 
@@ -1803,6 +2811,9 @@ ALTER TABLE ONLY detent.environments
 
 ALTER TABLE ONLY detent.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
+
+ALTER TABLE ONLY detent.gates
+    ADD CONSTRAINT gates_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (id, finished_at);
@@ -1822,17 +2833,17 @@ ALTER TABLE ONLY detent.journal
 ALTER TABLE ONLY detent.lanes
     ADD CONSTRAINT lanes_pkey PRIMARY KEY (id);
 
-ALTER TABLE ONLY detent.lines
-    ADD CONSTRAINT lines_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY detent.limits
+    ADD CONSTRAINT limits_environment_id_kind_name_key UNIQUE (environment_id, kind, name);
+
+ALTER TABLE ONLY detent.limits
+    ADD CONSTRAINT limits_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.logs
     ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, place, number, at);
 
 ALTER TABLE ONLY detent.logs_rest
     ADD CONSTRAINT logs_rest_pkey PRIMARY KEY (run_id, attempt, place, number, at);
-
-ALTER TABLE ONLY detent.queues
-    ADD CONSTRAINT queues_pkey PRIMARY KEY (environment_id, name);
 
 ALTER TABLE ONLY detent.ready
     ADD CONSTRAINT ready_pkey PRIMARY KEY (lane_id, "position", run_id);
@@ -1864,9 +2875,15 @@ ALTER TABLE ONLY detent.waitpoints
 ALTER TABLE ONLY detent.waits
     ADD CONSTRAINT waits_pkey PRIMARY KEY (run_id, operation);
 
+CREATE INDEX arrivals_by_environment ON detent.arrivals USING btree (environment_id);
+
 CREATE INDEX batch_items_pending ON detent.batch_items USING btree (run_id) WHERE (run_status IS NULL);
 
 CREATE INDEX endings_by_session ON detent.endings USING btree (session_id);
+
+CREATE INDEX gates_by_limit ON detent.gates USING btree (limit_id);
+
+CREATE INDEX gates_opening ON detent.gates USING btree (opens_at) WHERE (opens_at IS NOT NULL);
 
 CREATE INDEX history_by_task ON ONLY detent.history USING btree (environment_id, task_id, id);
 
@@ -1874,7 +2891,11 @@ CREATE INDEX history_rest_environment_id_task_id_id_idx ON detent.history_rest U
 
 CREATE INDEX idempotency_keys_expiring ON detent.idempotency_keys USING btree (expires_at);
 
-CREATE INDEX lanes_open ON detent.lanes USING btree (environment_id, task_id) WHERE (parked_on IS NULL);
+CREATE INDEX lanes_by_line ON detent.lanes USING btree (line_id);
+
+CREATE INDEX lanes_open ON detent.lanes USING btree (environment_id, task_id, served_at, line_id) WHERE (parked_on IS NULL);
+
+CREATE INDEX lanes_parked ON detent.lanes USING btree (parked_on, served_at, line_id) WHERE (parked_on IS NOT NULL);
 
 CREATE INDEX ready_resident ON detent.ready USING btree (resident_session) WHERE (resident_session IS NOT NULL);
 
@@ -1885,6 +2906,8 @@ CREATE INDEX runs_by_parent ON detent.runs USING btree (parent_id) WHERE (parent
 CREATE INDEX runs_by_session ON detent.runs USING btree (session_id) WHERE (session_id IS NOT NULL);
 
 CREATE INDEX runs_due ON detent.runs USING btree (due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX runs_expiring ON detent.runs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE (ended_at IS NULL);
 

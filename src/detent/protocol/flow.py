@@ -41,6 +41,8 @@ class LimitDeclaration:
     total: int | None = None
     per_key: int | None = None
     rate: Rate | None = None
+    most_queued: int | None = None
+    """Of a queue: triggers beyond so many ready runs are refused; about, for producers do not wait for each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ class LimitRecord:
     total: Bound
     per_key: Bound
     rate: Rate | None
+    most_queued: int | None
     paused_at: datetime | None
     running: int
     """Runs that hold a slot."""

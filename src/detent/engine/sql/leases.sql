@@ -1,5 +1,5 @@
 -- name: lease_runs
--- Locks the session (share), ready rows (skip locked), then their runs.
+-- Locks the session (share), ready rows (skip locked), their runs by falling id, then gates and lanes by id.
 select * from detent.lease_runs(%(session)s::uuid, %(fence)s::bigint, %(room)s::json, %(most_lanes)s)
 
 -- name: start_attempts
@@ -16,8 +16,7 @@ update detent.runs set status = 'EXECUTING' from held where runs.id = held.id
 select what, run_id, status, session_id, is_watched from detent.settle_runs(%(outcomes)s)
 
 -- name: end_cancelled
-delete from detent.endings using json_to_recordset(%(holders)s) as h (id uuid, fence bigint)
-where endings.run_id = h.id and endings.fence = h.fence
+select detent.release_slots(detent.forget_endings(%(holders)s))
 
 -- name: hand_back
 -- Locks the runs, then what waits for those that end.

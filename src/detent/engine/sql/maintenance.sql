@@ -1,6 +1,6 @@
 -- name: tick
 -- Takes due rows with skip locked; wakes runs by id.
-select what, run_id, session_id, environment_id, extract(epoch from next_due - detent.now())::double precision as pause
+select what, run_id, status, session_id, is_watched, environment_id, extract(epoch from next_due - detent.now())::double precision as pause
 from detent.tick(%(most)s)
 
 -- name: make_partitions
@@ -13,6 +13,9 @@ with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
 ), waitpoint_key as (
   delete from detent.waitpoint_keys where expires_at < detent.now() - interval '1 day'
+), debounce as (
+  delete from detent.debounces
+  where not exists (select from detent.runs where runs.id = debounces.run_id and status = 'DELAYED')
 ), session as (
   delete from detent.sessions where ended_at < clock_timestamp() - interval '1 day'
 ), batch as (

@@ -3,19 +3,6 @@
 select i, run_id, is_cached
 from detent.insert_runs(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat)s)
 
--- name: make_lanes
--- In a transaction of its own, before the first run of a lane: no trigger waits for another's open transaction.
-with request as (
-  select * from json_to_recordset(%(lanes)s) as r (lane uuid, line uuid, queue text, ckey text, task text)
-), line as (
-  insert into detent.lines (id, environment_id, queue, concurrency_key)
-  select distinct line, %(environment)s::integer, queue, ckey from request order by 1
-  on conflict do nothing
-)
-insert into detent.lanes (id, line_id, environment_id, task_id)
-select distinct lane, line, %(environment)s::integer, task from request order by 1
-on conflict do nothing
-
 -- name: trigger_children
 -- Locks the parents by id, then what `insert_runs` and `suspend_runs` lock.
 select i, run_id, is_cached, is_pending, is_suspended, run_status, task_id, output, error
@@ -36,16 +23,46 @@ values (%(batch)s, %(environment)s, false, %(reason)s)
 on conflict (id) do update set aborted = excluded.aborted
 where batches.environment_id = excluded.environment_id and batches.total is null and batches.aborted is null
 
--- name: find_schemas
--- The payload schema that each task's current version registered: the newest that has a live worker, else the newest.
-select distinct on (t.task_id) t.task_id, t.payload_schema
-from detent.version_tasks as t
-left join (
-  select distinct version_id from detent.sessions
-  where environment_id = %(environment)s and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
-) as live on live.version_id = t.version_id
-where t.environment_id = %(environment)s and t.task_id = any(%(tasks)s)
-order by t.task_id, live.version_id desc nulls last, t.version_id desc
+-- name: find_tasks
+-- What triggers must know of tasks, as each task's current version has registered it: the newest that has a live worker, else the
+-- newest. And the queues that are full, whatever the task.
+select 'task', current.task_id, current.queue, current.ttl, current.payload_schema
+from (
+  select distinct on (t.task_id) t.*
+  from detent.version_tasks as t
+  left join (
+    select distinct version_id from detent.sessions
+    where environment_id = %(environment)s and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+  ) as live on live.version_id = t.version_id
+  where t.environment_id = %(environment)s and t.task_id = any(%(tasks)s)
+  order by t.task_id, live.version_id desc nulls last, t.version_id desc
+) as current
+union all
+select 'full', limits.name, null, limits.most_queued, null
+from detent.limits
+where limits.environment_id = %(environment)s and limits.kind = 'queue' and limits.most_queued is not null
+  and limits.most_queued <= (
+    select count(*) from (
+      select from detent.lanes join detent.ready on ready.lane_id = lanes.id
+      where lanes.environment_id = limits.environment_id and lanes.queue = limits.name limit limits.most_queued) as waiting)
+
+-- name: find_version_tasks
+select versions.id, array(select task_id from detent.version_tasks where version_id = versions.id)
+from detent.versions where environment_id = %(environment)s and name = %(name)s
+
+-- name: list_version_names
+select name from detent.versions where environment_id = %(environment)s order by id desc limit 5
+
+-- name: reschedule_runs
+update detent.runs
+set due_at = moved.due, position = moved.due - make_interval(secs => inputs.priority)
+from (
+  select r.id, greatest(detent.now(), coalesce(r.due_at, detent.now() + make_interval(secs => r.delay))) as due
+  from json_to_recordset(%(requests)s) as r (id uuid, delay double precision, due_at timestamptz)
+) as moved
+join detent.inputs on inputs.run_id = moved.id
+where runs.id = moved.id and runs.environment_id = %(environment)s and runs.status = 'DELAYED'
+returning runs.id
 
 -- name: cancel_runs
 -- Locks runs by id, level by level.
@@ -75,16 +92,24 @@ returning run_id
 -- name: find_runs
 select
   all_runs.id, all_runs.task_id, all_runs.status, all_runs.attempt, all_runs.max_attempts, queued_at, started_at, finished_at, due_at,
-  waits, losses, parent_id, batch_id, all_runs.created_at, payload, metadata, tags, queue, concurrency_key, priority,
-  max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, is_solo, versions.name as version,
-  exists (select from detent.version_tasks as t where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id)
-    as is_registered,
+  waits, losses, parent_id, batch_id, all_runs.created_at, payload, metadata, tags, all_runs.queue, all_runs.concurrency_key, priority, ttl,
+  all_runs.limits, expires_at, max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, is_solo, versions.name as version,
+  pinned.name as pinned_version,
+  all_runs.finished_at is not null or detent.is_known(all_runs.lane_id) as is_known,
+  exists (
+    select from detent.version_tasks as t
+    where t.environment_id = all_runs.environment_id and t.task_id = all_runs.task_id
+      and (not coalesce(lanes.is_pinned, false) or t.version_id = lanes.version_id)) as has_task,
   all_runs.finished_at is null and exists (
     select from detent.sessions
     join detent.version_tasks as t on t.version_id = sessions.version_id and t.task_id = all_runs.task_id
     where sessions.environment_id = all_runs.environment_id and ended_at is null
+      and (not coalesce(lanes.is_pinned, false) or t.version_id = lanes.version_id)
       and beat_at > clock_timestamp() - interval '15 seconds') as has_live_worker
-from detent.all_runs left join detent.versions on versions.id = all_runs.version_id
+from detent.all_runs
+left join detent.versions on versions.id = all_runs.version_id
+left join detent.lanes on lanes.id = all_runs.lane_id
+left join detent.versions as pinned on lanes.is_pinned and pinned.id = lanes.version_id
 where all_runs.id = any(%(ids)s::uuid[]) and all_runs.environment_id = %(environment)s
 
 -- name: find_waits
@@ -104,8 +129,7 @@ with live as (
   where runs.environment_id = %(environment)s
     and (%(before)s::uuid is null or runs.id < %(before)s and inputs.run_id < %(before)s)
     and (%(statuses)s::text[] is null or status::text = any(%(statuses)s::text[])
-      and (%(registered_only)s::boolean is null or status <> 'QUEUED' or %(registered_only)s = exists (
-        select from detent.version_tasks as t where t.environment_id = runs.environment_id and t.task_id = runs.task_id)))
+      and (%(registered_only)s::boolean is null or status <> 'QUEUED' or %(registered_only)s = detent.is_known(runs.lane_id)))
     and (%(tasks)s::text[] is null or task_id = any(%(tasks)s::text[]))
     and (%(tags)s::text[] is null or tags @> %(tags)s::text[])
     and (%(after)s::timestamptz is null or created_at > %(after)s::timestamptz)

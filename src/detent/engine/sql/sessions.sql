@@ -19,28 +19,9 @@ select %(environment)s, coalesce(%(name)s::text, to_char(detent.now() at time zo
 on conflict do nothing
 returning id, name
 
--- name: make_version_tasks
--- Makes the tasks of a version, and forgets those that its name meant before.
-with task as (
-  select * from json_to_recordset(%(tasks)s) as t (
-    task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
-    max_duration double precision, on_lost text, payload_schema text, output_schema text)
-), queue as (
-  insert into detent.queues (environment_id, name) select distinct %(environment)s::integer, queue from task order by 2
-  on conflict do nothing
-), former as (
-  delete from detent.version_tasks where version_id = %(version)s and task_id not in (select task from task)
-)
-insert into detent.version_tasks (
-  version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration,
-  on_lost, payload_schema, output_schema)
-select %(version)s, %(environment)s, task, isolation, file, queue, description, max_attempts, retry, max_duration,
-  on_lost, payload_schema, output_schema
-from task
-on conflict (version_id, task_id) do update set
-  isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
-  max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration,
-  on_lost = excluded.on_lost, payload_schema = excluded.payload_schema, output_schema = excluded.output_schema
+-- name: register_tasks
+-- Locks the environment, its sessions, then its executing runs, then gates and lanes.
+select detent.register_tasks(%(environment)s, %(version)s, %(tasks)s, %(limits)s)
 
 -- name: open_session
 insert into detent.sessions (id, environment_id, version_id, worker)
