@@ -18,9 +18,11 @@ from uuid import UUID
 import pytest
 
 from detent.engine.backend import EngineBackend, connect
+from detent.engine.maintenance import Maintenance
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.flow import LimitKind, LimitRef, Override, Pause, Reset, Resume
 from detent.protocol.ids import RunId, WaitpointId
 from detent.protocol.models import (
     Failed,
@@ -32,6 +34,7 @@ from detent.protocol.models import (
     Refused,
     Renewal,
     ReplayRequest,
+    Rescheduling,
     RunFilter,
     SessionEnd,
     SessionOpening,
@@ -140,6 +143,35 @@ async def replay_runs(s: Scene) -> Any:
 async def reset_idempotency_key(s: Scene) -> Any:
     await s.stage.trigger(idempotency=SHARED)
     return await s.engine.reset_idempotency_key("work", SHARED.key)
+
+
+async def reschedule_runs(s: Scene) -> Any:
+    run_id = await s.stage.trigger(delay=SOON)
+    moved = await s.engine.reschedule_runs([Rescheduling(run_id=run_id, delay=timedelta(hours=2))])
+    return [type(answer) for answer in moved]
+
+
+async def list_limits(s: Scene) -> Any:
+    records, total = await s.engine.list_limits(LimitKind.QUEUE)
+    return [record.name for record in records], total
+
+
+async def retrieve_limits(s: Scene) -> Any:
+    return await s.engine.retrieve_limits([LimitRef(kind=LimitKind.QUEUE, name="task/work")])
+
+
+async def change_limits(s: Scene) -> Any:
+    everywhere, queue = LimitRef(kind=LimitKind.ENVIRONMENT), LimitRef(kind=LimitKind.QUEUE, name="task/work")
+    changes = [
+        Override(ref=everywhere, total=9),
+        Pause(ref=queue),
+        Override(ref=queue, per_key=1),
+        Resume(ref=queue),
+        Reset(ref=queue),
+    ]
+    await s.stage.trigger()
+    await s.stage.run(await s.stage.trigger())
+    return [type(answer) for answer in await s.engine.change_limits(changes)]
 
 
 async def read_logs(s: Scene) -> Any:
@@ -327,6 +359,18 @@ async def make_partitions(s: Scene) -> Any:
     await s.engine._db.call("make_partitions", {"days": -1})
 
 
+async def triggers_of_a_version(s: Scene) -> Any:
+    versions = [s.worker.version, "20200101.1"]
+    return await s.engine.trigger([request(run_id=fixed(60 + i), version=name) for i, name in enumerate(versions)])
+
+
+async def check_slots(s: Scene) -> Any:
+    """After somebody has counted wrongly."""
+    await s.engine.change_limits([Override(ref=LimitRef(kind=LimitKind.QUEUE, name="task/work"), per_key=5)])
+    await s.stage.query("update detent.gates set taken = taken + 1")
+    return await Maintenance(s.engine._db).check_slots()
+
+
 async def first_call_in_an_environment(s: Scene) -> Any:
     engine = connect(s.engine._db.conninfo, environment="prod", size=1)
     tasks = await engine.list_tasks()
@@ -338,14 +382,18 @@ OPERATIONS: dict[str, Play] = {
     play.__name__: play
     for play in (
         trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
-        reset_idempotency_key, read_logs, list_tasks, register_worker, open_session, renew_sessions, end_session,
+        reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
+        register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
         read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
         create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip
 OTHERS: dict[str, Play] = {
-    play.__name__: play for play in (tick, forget_expired, make_partitions, first_call_in_an_environment)
+    play.__name__: play
+    for play in (
+        tick, forget_expired, make_partitions, triggers_of_a_version, check_slots, first_call_in_an_environment,
+    )
 }
 EVERYTHING = OPERATIONS | OTHERS
 
@@ -354,6 +402,7 @@ DONE_BEFORE: Mapping[tuple[str, str], object] = {
     ("cancel_runs", "cancel_runs"): [False, False],
     ("reset_idempotency_key", "reset_idempotency_key"): False,
     ("complete_attempts", "settle_runs"): [Stale, Stale, Stale],
+    ("check_slots", "recount_slots"): 1,
 }
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -409,7 +458,7 @@ async def contents(stage: Stage) -> dict[str, Any]:
     found: dict[str, Any] = {
         table: await stage.count(table)
         for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "batches", "batch_items",
-                      "environments", "versions", "version_tasks", "lanes", "queues", "inputs", "ready")
+                      "environments", "versions", "version_tasks", "lanes", "limits", "gates", "inputs", "ready")
     }  # fmt: skip
     found["history"] = await stage.query(
         "select task_id, status::text, attempt, waits, count(*) from detent.history group by 1, 2, 3, 4 order by 1, 2, 3, 4"
