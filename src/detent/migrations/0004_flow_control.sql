@@ -326,24 +326,27 @@ begin
   from head;
 end $$;
 
--- Which of these heads may start: as many as there is room, each with a slot in all its gates or in none. Lines take turns. Parks
--- lanes that a gate stops, opens others where a gate has room left, and lets empty ones sleep. The runs are locked by the caller.
--- `left`: runs that only the worker's room kept from starting. `opened`: lanes that may have something to start now.
+-- Which of these heads may start: as many as there is room, lines in turn, each with a slot in all its gates or in none. The runs are
+-- locked by the caller. `is_short`: only the worker's room kept some from starting. `stopped`: lanes, each at the gate in `stops`.
+-- `gate_room`: what is left of the gates in `gate_ids`, which stay locked.
 create function detent.take_slots(
-  heads detent.head[], everywhere uuid[], room json, woken uuid[],
-  out taken detent.head[], out is_short boolean, out opened uuid[])
+  heads detent.head[], everywhere uuid[], room json,
+  out taken detent.head[], out is_short boolean, out stopped uuid[], out stops uuid[], out gate_ids uuid[], out gate_room integer[])
 language plpgsql as $$
 declare
   moment timestamptz := detent.now();
-  gate_ids uuid[]; gate_room integer[]; is_rate boolean[]; took integer[];
-  head detent.head;
-  gate uuid; place integer; stop uuid;
-  asyncs integer := room ->> 'async'; threads integer := room ->> 'thread'; processes integer := room ->> 'process';
-  stopped uuid[] := '{}'; stops uuid[] := '{}';
-  sleeping uuid[];
+  is_rate boolean[]; took integer[];
+  head detent.head; gate uuid; place integer;
+  places integer[] := array[room ->> 'async', room ->> 'thread', room ->> 'process'];
+  kind integer;
 begin
-  taken := '{}'; is_short := false; opened := '{}';
+  taken := '{}'; is_short := false; stopped := '{}'; stops := '{}';
   gate_ids := array(select unnest(h.gates) from unnest(heads) as h union select unnest(everywhere));
+  if gate_ids = '{}' then
+    select * into taken, is_short from detent.take_turns(heads, room);
+    return;
+  end if;
+
   perform from detent.gates where id = any(gate_ids) order by id for update;
   select array_agg(locked.id), array_agg(detent.room_of(locked, moment)), array_agg(locked.scope = 'rate'), array_agg(0)
   into gate_ids, gate_room, is_rate, took
@@ -353,7 +356,8 @@ begin
   foreach head in array array(
     select h from unnest(heads) as h where h.run_id is not null order by h.place, h.served_at, h.line_id, h.position, h.run_id
   ) loop
-    if (case head.isolation when 'async' then asyncs when 'thread' then threads else processes end) <= 0 then
+    kind := array_position('{async,thread,process}', head.isolation);
+    if places[kind] <= 0 then
       is_short := true;
       continue;
     end if;
@@ -372,36 +376,59 @@ begin
         gate_room[place] := gate_room[place] - 1; took[place] := took[place] + 1;
       end if;
     end loop;
-    case head.isolation when 'async' then asyncs := asyncs - 1; when 'thread' then threads := threads - 1; else processes := processes - 1; end case;
+    places[kind] := places[kind] - 1;
     head.gates := array(
       select g from unnest(everywhere || head.gates) as g where not is_rate[array_position(gate_ids, g)] order by g);
     taken := taken || head;
   end loop;
 
-  update detent.gates
-  set taken = gates.taken + case when scope = 'rate' then 0 else counted.n end,
-      starts = case when scope = 'rate' then (detent.starts_at(gates, moment))[:20] || ((detent.starts_at(gates, moment))[21] + counted.n) else starts end,
-      latest = case when scope = 'rate' then greatest(latest, detent.sub_window(period, moment)) end
+  update detent.gates set taken = gates.taken + counted.n
   from unnest(gate_ids, took) as counted (id, n)
-  where gates.id = counted.id and counted.n > 0;
+  where gates.id = counted.id and counted.n > 0 and scope <> 'rate';
+  update detent.gates
+  set starts = (detent.starts_at(gates, moment))[:20] || ((detent.starts_at(gates, moment))[21] + counted.n),
+      latest = greatest(latest, detent.sub_window(period, moment))
+  from unnest(gate_ids, took) as counted (id, n)
+  where gates.id = counted.id and counted.n > 0 and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates)
   where scope = 'rate' and id in (
     select id from unnest(gate_ids, took) as counted (id, n) where n > 0 union all select unnest(stops));
+end $$;
 
-  opened := detent.parked_lanes(
+-- The same where no gate stands before any of them: the loop would cost 20 us a run more.
+create function detent.take_turns(heads detent.head[], room json, out taken detent.head[], out is_short boolean)
+language plpgsql stable as $$
+begin
+  select coalesce(array_agg(turn.head order by number) filter (where fits), '{}'), coalesce(not bool_and(fits), false)
+  into taken, is_short
+  from (
+    select h as head, row_number() over turns as number, row_number() over turns <= (room ->> h.isolation)::integer as fits
+    from unnest(heads) as h
+    where h.run_id is not null
+    window turns as (partition by h.isolation order by h.place, h.served_at, h.line_id, h.position, h.run_id)
+  ) as turn;
+end $$;
+
+-- Parks the lanes that were stopped, opens others where a gate has room left, wakes those that something has come into, and lets the
+-- empty ones sleep. Returns the lanes that it opened. Their gates are locked by the caller.
+create function detent.park_lanes(
+  stopped uuid[], stops uuid[], gate_ids uuid[], gate_room integer[], woken uuid[], empty uuid[])
+returns uuid[] language plpgsql as $$
+declare
+  opened uuid[] := detent.parked_lanes(
     gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  sleepers uuid[];
+begin
   perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
   update detent.lanes
   set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
   where id = any(stopped || opened || woken);
 
-  sleeping := array(
-    select id from detent.lanes
-    where id in (select h.lane_id from unnest(heads) as h where h.run_id is null)
-    for update skip locked);
+  sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
   -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
   update detent.lanes set parked_on = detent.asleep()
-  where id = any(sleeping) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  return opened;
 end $$;
 
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
@@ -416,7 +443,7 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; opened uuid[];
+  is_short boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -458,7 +485,9 @@ begin
       environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
     exit when cardinality(heads) = 0 and woken = '{}';
     startable := array(select detent.lock_heads(heads));
-    select * into taken, is_short, opened from detent.take_slots(startable, everywhere, rest, woken);
+    select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
+    opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
+      select h.lane_id from unnest(heads) as h where h.run_id is null));
     -- What has a place in the queue, but may not start any more, goes with those that do.
     delete from detent.ready where ctid = any(array(
       select h.row from unnest(taken) as h
@@ -773,7 +802,7 @@ declare
   name text;
 begin
   foreach name in array array[
-    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'release_slots', 'find_heads', 'take_slots', 'lease_runs',
+    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
     'lock_heads', 'note_served', 'open_gates'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);

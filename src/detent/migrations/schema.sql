@@ -73,7 +73,7 @@ begin
   perform from detent.gates where id = any(mine) order by id for update;
   update detent.gates
   set taken = coalesce(held.n, 0),
-      allowed = case when scope = 'key' and key_until > detent.now() then key_allowed else bound.allowed end,
+      allowed = case when g.scope = 'key' and g.key_until > detent.now() then g.key_allowed else bound.allowed end,
       period = coalesce(bound.period, gates.period)
   from detent.gates as g
   join detent.limits as l on l.id = g.limit_id
@@ -646,7 +646,8 @@ begin
       limit least(
         case when share.lanes <= 8 then lane.room + (room ->> 'process')::integer else 1 + 2 * lane.room / share.lanes end,
         -- As many as may start; one in any case, to see whether there is one.
-        greatest(1, (select min(allowed - taken) from detent.gates where id = any(lane.gates) and scope <> 'rate')))
+        (select greatest(1, min(allowed - taken)) from detent.gates
+         where gates.id = any(lane.gates) and scope <> 'rate' and allowed is not null having count(*) > 0))
       for update skip locked
     ) as ready on true
     where ready.run_id is not null or lane.may_sleep
@@ -1034,8 +1035,8 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
 #variable_conflict use_column
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
-  heads detent.head[]; found detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; opened uuid[];
+  heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
+  is_short boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -1076,13 +1077,15 @@ begin
     heads := array(select detent.find_heads(
       environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
     exit when cardinality(heads) = 0 and woken = '{}';
-    found := array(select detent.lock_heads(heads));
-    select * into taken, is_short, opened from detent.take_slots(found, everywhere, rest, woken);
+    startable := array(select detent.lock_heads(heads));
+    select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
+    opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
+      select h.lane_id from unnest(heads) as h where h.run_id is null));
     -- What has a place in the queue, but may not start any more, goes with those that do.
     delete from detent.ready where ctid = any(array(
       select h.row from unnest(taken) as h
       union all
-      select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(found) as f where f.run_id is not null)));
+      select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
     exit when is_short or opened = '{}' and (select count(distinct h.lane_id) from unnest(heads) as h) < most_lanes;
@@ -1445,6 +1448,30 @@ CREATE FUNCTION detent.opens_at(g detent.gates) RETURNS timestamp with time zone
   select to_timestamp((g.latest + min(i)) * (g.period / 20))
   from generate_series(1, 21) as i where g.starts[i] > 0
 $$;
+
+CREATE FUNCTION detent.park_lanes(stopped uuid[], stops uuid[], gate_ids uuid[], gate_room integer[], woken uuid[], empty uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  opened uuid[] := detent.parked_lanes(
+    gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  sleepers uuid[];
+begin
+  perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+  update detent.lanes
+  set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
+  where id = any(stopped || opened || woken);
+
+  sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
+  -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
+  update detent.lanes set parked_on = detent.asleep()
+  where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  return opened;
+end $$;
 
 CREATE FUNCTION detent.parked_lanes(gates uuid[], room integer[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
@@ -1934,7 +1961,7 @@ begin
   return detent.release_slots(freed);
 end $$;
 
-CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, woken uuid[], OUT taken detent.head[], OUT is_short boolean, OUT opened uuid[]) RETURNS record
+CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, OUT taken detent.head[], OUT is_short boolean, OUT stopped uuid[], OUT stops uuid[], OUT gate_ids uuid[], OUT gate_room integer[]) RETURNS record
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1943,15 +1970,18 @@ CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room j
     AS $$
 declare
   moment timestamptz := detent.now();
-  gate_ids uuid[]; gate_room integer[]; is_rate boolean[]; took integer[];
-  head detent.head;
-  gate uuid; place integer; stop uuid;
-  asyncs integer := room ->> 'async'; threads integer := room ->> 'thread'; processes integer := room ->> 'process';
-  stopped uuid[] := '{}'; stops uuid[] := '{}';
-  sleeping uuid[];
+  is_rate boolean[]; took integer[];
+  head detent.head; gate uuid; place integer;
+  places integer[] := array[room ->> 'async', room ->> 'thread', room ->> 'process'];
+  kind integer;
 begin
-  taken := '{}'; is_short := false; opened := '{}';
+  taken := '{}'; is_short := false; stopped := '{}'; stops := '{}';
   gate_ids := array(select unnest(h.gates) from unnest(heads) as h union select unnest(everywhere));
+  if gate_ids = '{}' then
+    select * into taken, is_short from detent.take_turns(heads, room);
+    return;
+  end if;
+
   perform from detent.gates where id = any(gate_ids) order by id for update;
   select array_agg(locked.id), array_agg(detent.room_of(locked, moment)), array_agg(locked.scope = 'rate'), array_agg(0)
   into gate_ids, gate_room, is_rate, took
@@ -1961,7 +1991,8 @@ begin
   foreach head in array array(
     select h from unnest(heads) as h where h.run_id is not null order by h.place, h.served_at, h.line_id, h.position, h.run_id
   ) loop
-    if (case head.isolation when 'async' then asyncs when 'thread' then threads else processes end) <= 0 then
+    kind := array_position('{async,thread,process}', head.isolation);
+    if places[kind] <= 0 then
       is_short := true;
       continue;
     end if;
@@ -1980,36 +2011,37 @@ begin
         gate_room[place] := gate_room[place] - 1; took[place] := took[place] + 1;
       end if;
     end loop;
-    case head.isolation when 'async' then asyncs := asyncs - 1; when 'thread' then threads := threads - 1; else processes := processes - 1; end case;
+    places[kind] := places[kind] - 1;
     head.gates := array(
       select g from unnest(everywhere || head.gates) as g where not is_rate[array_position(gate_ids, g)] order by g);
     taken := taken || head;
   end loop;
 
-  update detent.gates
-  set taken = gates.taken + case when scope = 'rate' then 0 else counted.n end,
-      starts = case when scope = 'rate' then (detent.starts_at(gates, moment))[:20] || ((detent.starts_at(gates, moment))[21] + counted.n) else starts end,
-      latest = case when scope = 'rate' then greatest(latest, detent.sub_window(period, moment)) end
+  update detent.gates set taken = gates.taken + counted.n
   from unnest(gate_ids, took) as counted (id, n)
-  where gates.id = counted.id and counted.n > 0;
+  where gates.id = counted.id and counted.n > 0 and scope <> 'rate';
+  update detent.gates
+  set starts = (detent.starts_at(gates, moment))[:20] || ((detent.starts_at(gates, moment))[21] + counted.n),
+      latest = greatest(latest, detent.sub_window(period, moment))
+  from unnest(gate_ids, took) as counted (id, n)
+  where gates.id = counted.id and counted.n > 0 and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates)
   where scope = 'rate' and id in (
     select id from unnest(gate_ids, took) as counted (id, n) where n > 0 union all select unnest(stops));
+end $$;
 
-  opened := detent.parked_lanes(
-    gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
-  perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
-  update detent.lanes
-  set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
-  where id = any(stopped || opened || woken);
-
-  sleeping := array(
-    select id from detent.lanes
-    where id in (select h.lane_id from unnest(heads) as h where h.run_id is null)
-    for update skip locked);
-  -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
-  update detent.lanes set parked_on = detent.asleep()
-  where id = any(sleeping) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+CREATE FUNCTION detent.take_turns(heads detent.head[], room json, OUT taken detent.head[], OUT is_short boolean) RETURNS record
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  select coalesce(array_agg(turn.head order by number) filter (where fits), '{}'), coalesce(not bool_and(fits), false)
+  into taken, is_short
+  from (
+    select h as head, row_number() over turns as number, row_number() over turns <= (room ->> h.isolation)::integer as fits
+    from unnest(heads) as h
+    where h.run_id is not null
+    window turns as (partition by h.isolation order by h.place, h.served_at, h.line_id, h.position, h.run_id)
+  ) as turn;
 end $$;
 
 CREATE FUNCTION detent.tick(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamp with time zone)
