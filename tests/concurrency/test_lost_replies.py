@@ -364,6 +364,10 @@ async def triggers_of_a_version(s: Scene) -> Any:
     return await s.engine.trigger([request(run_id=fixed(60 + i), version=name) for i, name in enumerate(versions)])
 
 
+async def rest_lanes(s: Scene) -> Any:
+    await s.engine._db.call("rest_lanes", {})
+
+
 async def check_slots(s: Scene) -> Any:
     """After somebody has counted wrongly."""
     await s.engine.change_limits([Override(ref=LimitRef(kind=LimitKind.QUEUE, name="task/work"), per_key=5)])
@@ -392,7 +396,7 @@ OPERATIONS: dict[str, Play] = {
 OTHERS: dict[str, Play] = {
     play.__name__: play
     for play in (
-        tick, forget_expired, make_partitions, triggers_of_a_version, check_slots, first_call_in_an_environment,
+        tick, forget_expired, make_partitions, triggers_of_a_version, rest_lanes, check_slots, first_call_in_an_environment,
     )
 }
 EVERYTHING = OPERATIONS | OTHERS

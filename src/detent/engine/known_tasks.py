@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -36,6 +36,7 @@ class KnownTask:
 
     task_id: str
     queue: str
+    version_id: int | None = None
     ttl: float | None = None
     validator: Validator | None = None
 
@@ -55,10 +56,13 @@ class KnownTasks:
         self._versions: dict[str, tuple[float, KnownVersion]] = {}
         self._full: dict[str, int] = {}
 
-    async def check(self, requests: Sequence[TriggerRequest]) -> dict[int, Refused]:
-        """Return a refusal for each request, by its place, that cannot be accepted. What is known of the others is fresh."""
+    async def check(self, requests: Sequence[TriggerRequest], preferred: Iterable[str] = ()) -> dict[int, Refused]:
+        """Return a refusal for each request, by its place, that cannot be accepted.
+
+        What is known of the others is fresh afterwards, and so is what is known of the *preferred* versions.
+        """
         await self._refresh({request.task_id for request in requests})
-        for name in {name for request in requests for name in (request.version, request.preferred_version) if name}:
+        for name in {*preferred, *(request.version for request in requests if request.version)}:
             await self._refresh_version(name)
         refusals = {}
         for i, request in enumerate(requests):
@@ -109,15 +113,16 @@ class KnownTasks:
         if not stale:
             return
         rows = await self._db.call("find_tasks", {"environment": self._environment, "tasks": stale})
-        self._full = {str(name): int(cast("float", most)) for what, name, _, most, _ in rows if what == "full"}
-        found = {str(task_id): (queue, ttl, schema) for what, task_id, queue, ttl, schema in rows if what == "task"}
+        self._full = {str(name): cast("int", most) for what, name, most, *_ in rows if what == "full"}
+        found = {str(task_id): facts for what, task_id, *facts in rows if what == "task"}
         for task_id in stale:
             self._tasks.pop(task_id, None)
             if task_id in found:
-                queue, ttl, schema = found[task_id]
+                version_id, queue, ttl, schema = found[task_id]
                 known = KnownTask(
                     task_id=task_id,
                     queue=str(queue),
+                    version_id=cast("int", version_id),
                     ttl=cast("float | None", ttl),
                     validator=_validator(str(schema)) if schema is not None else None,
                 )

@@ -63,6 +63,7 @@ class Maintenance:
     async def keep_house(self) -> None:
         await self._db.call("make_partitions", {"days": PARTITION_DAYS})
         await self._db.call("forget_expired", {})
+        await self._db.call("rest_lanes", {})
         await self.check_slots()
 
     async def check_slots(self) -> int:

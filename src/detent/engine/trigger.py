@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 from uuid import UUID
@@ -21,6 +21,7 @@ from detent.protocol.models import (
     ChildRequest,
     ChildTriggered,
     ChunkTaken,
+    Origin,
     Pending,
     Refused,
     Stale,
@@ -45,7 +46,7 @@ async def trigger(
     answers: list[Triggered | Refused] = [refusals.get(i) or _UNANSWERED for i in range(len(requests))]
     if good:
         fields = [_fields(place, i, requests[i]) for i in good]
-        await _ensure_lanes(place, [requests[i] for i in good])
+        await _ensure_lanes(place, [(requests[i], None) for i in good])
         rows = await place.db.call(
             "trigger_runs",
             {
@@ -63,13 +64,13 @@ async def trigger(
 
 async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
     requests = [child.request for child in children]
-    refusals = await place.tasks.check(requests)
+    refusals = await place.tasks.check(requests, {name for child in children if (name := _preferred(child.origin))})
     good = [i for i in range(len(children)) if i not in refusals]
     answers: list[ChildTriggered | Stale | Refused] = [
         refusals.get(i) or Stale(run_id=child.origin.holder.run_id) for i, child in enumerate(children)
     ]
     if good:
-        await _ensure_lanes(place, [requests[i] for i in good])
+        await _ensure_lanes(place, [(requests[i], _preferred(children[i].origin)) for i in good])
         rows = await place.db.call(
             "trigger_children",
             {
@@ -91,13 +92,13 @@ async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> li
 
 async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
     """Take a chunk of a batch whole or, when an item does not fit its task's schema, not at all."""
-    requests = [request for _, request in chunk.items]
-    refusals = await place.tasks.check(requests)
+    requests, preferred = [request for _, request in chunk.items], _preferred(chunk.origin)
+    refusals = await place.tasks.check(requests, [preferred] if preferred else ())
     if refusals:
         first = min(refusals)
         index, refusal = chunk.items[first][0], refusals[first]
         return replace(refusal, message=f"item {index}: {refusal.message}")
-    await _ensure_lanes(place, requests)
+    await _ensure_lanes(place, [(request, preferred) for request in requests])
     origin = chunk.origin
     rows = await place.db.call(
         "trigger_batch",
@@ -148,10 +149,13 @@ def _tell(place: Place, made: Sequence[TriggerRequest]) -> None:
     place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
 
 
-async def _ensure_lanes(place: Place, requests: Sequence[TriggerRequest]) -> None:
-    lanes = {_lane(place, request) for request in requests}
-    bases = {_base_lane(place, request) for request in requests}
-    await place.lanes.ensure(place.environment, lanes | bases)
+def _preferred(origin: Origin | None) -> str | None:
+    return origin.version if origin is not None and origin.wait else None
+
+
+async def _ensure_lanes(place: Place, requests: Iterable[tuple[TriggerRequest, str | None]]) -> None:
+    lanes = {lane for request, preferred in requests for lane in (_base_lane(place, request), _lane(place, request, preferred))}
+    await place.lanes.ensure(place.environment, lanes)
 
 
 def _base_lane(place: Place, request: TriggerRequest) -> Lane:
@@ -166,20 +170,22 @@ def _base_lane(place: Place, request: TriggerRequest) -> Lane:
     )
 
 
-def _lane(place: Place, request: TriggerRequest) -> Lane:
-    base, preferred = _base_lane(place, request), place.tasks.version(request.preferred_version)
-    if base.is_pinned or preferred is None or request.task_id not in preferred.task_ids:
+def _lane(place: Place, request: TriggerRequest, preferred: str | None) -> Lane:
+    """Return where a run stands: with a preferred version that is not the current one anyway, in the lane of that version."""
+    base, version = _base_lane(place, request), place.tasks.version(preferred)
+    if base.is_pinned or version is None or request.task_id not in version.task_ids:
         return base
-    return bound(base, preferred.version_id)
+    is_current = version.version_id == place.tasks.task(request.task_id).version_id
+    return base if is_current else bound(base, version.version_id)
 
 
 def _delay(request: TriggerRequest) -> When | None:
     return request.debounce.delay if request.delay is None and request.debounce is not None else request.delay
 
 
-def _fields(place: Place, i: int, request: TriggerRequest) -> Fields:
+def _fields(place: Place, i: int, request: TriggerRequest, preferred: str | None = None) -> Fields:
     """Return what `insert_runs` reads of a request; what is absent is null there."""
-    lane, life = _lane(place, request), place.tasks.task(request.task_id).ttl if request.ttl is None else request.ttl
+    lane, life = _lane(place, request, preferred), place.tasks.task(request.task_id).ttl if request.ttl is None else request.ttl
     fields: Fields = {
         "i": i,
         "id": ids.to_hex("run", request.run_id),
@@ -235,7 +241,7 @@ def _debounce_fields(debounce: Debouncing) -> Fields:
 
 def _child_fields(place: Place, i: int, child: ChildRequest) -> Fields:
     origin = child.origin
-    return _fields(place, i, child.request) | {
+    return _fields(place, i, child.request, _preferred(origin)) | {
         "parent": ids.to_hex("run", origin.holder.run_id),
         "fence": origin.holder.fence,
         "operation": origin.operation,
@@ -251,7 +257,7 @@ def _child_fields(place: Place, i: int, child: ChildRequest) -> Fields:
 
 def _item_fields(place: Place, i: int, chunk: BatchChunk) -> Fields:
     index, request = chunk.items[i]
-    fields = _fields(place, i, request)
+    fields = _fields(place, i, request, _preferred(chunk.origin))
     fields["batch"] = ids.to_hex("batch", chunk.batch_id)
     fields["batch_index"] = index
     if chunk.origin is not None:

@@ -6,8 +6,8 @@
 -- (`runs.slots`, or `endings.slots` while its code ends): `gates.taken` counts these, and can be counted anew from them.
 --
 -- A lane that cannot start is parked on the gate that stops it, and who opens the gate unparks as many lines as there is room. A
--- lane of a key, or of a version, in which nothing is ready sleeps; what is put into it then leaves an arrival. So a lease looks
--- only at lanes that may have something to start.
+-- lane of a key in which nothing is ready sleeps, and after a while one of a version; what is put into it then leaves an arrival. So
+-- a lease looks only at lanes that may have something to start.
 --
 -- Locks, after those of 0002: gates by id, lanes by id. Who has locked a gate waits for lanes only, and who has locked a lane for
 -- nothing. A lane is parked on a gate, or unparked from it, by whoever has the gate locked: no slot is freed unseen in between. Who
@@ -281,20 +281,20 @@ begin
     select candidate.*, tasks.isolation, tasks.max_attempts, tasks.max_duration, (room ->> tasks.isolation)::integer as room
     from detent.version_tasks as tasks
     cross join lateral (
-      select lanes.id, line_id, served_at, gates, concurrency_key is not null or version_id is not null as may_sleep
+      select lanes.id, line_id, served_at, gates, concurrency_key is not null as may_sleep
       from detent.lanes
       where lanes.environment_id = environment and lanes.task_id = tasks.task_id and parked_on is null
         and (served_at, line_id) > (after_served, after_line)
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
         -- Looked for from the end, as in `lease_runs`.
-        and (concurrency_key is not null or lanes.version_id is not null
+        and (concurrency_key is not null
           or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
       order by served_at, line_id
       limit most_lanes
     ) as candidate
     where tasks.version_id = version and (room ->> tasks.isolation)::integer + (room ->> 'process')::integer > 0
     union
-    select lanes.id, line_id, served_at, gates, true, tasks.isolation, tasks.max_attempts, tasks.max_duration,
+    select lanes.id, line_id, served_at, gates, concurrency_key is not null, tasks.isolation, tasks.max_attempts, tasks.max_duration,
       (room ->> tasks.isolation)::integer
     from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
     where lanes.id = any(woken)
@@ -453,7 +453,7 @@ begin
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
     join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
     where sessions.id = by_session and (
-      lanes.concurrency_key is not null or lanes.version_id is not null
+      lanes.concurrency_key is not null
       or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
@@ -573,6 +573,28 @@ begin
     group by line_id
   ) as turn
   where lanes.id = any(served) and lanes.line_id = turn.line_id;
+end $$;
+
+-- Lets the lanes of versions sleep in which nothing is ready, and forgets lanes that nobody has used for three days. (Who remembers
+-- that a lane exists makes it again after an hour.) Not in the lease: between two waits of a run its lane is empty for a moment.
+create function detent.rest_lanes() returns void language plpgsql as $$
+declare
+  quiet uuid[] := array(
+    select id from detent.lanes
+    where concurrency_key is null and version_id is not null and parked_on is null
+      and not exists (select from detent.ready where ready.lane_id = lanes.id)
+    for update skip locked);
+  unused uuid[] := array(
+    select id from detent.lanes
+    where used_at < clock_timestamp() - interval '3 days' and not exists (select from detent.runs where runs.lane_id = lanes.id)
+    for update skip locked);
+begin
+  update detent.lanes set parked_on = detent.asleep()
+  where id = any(quiet) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  delete from detent.lanes where id = any(unused) and not exists (select from detent.runs where runs.lane_id = lanes.id);
+  delete from detent.gates
+  where taken = 0 and opens_at is null and concurrency_key is not null and not exists (
+    select from detent.lanes where lanes.environment_id = gates.environment_id and lanes.concurrency_key = gates.concurrency_key);
 end $$;
 
 -- ---- changes of limits ----------------------------------------------------------------------------------------------

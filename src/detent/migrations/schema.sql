@@ -612,20 +612,20 @@ begin
     select candidate.*, tasks.isolation, tasks.max_attempts, tasks.max_duration, (room ->> tasks.isolation)::integer as room
     from detent.version_tasks as tasks
     cross join lateral (
-      select lanes.id, line_id, served_at, gates, concurrency_key is not null or version_id is not null as may_sleep
+      select lanes.id, line_id, served_at, gates, concurrency_key is not null as may_sleep
       from detent.lanes
       where lanes.environment_id = environment and lanes.task_id = tasks.task_id and parked_on is null
         and (served_at, line_id) > (after_served, after_line)
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
         -- Looked for from the end, as in `lease_runs`.
-        and (concurrency_key is not null or lanes.version_id is not null
+        and (concurrency_key is not null
           or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
       order by served_at, line_id
       limit most_lanes
     ) as candidate
     where tasks.version_id = version and (room ->> tasks.isolation)::integer + (room ->> 'process')::integer > 0
     union
-    select lanes.id, line_id, served_at, gates, true, tasks.isolation, tasks.max_attempts, tasks.max_duration,
+    select lanes.id, line_id, served_at, gates, concurrency_key is not null, tasks.isolation, tasks.max_attempts, tasks.max_duration,
       (room ->> tasks.isolation)::integer
     from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
     where lanes.id = any(woken)
@@ -1046,7 +1046,7 @@ begin
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
     join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
     where sessions.id = by_session and (
-      lanes.concurrency_key is not null or lanes.version_id is not null
+      lanes.concurrency_key is not null
       or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
@@ -1685,6 +1685,28 @@ begin
   left join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.session_id = session
   left join detent.endings on endings.run_id = h.id and endings.fence = h.fence
   where runs.id is null;
+end $$;
+
+CREATE FUNCTION detent.rest_lanes() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  quiet uuid[] := array(
+    select id from detent.lanes
+    where concurrency_key is null and version_id is not null and parked_on is null
+      and not exists (select from detent.ready where ready.lane_id = lanes.id)
+    for update skip locked);
+  unused uuid[] := array(
+    select id from detent.lanes
+    where used_at < clock_timestamp() - interval '3 days' and not exists (select from detent.runs where runs.lane_id = lanes.id)
+    for update skip locked);
+begin
+  update detent.lanes set parked_on = detent.asleep()
+  where id = any(quiet) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  delete from detent.lanes where id = any(unused) and not exists (select from detent.runs where runs.lane_id = lanes.id);
+  delete from detent.gates
+  where taken = 0 and opens_at is null and concurrency_key is not null and not exists (
+    select from detent.lanes where lanes.environment_id = gates.environment_id and lanes.concurrency_key = gates.concurrency_key);
 end $$;
 
 CREATE FUNCTION detent.retry_pause(retry json, attempt integer) RETURNS double precision

@@ -99,6 +99,8 @@ class Origin:
     wait: bool = False
     suspends: bool = True
     stamp: Stamp = Stamp()
+    version: str | None = None
+    """What executes the run: children that it waits for prefer the same version, while a worker of it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,6 @@ class TriggerRequest:
     """Seconds in the queue after which a run that never started expires; 0 is never, None is the task's."""
     version: str | None = None
     """Only workers of this version may run it."""
-    preferred_version: str | None = None
-    """Workers of this version run it as long as one of them lives: that of a parent that waits for it."""
     debounce: Debouncing | None = None
     max_attempts: int | None = None
     max_duration: float | None = None

@@ -479,6 +479,7 @@ class AttemptScope:
                     wait=wait,
                     suspends=wait and attempt.has_one_thing_to_do,
                     stamp=stamp,
+                    version=self.context.run.version,
                 )
             )
             if not isinstance(answer, Stale):

@@ -30,5 +30,9 @@ where is_shared and completed_at < detent.now() - interval '60 days'
     select from detent.waitpoint_keys as held
     where held.environment_id = waitpoints.environment_id and held.key = waitpoints.idempotency_key and held.waitpoint_id = waitpoints.id)
 
+-- name: rest_lanes
+-- Locks lanes, and passes over locked ones.
+select detent.rest_lanes()
+
 -- name: notify
 select pg_notify(%(channel)s, %(notice)s)

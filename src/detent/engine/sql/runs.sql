@@ -26,7 +26,7 @@ where batches.environment_id = excluded.environment_id and batches.total is null
 -- name: find_tasks
 -- What triggers must know of tasks, as each task's current version has registered it: the newest that has a live worker, else the
 -- newest. And the queues that are full, whatever the task.
-select 'task', current.task_id, current.queue, current.ttl, current.payload_schema
+select 'task', current.task_id, current.version_id, current.queue, current.ttl, current.payload_schema
 from (
   select distinct on (t.task_id) t.*
   from detent.version_tasks as t
@@ -38,7 +38,7 @@ from (
   order by t.task_id, live.version_id desc nulls last, t.version_id desc
 ) as current
 union all
-select 'full', limits.name, null, limits.most_queued, null
+select 'full', limits.name, limits.most_queued, null, null, null
 from detent.limits
 where limits.environment_id = %(environment)s and limits.kind = 'queue' and limits.most_queued is not null
   and limits.most_queued <= (
