@@ -29,7 +29,8 @@ from detent.protocol.models import (
     WaitResult,
 )
 
-MOST_LANES = 200
+FEWEST_LANES = 50
+"""A lease looks at so many lanes at once, or at one for each place: then no line is served twice before another is once."""
 
 
 async def lease(place: Place, request: LeaseRequest) -> list[Lease]:
@@ -39,7 +40,7 @@ async def lease(place: Place, request: LeaseRequest) -> list[Lease]:
             "session": ids.decode("session", request.session_id),
             "fence": request.fence,
             "room": json.dumps({isolation.value: request.room.get(isolation, 0) for isolation in Isolation}),
-            "most_lanes": MOST_LANES,
+            "most_lanes": max(FEWEST_LANES, *request.room.values()),
         },
     )
     return [_lease(request.fence, row) for row in rows]

@@ -263,10 +263,11 @@ $$;
 
 -- ---- leasing --------------------------------------------------------------------------------------------------------
 
--- A ready run that is about to be leased, or with no `run_id` a lane that had none.
+-- A ready run that is about to be leased, or with no `run_id` a lane that had none. `place`: its place among those of its line. `is_cut`:
+-- its lane may have more.
 create type detent.head as (
   lane_id uuid, line_id uuid, served_at timestamptz, gates uuid[], isolation text, max_attempts smallint,
-  max_duration double precision, run_id uuid, row tid, position timestamptz, resident_session uuid, place bigint, begun boolean);
+  max_duration double precision, run_id uuid, row tid, position timestamptz, resident_session uuid, place bigint, is_cut boolean, begun boolean);
 
 -- The first ready runs of the lanes that this version may execute, those of lines not served for longest. Locks them, and passes over
 -- locked ones.
@@ -278,7 +279,7 @@ returns setof detent.head language plpgsql as $$
 begin
   return query
   with lane as materialized (
-    select candidate.*, tasks.isolation, tasks.max_attempts, tasks.max_duration, (room ->> tasks.isolation)::integer as room
+    select candidate.*, tasks.isolation, tasks.max_attempts, tasks.max_duration, (room ->> tasks.isolation)::integer as own_room
     from detent.version_tasks as tasks
     cross join lateral (
       select lanes.id, line_id, served_at, gates, concurrency_key is not null as may_sleep
@@ -302,18 +303,21 @@ begin
     order by served_at, line_id
     limit most_lanes
   ), share as (
-    select count(*) as lanes from lane
+    -- Of few lanes each may fill the room; of many each gets its part, and in another pass what the others leave.
+    select lane.*, case when total.lanes <= 8 then places else (places + total.lanes - 1) / total.lanes end as most
+    from (select count(*) as lanes from lane) as total
+    cross join (select *, own_room + (room ->> 'process')::integer as places from lane) as lane
   ), head as (
     select lane.*, ready.run_id, ready.row, ready.position, ready.resident_session,
       case when ready.is_solo then 'process' else lane.isolation end as kind
-    from share cross join lane left join lateral (
+    from share as lane left join lateral (
       select ready.ctid as row, ready.* from detent.ready
       where ready.lane_id = lane.id
-        and case when is_solo then (room ->> 'process')::integer else lane.room end > 0
+        and case when is_solo then (room ->> 'process')::integer else lane.own_room end > 0
         and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
       order by position, run_id
       limit least(
-        case when share.lanes <= 8 then lane.room + (room ->> 'process')::integer else 1 + 2 * lane.room / share.lanes end,
+        lane.most,
         -- As many as may start; one in any case, to see whether there is one.
         (select greatest(1, min(allowed - taken)) from detent.gates
          where gates.id = any(lane.gates) and scope <> 'rate' and allowed is not null having count(*) > 0))
@@ -322,7 +326,8 @@ begin
     where ready.run_id is not null or lane.may_sleep
   )
   select id, line_id, served_at, gates, kind, max_attempts, max_duration, run_id, row, position, resident_session,
-    row_number() over (partition by line_id, kind order by head.position, run_id), false
+    row_number() over (partition by line_id, kind order by head.position, run_id),
+    count(run_id) over (partition by head.id) >= most, false
   from head;
 end $$;
 
@@ -443,7 +448,7 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  is_short boolean := false; is_again boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -480,7 +485,7 @@ begin
   )
   select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
 
-  for passes in 1..10 loop
+  for passes in 1..20 loop
     heads := array(select detent.find_heads(
       environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
     exit when cardinality(heads) = 0 and woken = '{}';
@@ -495,13 +500,17 @@ begin
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
-    exit when is_short or opened = '{}' and (select count(distinct h.lane_id) from unnest(heads) as h) < most_lanes;
-    if opened = '{}' then
+    is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
+    if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
     else
+      -- The last lanes: what room they leave is for those that may have more.
+      exit when not is_again;
       after_served := '-infinity';
+      is_again := false;
     end if;
+    exit when is_short or not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_short then
@@ -548,7 +557,7 @@ begin
   perform from detent.runs where id in (select h.run_id from unnest(heads) as h) order by id desc for update;
   return query
   select h.lane_id, h.line_id, h.served_at, h.gates, h.isolation, h.max_attempts, h.max_duration, h.run_id, h.row, h.position,
-    h.resident_session, h.place, coalesce(runs.attempt_started_at is not null, false)
+    h.resident_session, h.place, h.is_cut, coalesce(runs.attempt_started_at is not null, false)
   from unnest(heads) as h left join detent.runs on runs.id = h.run_id and status = 'QUEUED'
   where h.run_id is null or runs.id is not null;
 end $$;
@@ -569,7 +578,7 @@ begin
   update detent.lanes set served_at = moment + turn.number * interval '1 microsecond'
   from (
     select line_id, max(i) as number from unnest(leased) with ordinality as h (
-      lane_id, line_id, served_at, gates, isolation, max_attempts, max_duration, run_id, row, position, resident_session, place, begun, i)
+      lane_id, line_id, served_at, gates, isolation, max_attempts, max_duration, run_id, row, position, resident_session, place, is_cut, begun, i)
     group by line_id
   ) as turn
   where lanes.id = any(served) and lanes.line_id = turn.line_id;
