@@ -42,6 +42,7 @@ from detent.protocol.models import (
 )
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
+from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop
 from detent.worker.capture import Capture
@@ -163,11 +164,15 @@ class Runner:
             leasing.cancel()
 
     async def _register(self) -> str:
-        tasks = [
-            task.registration(self._settings.default_retry, self._settings.max_duration) for task in registry.all()
-        ]
-        register = persistently(self._backend.register_worker)
-        return await register(WorkerRegistration(tasks=tuple(tasks), version=self._settings.version))
+        settings, tasks = self._settings, registry.all()
+        registration = WorkerRegistration(
+            tasks=tuple(
+                task.registration(settings.default_retry, settings.max_duration, settings.ttl) for task in tasks
+            ),
+            limits=(*declarations.all(), *(task.limits.inline for task in tasks if task.limits.inline is not None)),
+            version=settings.version,
+        )
+        return await persistently(self._backend.register_worker)(registration)
 
     async def _open(self, session: SessionId) -> None:
         opening = SessionOpening(
