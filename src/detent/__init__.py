@@ -54,6 +54,7 @@ from detent.protocol.status import RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
+from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
 from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
@@ -65,6 +66,7 @@ from detent.sdk.logger import logger
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
 from detent.sdk.queue import Queue, queue
+from detent.sdk.queues import RetrievedQueue, queues
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
@@ -132,6 +134,8 @@ __all__ = [
     "Result",
     "ResultMisuseError",
     "Retries",
+    "RetrievedLimit",
+    "RetrievedQueue",
     "RetrievedToken",
     "Retry",
     "Run",
@@ -158,10 +162,12 @@ __all__ = [
     "WaitTimeoutError",
     "batch",
     "concurrency_limit",
+    "concurrency_limits",
     "define_config",
     "idempotency_keys",
     "logger",
     "queue",
+    "queues",
     "runs",
     "schema_task",
     "step",
