@@ -38,11 +38,9 @@ from detent.protocol.models import (
     Suspension,
     TimedOut,
     Wake,
-    WorkerRegistration,
 )
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
-from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop
 from detent.worker.capture import Capture
@@ -67,6 +65,7 @@ from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
 from detent.worker.persistence import persistently
+from detent.worker.registration import registration_of
 from detent.worker.residents import Residents, memory_share
 from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
@@ -164,15 +163,7 @@ class Runner:
             leasing.cancel()
 
     async def _register(self) -> str:
-        settings, tasks = self._settings, registry.all()
-        registration = WorkerRegistration(
-            tasks=tuple(
-                task.registration(settings.default_retry, settings.max_duration, settings.ttl) for task in tasks
-            ),
-            limits=(*declarations.all(), *(task.limits.inline for task in tasks if task.limits.inline is not None)),
-            version=settings.version,
-        )
-        return await persistently(self._backend.register_worker)(registration)
+        return await persistently(self._backend.register_worker)(registration_of(self._settings))
 
     async def _open(self, session: SessionId) -> None:
         opening = SessionOpening(
