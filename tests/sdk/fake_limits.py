@@ -14,7 +14,7 @@ from detent.sdk.target import Target
 def record(kind: LimitKind, name: str, **fields: object) -> LimitRecord:
     defaults: dict[str, Any] = {
         "id": f"{'queue' if kind is LimitKind.QUEUE else 'climit'}_{name}", "total": Bound(), "per_key": Bound(),
-        "rate": None, "paused_at": None, "running": 0, "queued": 0,
+        "rate": None, "most_queued": None, "paused_at": None, "running": 0, "queued": 0,
     }  # fmt: skip
     return LimitRecord(kind=kind, name=name, **{**defaults, **fields})
 

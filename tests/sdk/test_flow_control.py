@@ -10,10 +10,12 @@ import pytest
 
 from detent import (
     BadRequestError,
+    Client,
     Concurrency,
     Debounce,
     NotFoundError,
     RateLimit,
+    RateLimitError,
     RunStatus,
     UnprocessableEntityError,
     concurrency_limit,
@@ -145,3 +147,15 @@ async def test_run_is_pinned_to_a_version_that_was_registered(
     monkeypatch.setenv("DETENT_VERSION", "v2")
     pinned = [await tasks.trigger("charge", 1, **options) for options in ({}, {"version": "v1"})]
     assert [(await runs.retrieve(handle)).version for handle in pinned] == ["v2", "v1"]
+
+
+async def test_trigger_into_a_full_queue_is_refused(home: str, engine: EngineBackend) -> None:
+    @task(queue=queue("short", most_queued=1))
+    async def tick() -> None: ...
+
+    await engine.register_worker(registration_of(WorkerSettings(database_url="")))
+    await tick.trigger()
+    async with Client(database_url=home) as another:  # what a producer knows of a queue's depth may be some seconds old
+        with pytest.raises(RateLimitError, match='queue "short" is full'):
+            await another.tasks.trigger("tick")
+    assert (await queues.retrieve("short")).most_queued == 1

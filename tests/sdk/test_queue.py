@@ -58,6 +58,13 @@ def test_bad_name_is_refused_with_the_place(name: str, why: str) -> None:
     assert "test_queue.py:" in str(refused.value)
 
 
+def test_depth_of_a_queue_may_be_bounded() -> None:
+    assert queue("emails", most_queued=1000) == Queue(name="emails", most_queued=1000)
+    assert declarations.all() == [LimitDeclaration(kind=LimitKind.QUEUE, name="emails", most_queued=1000)]
+    with pytest.raises(DefinitionError, match=r"most_queued=-1 must be a whole number"):
+        queue("others", most_queued=-1)
+
+
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "5", 2**31])
 def test_limit_that_is_no_number_of_runs_is_refused(limit: int) -> None:
     with pytest.raises(DefinitionError, match=r"concurrency_limit=.* must be a whole number of 0 to 2,147,483,647"):

@@ -23,7 +23,7 @@ def ref(name: str) -> LimitRef:
 async def test_queue_is_read_with_what_goes_on_in_it() -> None:
     bound = Bound(base=5, override=9, overridden_at=NOON)
     known = FakeLimits(
-        record(LimitKind.QUEUE, "emails", running=3, queued=12, paused_at=NOON, per_key=bound),
+        record(LimitKind.QUEUE, "emails", running=3, queued=12, paused_at=NOON, per_key=bound, most_queued=99),
         record(LimitKind.QUEUE, "task/send"),
     )
     queues = Queues(known.target)
@@ -37,6 +37,7 @@ async def test_queue_is_read_with_what_goes_on_in_it() -> None:
         paused=True,
         concurrency_limit=9,
         concurrency=bound,
+        most_queued=99,
     )
     own = await queues.retrieve("task/send")
     assert (own.type, own.paused, own.concurrency_limit) == ("task", False, None)

@@ -105,7 +105,7 @@ async def anything(payload: object) -> dict[str, int]:
     return {}
 
 
-emails = queue("emails", concurrency_limit=5)
+emails = queue("emails", concurrency_limit=5, most_queued=10_000)
 openai = concurrency_limit("openai", total=25, per_key=None, rate=RateLimit(500, "1m"))
 
 

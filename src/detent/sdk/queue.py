@@ -21,9 +21,10 @@ class Queue:
 
     name: str
     concurrency_limit: int | None = None
+    most_queued: int | None = None
 
 
-def queue(name: str, *, concurrency_limit: int | None = None) -> Queue:
+def queue(name: str, *, concurrency_limit: int | None = None, most_queued: int | None = None) -> Queue:
     """Declare a queue that tasks share: their runs start in the order in which they were triggered.
 
     Example::
@@ -34,17 +35,25 @@ def queue(name: str, *, concurrency_limit: int | None = None) -> Queue:
         async def send(to: str) -> None: ...
 
     *concurrency_limit* is how many of its runs execute at once: of those of each `concurrency_key` by themselves, and of those
-    without a key together. 0 starts none; default: no bound. A name has 1 to 128 letters, digits, `_`, `-` and `/`. Raises
-    `DefinitionError` for a bad one, and `DuplicateLimitError` when it is declared elsewhere with another limit.
+    without a key together. 0 starts none; default: no bound. *most_queued* is how many runs may be ready to start: triggers
+    beyond it are refused, about, for producers do not wait for each other. Default: no bound.
+
+    A name has 1 to 128 letters, digits, `_`, `-` and `/`. Raises `DefinitionError` for a bad one, and `DuplicateLimitError` when
+    it is declared elsewhere with other bounds.
     """
     from detent.protocol.flow import LimitDeclaration, LimitKind
 
     origin = source.of_caller()
     try:
-        declared = Queue(name=_check_new(name), concurrency_limit=check_bound("concurrency_limit", concurrency_limit))
+        declared = Queue(
+            name=_check_new(name),
+            concurrency_limit=check_bound("concurrency_limit", concurrency_limit),
+            most_queued=check_bound("most_queued", most_queued),
+        )
     except (TypeError, ValueError) as error:
         raise DefinitionError(f"queue({name!r}) in {origin.place}: {error}") from error
-    declarations.add(LimitDeclaration(kind=LimitKind.QUEUE, name=name, per_key=concurrency_limit), origin)
+    limit = LimitDeclaration(kind=LimitKind.QUEUE, name=name, per_key=concurrency_limit, most_queued=most_queued)
+    declarations.add(limit, origin)
     return declared
 
 

@@ -41,6 +41,8 @@ class RetrievedQueue:
     """How many of its runs may execute at once now, those of each `concurrency_key` by themselves; None is no bound."""
     concurrency: Bound
     """The same as declared (`base`) and as overridden."""
+    most_queued: int | None
+    """How many runs may be ready to start; triggers beyond it are refused. None is no bound."""
 
 
 def _of_record(record: LimitRecord) -> RetrievedQueue:
@@ -55,6 +57,7 @@ def _of_record(record: LimitRecord) -> RetrievedQueue:
         paused=record.paused_at is not None,
         concurrency_limit=record.per_key.current,
         concurrency=record.per_key,
+        most_queued=record.most_queued,
     )
 
 
