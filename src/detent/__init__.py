@@ -17,6 +17,7 @@ from detent.errors import (
     DatabaseVersionError,
     DefinitionError,
     DetentError,
+    DuplicateLimitError,
     DuplicateTaskIdError,
     EmbeddedServerError,
     InternalServerError,
@@ -52,14 +53,20 @@ from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.client import Client
+from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
+from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
 from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
+from detent.sdk.debounce import Debounce
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
+from detent.sdk.inheritance import INHERIT
 from detent.sdk.logger import logger
-from detent.sdk.options import TriggerOptions
+from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
+from detent.sdk.queue import Queue, queue
+from detent.sdk.queues import RetrievedQueue, queues
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
@@ -71,6 +78,7 @@ from detent.sdk.triggering import Item
 from detent.sdk.wait import wait
 
 __all__ = [
+    "INHERIT",
     "AbortTaskRunError",
     "ApiConnectionError",
     "ApiError",
@@ -83,7 +91,10 @@ __all__ = [
     "BatchTriggerError",
     "BlockingCallError",
     "CancelSignal",
+    "ChildOptions",
     "Client",
+    "Concurrency",
+    "ConcurrencyLimit",
     "Config",
     "ConfigError",
     "ConflictError",
@@ -92,8 +103,10 @@ __all__ = [
     "DatabaseRightsError",
     "DatabaseUnreachableError",
     "DatabaseVersionError",
+    "Debounce",
     "DefinitionError",
     "DetentError",
+    "DuplicateLimitError",
     "DuplicateTaskIdError",
     "Duration",
     "EmbeddedServerError",
@@ -115,10 +128,14 @@ __all__ = [
     "PayloadError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "Queue",
+    "RateLimit",
     "RateLimitError",
     "Result",
     "ResultMisuseError",
     "Retries",
+    "RetrievedLimit",
+    "RetrievedQueue",
     "RetrievedToken",
     "Retry",
     "Run",
@@ -144,9 +161,13 @@ __all__ = [
     "UnprocessableEntityError",
     "WaitTimeoutError",
     "batch",
+    "concurrency_limit",
+    "concurrency_limits",
     "define_config",
     "idempotency_keys",
     "logger",
+    "queue",
+    "queues",
     "runs",
     "schema_task",
     "step",

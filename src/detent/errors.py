@@ -3,6 +3,7 @@
     DetentError
     ├── DefinitionError                 a task, option or config is wrong; raised at import
     │   ├── DuplicateTaskIdError
+    │   ├── DuplicateLimitError         a queue or a limit is declared twice, with other bounds
     │   └── ConfigError
     ├── PayloadError                    a value cannot be stored (also a ValueError)
     │   ├── SerializationError
@@ -75,6 +76,17 @@ class DuplicateTaskIdError(DefinitionError):
     def __init__(self, task_id: str, first: str, second: str) -> None:
         super().__init__(f'task "{task_id}" in {second} is already defined in {first}; give one of the two another id=')
         self.task_id, self.first, self.second = task_id, first, second
+
+
+class DuplicateLimitError(DefinitionError):
+    """A queue or a limit is declared twice, with other bounds; `kind` says which of both it is."""
+
+    def __init__(self, kind: str, name: str, first: str, second: str) -> None:
+        super().__init__(
+            f'{kind} "{name}" in {second} is already declared in {first} with other bounds; '
+            "import that one, or give one of the two another name"
+        )
+        self.kind, self.name, self.first, self.second = kind, name, first, second
 
 
 class ConfigError(DefinitionError):

@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -79,6 +79,21 @@ def test_one_file_can_be_served_without_a_project(fresh_dsn: str, tmp_path: Path
     project.write("alone.py", TASKS)
     with project.serving("alone.py", "--json") as dev:
         assert dev.event("ready")["task_ids"] == ["double", "gated", "waiting"]
+
+
+def test_run_that_nobody_takes_expires_after_ten_minutes_unless_the_config_says_otherwise(tasks: Project) -> None:
+    for ttl, seconds in (("", 600), ('ttl="1h"', 3600), ("ttl=0", None)):
+        tasks.write("detent_config.py", f"from detent import define_config\nconfig = define_config({ttl})\n")
+        with tasks.serving("--json") as dev:
+            dev.event("ready")
+        run = tasks.json("runs", "get", trigger(tasks, "double"))
+        assert lifetime(run["created_at"], run["expires_at"]) == seconds
+
+
+def lifetime(created_at: str, expires_at: str | None) -> int | None:
+    if expires_at is None:
+        return None
+    return round((datetime.fromisoformat(expires_at) - datetime.fromisoformat(created_at)).total_seconds())
 
 
 def test_saved_code_is_taken_without_losing_a_run(tasks: Project, fresh_dsn: str) -> None:

@@ -19,7 +19,15 @@ def test_runner_is_not_in_the_help(detent: Detent) -> None:
     assert main.RUNNER not in detent("--help").out
 
 
-@pytest.mark.parametrize("command", [*main.COMMANDS, "runs list", "runs get", "runs logs", "runs cancel", "runs replay"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *main.COMMANDS,
+        *("runs list", "runs get", "runs logs", "runs cancel", "runs replay", "runs reschedule"),
+        *("queues list", "queues pause", "queues resume", "queues limit"),
+        *("limits list", "limits show", "limits set", "limits reset", "limits pause", "limits resume", "limits environment"),
+    ],
+)
 def test_every_command_that_prints_data_can_print_json(detent: Detent, command: str) -> None:
     shown = detent(*command.split(), "--help").out
     assert "--json" in shown or "Commands:" in shown

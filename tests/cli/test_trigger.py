@@ -7,6 +7,7 @@ from detent.protocol.models import Isolation, TaskRegistration, WorkerRegistrati
 from tests.cli.conftest import Detent
 from tests.pooler import direct
 
+VERSION = "v1"
 SCHEMA = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
 
 
@@ -28,7 +29,7 @@ async def register(dsn: str, task_id: str) -> None:
         retry='{"max_attempts": 3, "factor": 2, "min_timeout": 1, "max_timeout": 10, "randomize": true}',
         payload_schema=SCHEMA,
     )
-    await backend.register_worker(WorkerRegistration(tasks=(task,)))
+    await backend.register_worker(WorkerRegistration(tasks=(task,), version=VERSION))
     await backend.close()
 
 
@@ -48,6 +49,17 @@ def test_options_reach_the_run(at_database: Detent) -> None:
     handle = at_database("trigger", "hello", "--delay", "1h", "--tag", "a", "--tag", "b", "--json").json
     run = at_database("runs", "get", handle["id"], "--json").json
     assert (run["status"], run["tags"]) == ("DELAYED", ["a", "b"])
+
+
+def test_flow_control_reaches_the_run_and_is_shown(registered: None, at_database: Detent) -> None:
+    options = ["--ttl", "10m", "--queue", "emails", "--concurrency-key", "user 7", "--priority", "5", "--version", VERSION]
+    run_id = at_database("trigger", "hello", "--payload", '{"name": "Ada"}', *options, "--json").json["id"]
+    run = at_database("runs", "get", run_id, "--json").json
+    assert (run["ttl"], run["queue"], run["concurrency_key"], run["priority"]) == (600.0, "emails", "user 7", 5.0)
+    assert run["version"] == VERSION
+    shown = at_database("runs", "get", run_id).out
+    for part in ("queue        emails", "key          user 7", "priority     5"):
+        assert part in shown
 
 
 def test_same_idempotency_key_gives_the_same_run(at_database: Detent) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from detent.engine.backend import EngineBackend, connect
 from detent.sdk import portal, scope
+from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from tests.pooler import direct, variables
 from tests.sdk.fake_run import FakeRun
@@ -17,8 +18,10 @@ from tests.sdk.fake_run import FakeRun
 def empty_registry() -> Iterator[None]:
     known = registry.all()
     registry.clear()
+    declarations.clear()
     yield
     registry.clear()
+    declarations.clear()
     for task in known:
         registry.add(task)
 

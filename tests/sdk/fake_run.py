@@ -67,6 +67,7 @@ class FakeRun:
     def __init__(self) -> None:
         self.context = context()
         self.signal = CancelSignal(self.context.run.id)
+        self.metadata: str | None = None
         self.loop = asyncio.get_running_loop()
         self.is_replaying = False
         self.answer: Callable[[TriggerRequest], RunOutcome] = completed

@@ -56,6 +56,11 @@ def test_config_keeps_what_it_was_given() -> None:
     assert config.root == Path(__file__).parent
 
 
+@pytest.mark.parametrize(("ttl", "seconds"), [("1d", 86_400.0), (0, 0.0), (None, None)])
+def test_ttl_of_nothing_is_told_from_one_that_was_not_given(ttl: Any, seconds: float | None) -> None:
+    assert define_config(ttl=ttl).ttl == seconds
+
+
 def test_config_needs_nothing() -> None:
     config = define_config()
 
@@ -76,7 +81,7 @@ def test_config_needs_nothing() -> None:
         ({"max_duration": 0}, "max_duration must be longer than 0 s"),
         ({"log_level": "warning"}, "log_level='warning' is none; did you mean \"warn\"?"),
         ({"machine": "small-1x"}, "the key machine is not available yet"),
-        ({"ttl": "1d"}, "the key ttl is not available yet"),
+        ({"ttl": "long"}, "ttl: 'long' is no duration"),
     ],
 )
 def test_bad_key_is_refused_naming_the_file(keys: Any, why: str) -> None:

@@ -13,9 +13,8 @@ import detent
 
 HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", "rich", "typer", "uvloop")
 NOT_YET = {
-    "Concurrency", "Cron", "Debounce", "INHERIT", "Local", "Next", "RateLimit", "RetryAt", "RetryWith", "ScheduledPayload",
-    "SkipRetrying", "auth", "concurrency_limit", "concurrency_limits", "envvars", "heartbeats", "metadata", "queue",
-    "queues", "retry", "schedules", "streams", "tags", "usage",
+    "Cron", "Local", "Next", "RetryAt", "RetryWith", "ScheduledPayload", "SkipRetrying", "auth", "envvars", "heartbeats",
+    "metadata", "retry", "schedules", "streams", "tags", "usage",
 }  # fmt: skip
 """Names of the documented surface that later versions bring."""
 
@@ -45,11 +44,11 @@ def test_import_is_fast() -> None:
     """At most 60 ms over an empty interpreter on an idle machine of the kind the targets are for; here, counted in modules."""
     extra = loaded_by("import detent") - loaded_by("pass")
 
-    assert len(extra) < 110, sorted(extra)
+    assert len(extra) < 115, sorted(extra)
 
 
 def test_exported_names_are_sorted_and_there() -> None:
-    assert detent.__all__ == sorted(detent.__all__, key=lambda name: (name.islower(), name))
+    assert detent.__all__ == sorted(detent.__all__, key=lambda name: (not name.isupper(), name.islower(), name))
     assert [name for name in detent.__all__ if not hasattr(detent, name)] == []
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from detent import MetadataTooLargeError, SerializationError, TooManyTagsError, task
+from detent import (
+    Concurrency,
+    Debounce,
+    MetadataTooLargeError,
+    SerializationError,
+    TooManyTagsError,
+    concurrency_limit,
+    queue,
+    task,
+)
 from detent.sdk.options import to_fields
 
 
@@ -21,6 +30,23 @@ def test_every_option_reaches_its_field() -> None:
     assert to_fields({"delay": moment, "queue": "cards", "concurrency_key": "user 7", "metadata": {"a": [1]}}) == {
         "delay": moment, "queue": "cards", "concurrency_key": "user 7", "metadata": '{"a":[1]}',
     }  # fmt: skip
+
+
+def test_option_of_flow_control_reaches_its_field() -> None:
+    emails, openai = queue("emails"), concurrency_limit("openai", total=25)
+
+    assert to_fields({"ttl": "10m", "queue": emails, "concurrency": ["priority", openai], "version": "v2"}) == {
+        "ttl": 600.0, "queue": "emails", "limits": ("priority", "openai"), "version": "v2",
+    }  # fmt: skip
+    assert to_fields({"ttl": 0, "queue": "task/my task", "concurrency": []}) == {
+        "ttl": 0.0, "queue": "task/my task", "limits": (),
+    }  # fmt: skip
+    assert to_fields({"concurrency": openai}) == to_fields({"concurrency": "openai"}) == {"limits": ("openai",)}
+
+
+@pytest.mark.parametrize(("key", "text"), [(7, "7"), (7.0, "7"), (-1.5, "-1.5"), ("7", "7"), (10**30, str(10**30))])
+def test_concurrency_key_may_be_a_number(key: str | float, text: str) -> None:
+    assert to_fields({"concurrency_key": key}) == {"concurrency_key": text}
 
 
 def test_option_given_as_none_is_not_given() -> None:
@@ -38,11 +64,20 @@ def test_idempotency_key_carries_its_lifetime() -> None:
     ("options", "error", "why"),
     [
         ({"max_atempts": 3}, TypeError, "unknown option 'max_atempts'; did you mean \"max_attempts\"?"),
-        ({"colour": "red"}, TypeError, "unknown option 'colour'; known are concurrency_key, delay"),
-        ({"ttl": "10m"}, TypeError, "the option ttl= is not available yet"),
-        ({"debounce": 1}, TypeError, "not available yet"),
-        ({"machine": "x"}, TypeError, "not available yet"),
-        ({"version": "1"}, TypeError, "not available yet"),
+        ({"colour": "red"}, TypeError, "unknown option 'colour'; known are concurrency, concurrency_key, debounce"),
+        ({"machine": "x"}, TypeError, "the option machine= is not available yet"),
+        ({"region": "x"}, TypeError, "not available yet"),
+        ({"ttl": "soon"}, ValueError, "ttl: 'soon' is no duration"),
+        ({"debounce": "doc-7"}, TypeError, "debounce='doc-7' must be a Debounce"),
+        ({"debounce": Debounce("a\x00", "5s")}, ValueError, "NUL or a lone surrogate"),
+        ({"version": " "}, ValueError, "version cannot be blank"),
+        ({"version": 5}, TypeError, "version must be text"),
+        ({"concurrency": ["a", "b", "c"]}, ValueError, "concurrency: a, b, c are 3 named limits, and a run holds at most 2"),
+        ({"concurrency": ["a", "a"]}, ValueError, 'concurrency: the limit "a" is there twice'),
+        ({"concurrency": "task/charge"}, ValueError, "'task/charge' is no name of a limit"),
+        ({"concurrency": [None]}, TypeError, "None is no limit: give a concurrency_limit() or its name"),
+        ({"concurrency": Concurrency(total=5)}, TypeError, "has no name: bounds are declared with the task"),
+        ({"concurrency": 5}, TypeError, "5 has no name: bounds are declared with the task"),
         ({"delay": datetime(2030, 1, 1)}, ValueError, "is a naive datetime"),
         ({"delay": "soon"}, ValueError, "delay: 'soon' is no duration"),
         ({"delay": -5}, ValueError, "cannot be negative"),
@@ -53,9 +88,14 @@ def test_idempotency_key_carries_its_lifetime() -> None:
         ({"max_attempts": 2.5}, ValueError, "must be a whole number of 1 to 250"),
         ({"priority": "high"}, ValueError, "must be a number of seconds"),
         ({"priority": math.inf}, ValueError, "must be a number of seconds"),
-        ({"queue": ""}, ValueError, "queue cannot be blank"),
-        ({"queue": 5}, TypeError, "queue must be text"),
-        ({"queue": "q" * 129}, ValueError, "over the limit of 128"),
+        ({"queue": ""}, ValueError, "queue: '' is no name of a queue: 1 to 128 letters, digits, _, - and / make one"),
+        ({"queue": "my queue"}, ValueError, "is no name of a queue"),
+        ({"queue": "q" * 129}, ValueError, "is no name of a queue"),
+        ({"queue": "task/" + "x" * 129}, ValueError, "is no name of a queue"),
+        ({"queue": "limit/a"}, ValueError, 'names that begin with "limit/" are kept for concurrency limits'),
+        ({"queue": 5}, TypeError, "queue: 5 is no queue: give a queue() or its name"),
+        ({"concurrency_key": True}, TypeError, "concurrency_key must be text"),
+        ({"concurrency_key": math.nan}, ValueError, "must be a text or a finite number"),
         ({"concurrency_key": "a\x00b"}, ValueError, "NUL or a lone surrogate"),
         ({"concurrency_key": "\ud800"}, ValueError, "NUL or a lone surrogate"),
         ({"idempotency_key": ""}, ValueError, "cannot be empty"),

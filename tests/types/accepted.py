@@ -11,19 +11,26 @@ from typing import Any, assert_type
 from pydantic import BaseModel, TypeAdapter
 
 from detent import (
+    INHERIT,
     AbortTaskRunError,
     BatchHandle,
     BatchResult,
     CancelSignal,
+    ChildOptions,
     Client,
+    Concurrency,
     Context,
+    Debounce,
     Err,
     IdempotencyKey,
     JsonValue,
     Ok,
     Page,
+    RateLimit,
     Result,
     Retries,
+    RetrievedLimit,
+    RetrievedQueue,
     RetrievedToken,
     Retry,
     Run,
@@ -35,9 +42,13 @@ from detent import (
     TokenStatus,
     TriggerOptions,
     batch,
+    concurrency_limit,
+    concurrency_limits,
     define_config,
     idempotency_keys,
     logger,
+    queue,
+    queues,
     runs,
     schema_task,
     step,
@@ -92,6 +103,22 @@ def watch(signal: CancelSignal) -> list[Point]:
 @task(retry=3, isolation="process", on_lost="fail")
 async def anything(payload: object) -> dict[str, int]:
     return {}
+
+
+emails = queue("emails", concurrency_limit=5, most_queued=10_000)
+openai = concurrency_limit("openai", total=25, per_key=None, rate=RateLimit(500, "1m"))
+
+
+@task(queue=emails, concurrency=[Concurrency(total=5), RateLimit(1, 1, per_key=True), openai, "tenant"], ttl="1d")
+async def bounded() -> None: ...
+
+
+@task(queue="emails", concurrency=5)
+async def bounded_shortly() -> None: ...
+
+
+@task(concurrency=openai)
+async def bounded_by_name() -> None: ...
 
 
 @schema_task(schema=Order, id="by-model")
@@ -151,10 +178,46 @@ async def every_option() -> None:
         idempotency_key_ttl="1h",
         queue="cards",
         concurrency_key="user 7",
+        concurrency="openai",
         priority=1.5,
+        ttl=0,
+        debounce=Debounce("o1", "5s", mode="trailing", max_delay="1m"),
+        version="v2",
     )
+    await charge.trigger_and_wait(ORDER, queue=emails, concurrency=[openai, "tenant"], concurrency_key=7)
+    await charge.trigger(ORDER, queue=INHERIT, concurrency_key=INHERIT, tags=INHERIT, metadata=INHERIT, concurrency=[])
+    child: ChildOptions = {"ttl": "10m"}
+    await charge.call(ORDER, **child)
+    await charge.trigger(ORDER, **child)
     options: TriggerOptions = {"delay": "1h"}
     await charge.trigger(ORDER, **options)
+
+
+async def flow_control() -> None:
+    assert_type(await queues.retrieve("emails"), RetrievedQueue)
+    assert_type(await queues.pause(emails), RetrievedQueue)
+    assert_type(await queues.resume(charge), RetrievedQueue)
+    assert_type(await queues.pause(tick), RetrievedQueue)
+    assert_type(await queues.pause(tasks.ref("charge")), RetrievedQueue)
+    await queues.override_concurrency_limit(emails, None)
+    assert_type(await queues.list(page=2, per_page=10), Page[RetrievedQueue])
+    async for found in queues.list():
+        assert_type(found, RetrievedQueue)
+        assert_type(found.concurrency.current, int | None)
+    assert_type(await concurrency_limits.override(openai, total=50, rate=None), RetrievedLimit)
+    assert_type(await concurrency_limits.override(charge, concurrency_key=7, per_key=3, ttl="1d"), RetrievedLimit)
+    assert_type(await concurrency_limits.reset("openai", concurrency_key="user 7"), RetrievedLimit)
+    assert_type([limit async for limit in concurrency_limits.list()], list[RetrievedLimit])
+    assert_type((await concurrency_limits.retrieve("openai")).rate, RateLimit | None)
+    assert_type(await runs.reschedule(await charge.trigger(ORDER, delay="1h"), "2h"), Run[Receipt])
+    assert_type(await runs.reschedule("run_1", datetime(2030, 1, 1, tzinfo=UTC)), Run[JsonValue])
+
+
+def flow_control_in_a_script() -> None:
+    assert_type(queues.sync.pause(emails), RetrievedQueue)
+    assert_type(concurrency_limits.sync.override("openai", total=5), RetrievedLimit)
+    assert_type(concurrency_limits.sync.override("openai", concurrency_key="k", per_key=5), RetrievedLimit)
+    assert_type(runs.sync.reschedule("run_1", "2h"), Run[JsonValue])
 
 
 async def streaming() -> None:

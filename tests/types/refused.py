@@ -4,16 +4,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from pydantic import BaseModel
 
 from detent import (
+    INHERIT,
+    Concurrency,
     Context,
+    Debounce,
+    RateLimit,
     Result,
     TaskRef,
     Token,
     batch,
+    concurrency_limit,
+    concurrency_limits,
     define_config,
     idempotency_keys,
+    queue,
+    queues,
     runs,
     schema_task,
     step,
@@ -42,6 +52,7 @@ async def tick() -> None: ...
 
 
 ORDER = Order(id="o1", amount=5)
+NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 
 
 async def wrong_payload() -> None:
@@ -60,7 +71,17 @@ async def wrong_options() -> None:
     await charge.trigger(ORDER, dely="1h")  # type: ignore[call-arg]
     await charge.trigger(ORDER, max_attempts="many")  # type: ignore[arg-type]
     await charge.trigger(ORDER, metadata=[1])  # type: ignore[arg-type]
-    await charge.trigger_and_wait(ORDER, ttl="1h")  # type: ignore[call-arg]
+    await charge.trigger_and_wait(ORDER, version="v2")  # type: ignore[call-arg]
+    await charge.call(ORDER, version="v2")  # type: ignore[call-arg]
+    await charge.batch_trigger_and_wait([ORDER], version="v2")  # type: ignore[call-arg]
+    await charge.trigger(ORDER, ttl=INHERIT)  # type: ignore[arg-type]
+    await charge.trigger(ORDER, queue=5)  # type: ignore[arg-type]
+    await charge.trigger(ORDER, concurrency=Concurrency(total=5))  # type: ignore[arg-type]
+    await charge.trigger(ORDER, concurrency=5)  # type: ignore[arg-type]
+    await charge.trigger(ORDER, debounce="doc-7")  # type: ignore[arg-type]
+    Debounce("doc-7", "5s", mode="both")  # type: ignore[arg-type]
+    Debounce("doc-7")  # type: ignore[call-arg]
+    Debounce("doc-7", NOON)  # type: ignore[arg-type]
     await tasks.trigger("charge", {}, dely="1h")  # type: ignore[call-arg]
     charge.sync.trigger(ORDER, dely="1h")  # type: ignore[call-arg]
 
@@ -84,6 +105,28 @@ async def wrong_tokens(token: Token[Receipt]) -> None:
     result = await wait.for_token(token)
     result.order_id  # type: ignore[union-attr]
     wants_int(await wait.for_token(token).unwrap())  # type: ignore[arg-type]
+
+
+async def wrong_flow_control() -> None:
+    queue("emails", 5)  # type: ignore[call-arg]
+    queue("emails", concurrency_limit="5")  # type: ignore[arg-type]
+    concurrency_limit("openai", rate=5)  # type: ignore[arg-type]
+    concurrency_limit("openai", totl=5)  # type: ignore[call-arg]
+    Concurrency(5)  # type: ignore[call-arg]
+    RateLimit(100)  # type: ignore[call-arg]
+    RateLimit(100, "1m", True)  # type: ignore[call-arg]
+    emails = await queues.retrieve("emails")
+    emails.paused = True  # type: ignore[misc]
+    await queues.pause(5)  # type: ignore[arg-type]
+    await queues.pause(Concurrency(total=5))  # type: ignore[arg-type]
+    await queues.override_concurrency_limit("emails", "5")  # type: ignore[arg-type]
+    await concurrency_limits.pause(queue("emails"))  # type: ignore[arg-type]
+    await concurrency_limits.override("openai", totl=5)  # type: ignore[call-overload]
+    await concurrency_limits.override("openai", concurrency_key="k", total=5)  # type: ignore[call-overload]
+    await concurrency_limits.override("openai", concurrency_key="k")  # type: ignore[call-overload]
+    concurrency_limits.sync.override("openai", totl=5)  # type: ignore[call-overload]
+    await runs.reschedule("run_1")  # type: ignore[call-overload]
+    await runs.reschedule("run_1", [5])  # type: ignore[call-overload]
 
 
 def wants_int(number: int) -> None: ...
@@ -143,6 +186,12 @@ def wrong_definitions() -> None:
 
     @task(on_lost="retry")  # type: ignore[call-overload, untyped-decorator]
     async def lost(order: Order) -> None: ...
+
+    @task(queue=5)  # type: ignore[call-overload, untyped-decorator]
+    async def queued(order: Order) -> None: ...
+
+    @task(concurrency={"total": 5})  # type: ignore[call-overload, untyped-decorator]
+    async def bounded(order: Order) -> None: ...
 
     @schema_task(schema=Order)  # type: ignore[arg-type]
     async def other(order: Receipt) -> None: ...

@@ -9,6 +9,7 @@ import pytest
 from detent.engine.backend import connect
 from detent.protocol import ids
 from detent.protocol.models import SessionEnd
+from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from detent.worker.capture import capturing
 from detent.worker.control import Up, Work
@@ -24,10 +25,12 @@ StartRig = Callable[..., AbstractAsyncContextManager[Rig]]
 
 @pytest.fixture(autouse=True)
 def empty_registry() -> Iterator[None]:
-    """The tasks of one test only."""
+    """The tasks, queues and limits of one test only."""
     registry.clear()
+    declarations.clear()
     yield
     registry.clear()
+    declarations.clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from datetime import timedelta
 
 import pytest
 
-from detent import AbortTaskRunError, CancelSignal, Context, Retry, task, wait
+from detent import INHERIT, AbortTaskRunError, CancelSignal, Context, Retry, queue, task, wait
 from detent.errors import RunCancelledError, StaleRunError
+from detent.protocol.ids import RunId
 from detent.protocol.models import HandBack, Lease, LeaseRequest, RunOutcome
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
@@ -202,6 +204,32 @@ async def test_a_parent_waits_for_its_child_in_memory(start_rig: StartRig) -> No
     async with start_rig() as rig:
         outcome = await rig.run("parent")
     assert (outcome.output, len(starts)) == ("6", 1)
+
+
+async def test_a_child_inherits_what_its_parent_was_triggered_with(start_rig: StartRig) -> None:
+    queue("cards")
+
+    @task
+    async def child(ctx: Context) -> list[object]:
+        return [ctx.queue.name, ctx.run.concurrency_key, list(ctx.run.tags)]
+
+    @task(queue="cards")
+    async def parent() -> str:
+        handle = await child.trigger(queue=INHERIT, concurrency_key=INHERIT, tags=INHERIT, metadata=INHERIT)
+        return handle.id
+
+    @task(queue="cards")
+    def threaded() -> list[object]:
+        return child.sync.call(queue=INHERIT, concurrency_key=INHERIT, tags=INHERIT)
+
+    given = {"concurrency_key": "user 7", "tags": ("a", "b"), "metadata": '{"source": "shop"}'}
+    async with start_rig() as rig:
+        outcome = await rig.run("parent", **given)
+        made = await rig.record(RunId(json.loads(outcome.output or "")))
+        awaited = await rig.run("threaded", **given)
+    assert (made.queue, made.concurrency_key, made.tags) == ("cards", "user 7", ("a", "b"))
+    assert json.loads(made.metadata or "") == {"source": "shop"}
+    assert awaited.output == '["cards","user 7",["a","b"]]'
 
 
 async def test_children_may_be_awaited_together(start_rig: StartRig) -> None:

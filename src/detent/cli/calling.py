@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from detent.cli import database
-from detent.engine.backend import connect
-from detent.protocol.backend import CallerBackend
-from detent.sdk.client import Client
+
+if TYPE_CHECKING:
+    from detent.protocol.backend import CallerBackend
+    from detent.sdk.client import Client
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +23,23 @@ class Caller:
     backend: CallerBackend
 
 
+def call(environment: str, made: Callable[[Caller], Awaitable[T]]) -> T:
+    """Return what a call comes to in an environment of the command's database."""
+
+    async def carried_out() -> T:
+        async with database.opened() as dsn, calling(dsn, environment) as caller:
+            return await made(caller)
+
+    return asyncio.run(carried_out())
+
+
 @asynccontextmanager
 async def calling(dsn: str, environment: str) -> AsyncIterator[Caller]:
     """Yield what speaks to an environment of a database; each part connects at its first call."""
+    # Loaded when something is called: the help of a command needs neither.
+    from detent.engine.backend import connect
+    from detent.sdk.client import Client
+
     listen_url = database.listened_to()
     backend = connect(dsn, environment=environment, size=1, listen_url=listen_url)
     async with Client(database_url=dsn, environment=environment, listen_url=listen_url) as client:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 GRACE = 2.0
 """Seconds that executing runs are given on Ctrl-C: what is handed back goes on at the next start."""
+TTL = 600.0
+"""Seconds after which a run that never started expires, unless a task or the config says otherwise: nobody wants it any more."""
 SERVER_CHECK_SECONDS = 1.0
 
 app = typer.Typer()
@@ -102,6 +104,7 @@ class _Dev:
             runners=self.runners,
             grace=GRACE,
             is_retrying=config.retries.enabled_in_dev,
+            ttl=TTL if config.ttl is None else config.ttl,
             send_events=True,
             echo_output=not self.is_json,
         )

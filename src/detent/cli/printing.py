@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from detent.protocol.flow import Bound
+
 _UNBOUNDED = 10_000
 _STYLES = {
     "COMPLETED": "green",
@@ -92,6 +94,21 @@ def ago(moment: datetime | None) -> str:
         return ""
     passed = (datetime.now(UTC) - moment).total_seconds()
     return f"{seconds(max(1, int(passed)))} ago".replace(".0", "") if passed >= 0 else f"in {seconds(-passed)}"
+
+
+def bound(bound: Bound) -> str:
+    """Return what a limit allows, for people.
+
+    >>> from detent.protocol.flow import Bound
+    >>> [bound(Bound(base=5)), bound(Bound()), bound(Bound(base=5, override=9, overridden_at=datetime.now(UTC)))]
+    ['5', 'none', '9 (declared: 5)']
+    """
+    current = _number(bound.current)
+    return current if bound.overridden_at is None else f"{current} (declared: {_number(bound.base)})"
+
+
+def _number(number: int | None) -> str:
+    return "none" if number is None else str(number)
 
 
 def _plain(value: object) -> object:

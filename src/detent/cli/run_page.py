@@ -41,7 +41,11 @@ def _facts(run: Run[JsonValue]) -> Iterator[tuple[str, str]]:
         yield "duration", printing.seconds(run.finished_at - run.started_at)
     yield "waits", str(run.waits or "")
     yield "losses", str(run.losses or "")
+    yield "expires", printing.ago(run.expires_at)
     yield "queue", run.queue
+    yield "key", run.concurrency_key or ""
+    yield "limits", "" if run.limits is None else ", ".join(run.limits) or "none"
+    yield "priority", f"{run.priority:g}" if run.priority else ""
     yield "tags", ", ".join(run.tags)
     yield "version", run.version or ""
     yield "parent", run.parent_run_id or ""

@@ -1,14 +1,14 @@
-"""`detent runs`: look at runs, read their logs, cancel and replay them."""
+"""`detent runs`: look at runs, read their logs, cancel, replay and reschedule them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from detent.cli import database, printing
+from detent.cli import printing
+from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 
 if TYPE_CHECKING:
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from detent.protocol.models import StoredLog
     from detent.sdk.runs import Run
 
-T = TypeVar("T")
 RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
 FOLLOW_SECONDS = 0.5
 LOG_PAGE = 1000
 
-app = typer.Typer(name="runs", help="Look at runs, read their logs, cancel and replay them.", no_args_is_help=True)
+app = typer.Typer(
+    name="runs", help="Look at runs, read their logs, cancel, replay and reschedule them.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -41,7 +42,7 @@ def list_(
         statuses = [name.upper() for name in status or ()]
         return list(await caller.client.runs.list(status=statuses, task_id=task or (), tags=tag or (), limit=limit))
 
-    found = _call(environment, page)
+    found = call(environment, page)
     if as_json:
         printing.as_json(found)
     elif not found:
@@ -61,7 +62,7 @@ def _duration(run: Run[JsonValue]) -> str:
 @app.command()
 def get(run_id: RunArgument, environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False) -> None:
     """Show a run."""
-    run = _call(environment, lambda caller: caller.client.runs.retrieve(run_id))
+    run = call(environment, lambda caller: caller.client.runs.retrieve(run_id))
     if as_json:
         printing.as_json(run)
     else:
@@ -78,7 +79,7 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print what a run has logged and printed."""
-    _call(environment, lambda caller: _print_logs(caller, run_id, follows=follow, as_json=as_json))
+    call(environment, lambda caller: _print_logs(caller, run_id, follows=follow, as_json=as_json))
 
 
 async def _print_logs(caller: Caller, run_id: str, *, follows: bool, as_json: bool) -> None:
@@ -113,7 +114,7 @@ def cancel(
     async def cancelled(caller: Caller) -> dict[str, bool]:
         return {run_id: await caller.client.runs.cancel(run_id) for run_id in run_ids}
 
-    answers = _call(environment, cancelled)
+    answers = call(environment, cancelled)
     if as_json:
         printing.as_json([{"id": run_id, "is_cancelled": is_cancelled} for run_id, is_cancelled in answers.items()])
         return
@@ -141,14 +142,19 @@ def replay(
         trigger.show_handle(handle, as_json=as_json)
         return 0
 
-    raise typer.Exit(_call(environment, replayed))
+    raise typer.Exit(call(environment, replayed))
 
 
-def _call(environment: str, call: Callable[[Caller], Awaitable[T]]) -> T:
-    async def made() -> T:
-        from detent.cli.calling import calling
-
-        async with database.opened() as dsn, calling(dsn, environment) as caller:
-            return await call(caller)
-
-    return asyncio.run(made())
+@app.command()
+def reschedule(
+    run_id: RunArgument,
+    delay: Annotated[str, typer.Argument(metavar="DELAY", help='From now, such as "30s" or "2h".')],
+    environment: Environment = DEFAULT_ENVIRONMENT,
+    as_json: Json = False,
+) -> None:
+    """Give a delayed run another date, sooner or later."""
+    run = call(environment, lambda caller: caller.client.runs.reschedule(run_id, delay))
+    if as_json:
+        printing.as_json(run)
+    else:
+        print(f"{run.id} starts {printing.ago(run.due_at) or 'now'}")

@@ -38,6 +38,7 @@ def settings_of(config: Config, *, database_url: str, environment: str, path: Pa
         retry_max=seconds(retry.max_timeout),
         retry_randomize=retry.randomize,
         max_duration=config.max_duration,
+        ttl=config.ttl,
         log_level=config.log_level,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import typer
 
-from detent.cli import database, printing
+from detent.cli import printing
+from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command()
 def tasks(environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False) -> None:
     """List the tasks that workers have registered."""
-    found = asyncio.run(_tasks(environment))
+    found = call(environment, lambda caller: caller.backend.list_tasks())
     if as_json:
         printing.as_json(found)
     elif not found:
@@ -31,10 +31,3 @@ def tasks(environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False)
 def _row(task: RegisteredTask) -> list[str]:
     worker = "live" if task.has_live_worker else "none"
     return [task.task_id, task.isolation.value, worker, task.version, task.queue, task.file_path, task.description]
-
-
-async def _tasks(environment: str) -> list[RegisteredTask]:
-    from detent.cli.calling import calling
-
-    async with database.opened() as dsn, calling(dsn, environment) as caller:
-        return await caller.backend.list_tasks()

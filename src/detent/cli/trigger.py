@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from detent.cli import database, failure, printing
+from detent.cli import failure, printing
+from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 
 if TYPE_CHECKING:
@@ -29,17 +30,28 @@ def trigger(
     delay: Annotated[str | None, typer.Option(help='Start no sooner than after, such as "30s" or "2h".')] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag of the run; may be repeated.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key gives the same run again.")] = None,
+    ttl: Annotated[str | None, typer.Option(help='Expire if not started after, such as "10m"; "0s" is never.')] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the task's.")] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="Runs with different keys have lines of their own.")
+    ] = None,
+    priority: Annotated[float | None, typer.Option(help="Seconds by which the run goes before others.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Only workers of this version run it.  [default: what DETENT_VERSION says]")
+    ] = None,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
     """Trigger a run of a task."""
-    options: TriggerOptions = {"tags": tag or []}
-    if delay:
-        options["delay"] = delay
-    if idempotency_key:
-        options["idempotency_key"] = idempotency_key
+    given = {
+        "delay": delay, "idempotency_key": idempotency_key, "ttl": ttl, "queue": queue, "concurrency_key": concurrency_key,
+        "priority": priority, "version": version,
+    }  # fmt: skip
+    options = cast("TriggerOptions", {"tags": tag or [], **{name: value for name, value in given.items() if value}})
     value = read_json("--payload", payload)
-    raise typer.Exit(asyncio.run(_trigger(task_id, value, options, environment, is_waiting=wait, as_json=as_json)))
+    raise typer.Exit(
+        call(environment, lambda caller: _trigger(caller, task_id, value, options, is_waiting=wait, as_json=as_json))
+    )
 
 
 def read_json(option: str, text: str | None) -> JsonValue:
@@ -54,15 +66,12 @@ def read_json(option: str, text: str | None) -> JsonValue:
 
 
 async def _trigger(
-    task_id: str, payload: JsonValue, options: TriggerOptions, environment: str, *, is_waiting: bool, as_json: bool
+    caller: Caller, task_id: str, payload: JsonValue, options: TriggerOptions, *, is_waiting: bool, as_json: bool
 ) -> int:
-    from detent.cli.calling import calling
-
-    async with database.opened() as dsn, calling(dsn, environment) as caller:
-        handle = await caller.client.tasks.trigger(task_id, payload, **options)
-        await _warn_of_absence(caller, task_id)
-        if is_waiting:
-            return show_end(await ended(caller, handle), as_json=as_json)
+    handle = await caller.client.tasks.trigger(task_id, payload, **options)
+    await _warn_of_absence(caller, task_id)
+    if is_waiting:
+        return show_end(await ended(caller, handle), as_json=as_json)
     show_handle(handle, as_json=as_json)
     return 0
 

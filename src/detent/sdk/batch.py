@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Unpack
 
 from detent.sdk.blocking import blocking
 from detent.sdk.handles import BatchHandle, BatchResult
-from detent.sdk.options import TriggerOptions
+from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.target import HERE, Target
 from detent.sdk.triggering import Building, Item
 
@@ -37,11 +37,11 @@ class Batch:
         return Building[Out].of(items, options, whole=None, target=self._target).start()
 
     def trigger_and_wait(
-        self, items: Iterable[Item[object, Out]] | AsyncIterable[Item[object, Out]], **options: Unpack[TriggerOptions]
+        self, items: Iterable[Item[object, Out]] | AsyncIterable[Item[object, Out]], **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, BatchResult[Out]]:
         """Start a child run for each item and wait, durably, until all have ended. Only inside a run."""
         present = self._target.run("batch.trigger_and_wait")
-        return Building[Out].of(items, options, whole=None, target=self._target).run(present)
+        return Building[Out].of(items, options, whole=None, target=self._target, parent=present).run(present)
 
 
 class BatchSync:

@@ -9,14 +9,17 @@ from detent.errors import ConfigError
 from detent.sdk import target
 from detent.sdk.batch import Batch
 from detent.sdk.blocking import blocking
+from detent.sdk.concurrency_limits import ConcurrencyLimits
 from detent.sdk.idempotency_keys import IdempotencyKeys
+from detent.sdk.queues import Queues
 from detent.sdk.runs import Runs
 from detent.sdk.tasks import Tasks
 from detent.sdk.wait import Wait
 
 
 class Client:
-    """The namespaces `tasks`, `batch`, `runs`, `wait` (of which: tokens) and `idempotency_keys`, for the database that is named.
+    """The namespaces for the database that is named: `tasks`, `batch`, `runs`, `wait` (of which: tokens), `idempotency_keys`,
+    `queues` and `concurrency_limits`.
 
     Example::
 
@@ -51,6 +54,8 @@ class Client:
         self.runs = Runs(named)
         self.wait = Wait(named)
         self.idempotency_keys = IdempotencyKeys(named)
+        self.queues = Queues(named)
+        self.concurrency_limits = ConcurrencyLimits(named)
         self.sync = ClientSync(self)
 
     async def close(self) -> None:
@@ -75,6 +80,8 @@ class ClientSync:
         self.runs = client.runs.sync
         self.wait = client.wait.sync
         self.idempotency_keys = client.idempotency_keys.sync
+        self.queues = client.queues.sync
+        self.concurrency_limits = client.concurrency_limits.sync
         self.close = blocking(client.close)
 
     def __enter__(self) -> Self:

@@ -39,6 +39,8 @@ class Config:
     retries: Retries = Retries()
     max_duration: float | None = None
     """Seconds that one attempt of a task that has no limit of its own may take."""
+    ttl: float | None = None
+    """Seconds that runs of tasks without a ttl may stay in the queue; 0 is for ever, None was not said."""
     log_level: str = "info"
 
 
@@ -49,6 +51,8 @@ class ConfigKeys(TypedDict, total=False):
     - `dirs`: folders of task files, relative to the config file. Default: folders named `tasks` or `trigger`.
     - `retries`: `Retries(enabled_in_dev=True, default=Retry())`.
     - `max_duration`: wall time that one attempt may take, its waits not counted. Default: no limit.
+    - `ttl`: how long a run may stay in the queue without ever having started; then it is `EXPIRED`. 0 is for ever. Default: for
+      ever, and 10 minutes in `detent dev`.
     - `log_level`: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes first.
     """
 
@@ -56,11 +60,12 @@ class ConfigKeys(TypedDict, total=False):
     dirs: str | Iterable[str]
     retries: Retries
     max_duration: Duration
+    ttl: Duration
     log_level: str
 
 
 KNOWN = frozenset(ConfigKeys.__annotations__)
-_LATER = frozenset({"machine", "ttl"})
+_LATER = frozenset({"machine"})
 
 
 def define_config(**keys: Unpack[ConfigKeys]) -> Config:
@@ -94,6 +99,7 @@ def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
         dirs=_dirs(keys.get("dirs", ()), place, root),
         retries=_retries(keys.get("retries", Retries()), place),
         max_duration=_max_duration(keys.get("max_duration"), place),
+        ttl=_duration("ttl", keys.get("ttl"), place),
         log_level=_log_level(keys.get("log_level", "info"), place),
         root=root,
     )
@@ -122,14 +128,18 @@ def _retries(retries: object, place: str) -> Retries:
     return retries
 
 
-def _max_duration(duration: object, place: str) -> float | None:
+def _duration(name: str, duration: object, place: str) -> float | None:
     if duration is None:
         return None
     try:
-        allowed = seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
+        return seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
     except ValueError as error:
-        _refuse(place, f"max_duration: {error}")
-    return allowed or _refuse(place, "max_duration must be longer than 0 s")
+        _refuse(place, f"{name}: {error}")
+
+
+def _max_duration(duration: object, place: str) -> float | None:
+    allowed = _duration("max_duration", duration, place)
+    return _refuse(place, "max_duration must be longer than 0 s") if allowed == 0 else allowed
 
 
 def _log_level(level: object, place: str) -> str:

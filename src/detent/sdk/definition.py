@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NoReturn, TypedDict
 
 from detent.duration import Duration, seconds
 from detent.errors import DefinitionError, SerializationError, TaskPayloadParsedError
 from detent.protocol.retry import Retry
-from detent.sdk import schema, signature, source, spelling
+from detent.sdk import concurrency, schema, signature, source, spelling
+from detent.sdk import queue as queues
+from detent.sdk.concurrency import TaskLimit, TaskLimits
+from detent.sdk.queue import Queue
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
@@ -26,7 +29,12 @@ class SchemaTaskOptions(TypedDict, total=False):
     - `id`: the task's name in the database; default the function's name. At most 128 characters.
     - `description`: a sentence for people.
     - `retry`: a `Retry`, or a number of attempts. Default: the config's, else `Retry()`.
-    - `queue`: the name of the queue its runs go to; default one of its own.
+    - `queue`: the queue its runs go to, as `queue()` returns it or by its name; default one of its own, named `task/<id>`.
+    - `concurrency`: what bounds its runs, one thing or a list: at most one `Concurrency` or number (of all its runs that
+      execute at once), one `RateLimit`, and two named limits, as `concurrency_limit()` returns them or by their names. A
+      run starts when all that it holds have room. Default: no bounds.
+    - `ttl`: how long a run may stay in the queue without ever having started; then it is `EXPIRED`. 0 is for ever. Default: the
+      config's.
     - `max_duration`: wall time that one attempt may take, its waits not counted; then the run is `TIMED_OUT`.
     - `isolation`: `"process"` runs each attempt in a process of its own.
     - `on_lost`: what to do when its worker is lost while a run executes. `"restart"`, the default: run it again. `"fail"`: end it
@@ -36,7 +44,9 @@ class SchemaTaskOptions(TypedDict, total=False):
     id: str
     description: str
     retry: Retry | int
-    queue: str
+    queue: Queue | str
+    concurrency: TaskLimit | Sequence[TaskLimit]
+    ttl: Duration
     max_duration: Duration
     isolation: str
     on_lost: Literal["restart", "fail"]
@@ -55,8 +65,8 @@ KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotation
 
 
 _LATER = frozenset({
-    "catch_error", "concurrency", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_resume",
-    "on_start_attempt", "on_success", "on_wait", "ttl",
+    "catch_error", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_resume",
+    "on_start_attempt", "on_success", "on_wait",
 })  # fmt: skip
 
 
@@ -70,8 +80,10 @@ class AnyTask:
         self._refuse_unknown(options)
         self.description = str(options.get("description") or inspect.cleandoc(fn.__doc__ or "").partition("\n")[0])
         self.retry = self._checked_retry(options.get("retry"))
-        self.max_duration = self._checked_duration(options.get("max_duration"))
+        self.max_duration = self._checked_max_duration(options.get("max_duration"))
+        self.ttl = self._checked_duration("ttl", options.get("ttl"))
         self.queue_name = self._checked_queue(options.get("queue"))
+        self.limits = self._checked_limits(options.get("concurrency"))
         self.isolation = self._checked_isolation(options.get("isolation"))
         self.on_lost = self._checked_on_lost(options.get("on_lost", "restart"))
         self._signature = self._read_signature()
@@ -111,7 +123,9 @@ class AnyTask:
         """Whether the function declares a `CancelSignal`: then it has 30 s after a cancel to end by itself."""
         return self._signature.takes_signal
 
-    def registration(self, default_retry: Retry, default_max_duration: float | None = None) -> TaskRegistration:
+    def registration(
+        self, default_retry: Retry, default_max_duration: float | None = None, default_ttl: float | None = None
+    ) -> TaskRegistration:
         """Return what the engine must know of this task. Raises `DefinitionError` for a type that is no schema."""
         from detent.protocol.models import TaskRegistration
 
@@ -123,6 +137,8 @@ class AnyTask:
             retry=_retry_json(self.retry or default_retry),
             description=self.description,
             max_duration=default_max_duration if self.max_duration is None else self.max_duration,
+            ttl=(default_ttl if self.ttl is None else self.ttl) or None,
+            limits=self.limits.names,
             on_lost=self.on_lost,
             payload_schema=None
             if self._payload is None or self._has_default
@@ -216,23 +232,35 @@ class AnyTask:
         self._refuse(f"retry={retry!r} must be a Retry or a number of attempts")
         return None
 
-    def _checked_duration(self, duration: object) -> float | None:
+    def _checked_duration(self, name: str, duration: object) -> float | None:
         if duration is None:
             return None
         try:
-            allowed = seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
+            return seconds(duration)  # type: ignore[arg-type]  # what is no duration is refused by it
         except ValueError as error:
-            self._refuse(f"max_duration={duration!r}: {error}")
-        return allowed or self._refuse("max_duration must be longer than 0 s")
+            self._refuse(f"{name}={duration!r}: {error}")
+
+    def _checked_max_duration(self, duration: object) -> float | None:
+        allowed = self._checked_duration("max_duration", duration)
+        return self._refuse("max_duration must be longer than 0 s") if allowed == 0 else allowed
 
     def _checked_queue(self, queue: object) -> str:
+        from detent.protocol.flow import INLINE_PREFIX
+
         if queue is None:
-            return f"task/{self.id}"
-        if isinstance(queue, str) and _is_name(queue):
-            return queue
-        return self._refuse(
-            f"queue={queue!r} must be the name of a queue: printable text of 1 to {LONGEST_ID} characters"
-        )
+            return f"{INLINE_PREFIX}{self.id}"
+        try:
+            return queues.name_of(queue)
+        except (TypeError, ValueError) as error:
+            self._refuse(f"queue: {error}")
+
+    def _checked_limits(self, option: object) -> TaskLimits:
+        if option is None:
+            return TaskLimits()
+        try:
+            return concurrency.of_task(self.id, option)
+        except (TypeError, ValueError, DefinitionError) as error:
+            self._refuse(f"concurrency: {error}")
 
     def _checked_isolation(self, isolation: object) -> Isolation:
         from detent.protocol.models import Isolation

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from detent import duration
 from detent.duration import Duration
@@ -15,44 +16,75 @@ from detent.protocol import codec
 from detent.protocol.codec import JsonValue
 from detent.protocol.limits import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
-from detent.sdk import idempotency, spelling
+from detent.sdk import concurrency, idempotency, inheritance, scope, spelling
+from detent.sdk import queue as queues
+from detent.sdk.concurrency import NamedLimit
+from detent.sdk.debounce import LONGEST_KEY, Debounce
+from detent.sdk.inheritance import INHERIT, Inherit
+from detent.sdk.queue import Queue
 
 if TYPE_CHECKING:
-    from detent.protocol.models import WaitKey, When
+    from detent.protocol.flow import Debouncing
+    from detent.protocol.models import Idempotency, WaitKey, When
+
+T = TypeVar("T")
 
 LONGEST_NAME = 128
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+VERSION = "DETENT_VERSION"
+"""Environment variable: the version that triggers from outside of runs are for."""
 
 
-class TriggerOptions(TypedDict, total=False):
-    """Options of `trigger`, `trigger_and_wait`, `call`, `item` and the batch methods, all optional.
+class ChildOptions(TypedDict, total=False):
+    """Options of `trigger_and_wait`, `call` and `batch_trigger_and_wait`, all optional.
 
     - `delay`: a `Duration`, or an aware `datetime`, before which the run does not start.
+    - `ttl`: how long the run may stay in the queue without ever having started; then it is `EXPIRED`. A `Duration`; 0 is for
+      ever. Default: the task's, else the config's.
     - `tags`: one text or several, for finding runs: at most 10, each of at most 128 characters; blank ones are dropped.
     - `max_attempts`: how often the run is tried, the first time counted: 1 to 250. Default: the task's `retry`.
     - `max_duration`: wall time that one attempt may take, its waits not counted. Default: the task's.
     - `metadata`: a JSON object of at most 262,144 bytes.
     - `idempotency_key`: the same key gives the same run again. A raw text is run-scoped inside a task, global outside.
     - `idempotency_key_ttl`: how long the key is remembered; default 30 days.
-    - `queue`: the name of the queue; default the task's.
-    - `concurrency_key`: runs with different keys have lines of their own.
+    - `debounce`: a `Debounce(key, delay)`: triggers of one key become one run. `delay` then says only when it first starts.
+    - `queue`: the queue, as `queue()` returns it or by its name; default the task's.
+    - `concurrency_key`: a text or a number. Runs with different keys have lines of their own, and are bounded by themselves
+      where a limit is `per_key`.
+    - `concurrency`: one or two named limits that the run holds instead of the task's named ones, as `concurrency_limit()` returns
+      them or by their names; `[]` for none. The task's inline limit stays.
     - `priority`: seconds by which the run is preferred to those queued with it; negative ones move it back.
+
+    A run takes over nothing of the run that triggers it. `INHERIT` as `metadata`, `tags`, `queue` or `concurrency_key` does, and
+    raises `OutsideRunError` where there is no run.
     """
 
     delay: Duration | datetime
-    tags: str | Iterable[str]
+    ttl: Duration
+    tags: str | Iterable[str] | Inherit
     max_attempts: int
     max_duration: Duration
-    metadata: Mapping[str, JsonValue]
+    metadata: Mapping[str, JsonValue] | Inherit
     idempotency_key: str | Sequence[str]
     idempotency_key_ttl: Duration
-    queue: str
-    concurrency_key: str
+    debounce: Debounce
+    queue: Queue | str | Inherit
+    concurrency_key: str | float | Inherit
+    concurrency: NamedLimit | Iterable[NamedLimit]
     priority: float
 
 
-KNOWN = frozenset(TriggerOptions.__annotations__)
-_LATER = frozenset({"concurrency", "debounce", "machine", "region", "ttl", "version"})
+class TriggerOptions(ChildOptions, total=False):
+    """Options of `trigger`, `item` and `batch_trigger`: those of `ChildOptions`, and `version`.
+
+    - `version`: only workers of this version run it. Default: outside of runs what DETENT_VERSION says, else whichever is there.
+    """
+
+    version: str
+
+
+KNOWN = frozenset({*ChildOptions.__annotations__, *TriggerOptions.__annotations__})
+_LATER = frozenset({"machine", "region"})
 
 
 def check_names(options: Mapping[str, object]) -> None:
@@ -65,20 +97,35 @@ def check_names(options: Mapping[str, object]) -> None:
     raise TypeError(f"unknown option {name!r}{spelling.hint(name, KNOWN)}")
 
 
+def check_child(options: Mapping[str, object]) -> None:
+    """Raise `TypeError` for what may not be said of a run that its parent waits for."""
+    if options.get("version") is not None:
+        raise TypeError(
+            "version= is not for a child that its run waits for, which goes on in the version of its parent; "
+            "leave it out, or use trigger()"
+        )
+
+
 def to_fields(options: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of a `TriggerRequest` that *options* ask for; an option given as None counts as not given."""
     check_names(options)
     fields: dict[str, object] = {}
-    for name, value in options.items():
+    for name, given in options.items():
+        value = inheritance.field_of_run(name) if given is INHERIT else given
         if value is None or name == "idempotency_key_ttl":
             continue
-        if name == "idempotency_key":
-            ttl = options.get("idempotency_key_ttl")
-            lifetime = None if ttl is None else _duration("idempotency_key_ttl", ttl)
-            fields["idempotency"] = idempotency.stored(idempotency.of_option(value), lifetime)
+        if given is INHERIT:
+            fields[name] = value
+        elif name == "idempotency_key":
+            fields["idempotency"] = _idempotency(value, options.get("idempotency_key_ttl"))
         else:
-            fields[name] = _READERS[name](name, value)
+            fields[_FIELDS.get(name, name)] = _READERS[name](name, value)
     return fields
+
+
+def default_version() -> str | None:
+    """Return the version that a trigger without one is for."""
+    return os.environ.get(VERSION) or None if scope.current() is None else None
 
 
 def to_when(name: str, moment: object) -> When:
@@ -128,6 +175,20 @@ def to_tags(name: str, tags: object) -> tuple[str, ...]:
     return kept
 
 
+def to_key(name: str, value: object) -> str:
+    """Return a concurrency key, given as a text or a number, as text. Raises `TypeError` and `ValueError`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{name}={value!r} must be a text or a finite number")
+        return str(int(value)) if value == int(value) else str(value)
+    return _name(name, value)
+
+
+def _idempotency(key: object, ttl: object) -> Idempotency:
+    lifetime = None if ttl is None else _duration("idempotency_key_ttl", ttl)
+    return idempotency.stored(idempotency.of_option(key), lifetime)
+
+
 def _is_filled(tag: object) -> bool:
     return not isinstance(tag, str) or bool(tag.strip())
 
@@ -173,6 +234,32 @@ def _name(name: str, value: object) -> str:
     return text
 
 
+def _seconds(name: str, value: object) -> float:
+    return _duration(name, value).total_seconds()
+
+
+def _queue(name: str, value: object) -> str:
+    return _named(name, value, queues.name_of)
+
+
+def _limits(name: str, value: object) -> tuple[str, ...]:
+    return _named(name, value, concurrency.to_names)
+
+
+def _named(name: str, value: object, read: Callable[[object], T]) -> T:
+    try:
+        return read(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _debouncing(name: str, value: object) -> Debouncing:
+    if not isinstance(value, Debounce):
+        raise TypeError(f'{name}={value!r} must be a Debounce, such as Debounce("doc-7", "5s")')
+    check_text("the key of a Debounce", value.key, longest=LONGEST_KEY)
+    return value.to_debouncing()
+
+
 def _priority(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name}={value!r} must be a number of seconds")
@@ -193,13 +280,19 @@ def _metadata(name: str, value: object) -> str:
     return text
 
 
+_FIELDS = {"concurrency": "limits"}
+"""Options whose fields have other names."""
 _READERS: dict[str, Callable[[str, object], object]] = {
     "delay": to_when,
+    "ttl": _seconds,
     "tags": to_tags,
     "max_attempts": _attempts,
     "max_duration": _longest,
     "metadata": _metadata,
-    "queue": _name,
-    "concurrency_key": _name,
+    "debounce": _debouncing,
+    "queue": _queue,
+    "concurrency_key": to_key,
+    "concurrency": _limits,
     "priority": _priority,
+    "version": _name,
 }

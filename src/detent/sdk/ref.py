@@ -11,7 +11,7 @@ from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
-from detent.sdk.options import TriggerOptions, check_names
+from detent.sdk.options import ChildOptions, TriggerOptions, check_names
 from detent.sdk.schema import Schema
 from detent.sdk.triggering import Item, Triggerable
 
@@ -63,7 +63,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
         """
         return self._start(self._request(payload, options))
 
-    def trigger_and_wait(self, payload: In, **options: Unpack[TriggerOptions]) -> ChildCall[Out]:
+    def trigger_and_wait(self, payload: In, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`.
 
         Example::
@@ -74,7 +74,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
         """
         return self._child(payload, options)
 
-    def call(self, payload: In, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, Out]:
+    def call(self, payload: In, **options: Unpack[ChildOptions]) -> Coroutine[Any, Any, Out]:
         """Short for `trigger_and_wait(...).unwrap()`: return the child's output or raise `SubtaskUnwrapError`."""
         return self._child(payload, options).unwrap()
 
@@ -95,10 +95,10 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
         What has a length is checked whole before the first run is made; other iterables are streamed. Raises
         `BatchTriggerError` when the batch could not be given whole: then it is aborted, and what was made goes on.
         """
-        return self._start_batch(self._requests(items, options))
+        return self._start_batch(items, options)
 
     def batch_trigger_and_wait(
-        self, items: Iterable[In | Item[In, Out]] | AsyncIterable[In | Item[In, Out]], **options: Unpack[TriggerOptions]
+        self, items: Iterable[In | Item[In, Out]] | AsyncIterable[In | Item[In, Out]], **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, BatchResult[Out]]:
         """Start a child run for each item and wait, durably, until all have ended. Only inside a run.
 
@@ -107,7 +107,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
             done = await charge.batch_trigger_and_wait([o1, o2])
             for run in done.runs: ...
         """
-        return self._run_batch(self._requests(items, options))
+        return self._run_batch(items, options)
 
     @cached_property
     def sync(self) -> TaskRefSync[In, Out]:
@@ -122,11 +122,11 @@ class BareTaskRef(Triggerable[Out], Generic[Out]):
         """Start a run and return its handle at once."""
         return self._start(self._request(None, options))
 
-    def trigger_and_wait(self, **options: Unpack[TriggerOptions]) -> ChildCall[Out]:
+    def trigger_and_wait(self, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`."""
         return self._child(None, options)
 
-    def call(self, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, Out]:
+    def call(self, **options: Unpack[ChildOptions]) -> Coroutine[Any, Any, Out]:
         """Short for `trigger_and_wait(...).unwrap()`."""
         return self._child(None, options).unwrap()
 
@@ -139,13 +139,13 @@ class BareTaskRef(Triggerable[Out], Generic[Out]):
         self, items: Iterable[Item[None, Out]] | AsyncIterable[Item[None, Out]], **options: Unpack[TriggerOptions]
     ) -> Coroutine[Any, Any, BatchHandle[Out]]:
         """Start a run for each item: `await tick.batch_trigger([tick.item(delay="1m"), tick.item(delay="2m")])`."""
-        return self._start_batch(self._requests(items, options))
+        return self._start_batch(items, options)
 
     def batch_trigger_and_wait(
-        self, items: Iterable[Item[None, Out]] | AsyncIterable[Item[None, Out]], **options: Unpack[TriggerOptions]
+        self, items: Iterable[Item[None, Out]] | AsyncIterable[Item[None, Out]], **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, BatchResult[Out]]:
         """Start a child run for each item and wait, durably, until all have ended. Only inside a run."""
-        return self._run_batch(self._requests(items, options))
+        return self._run_batch(items, options)
 
     @cached_property
     def sync(self) -> BareTaskRefSync[Out]:

@@ -17,11 +17,19 @@ from detent.sdk import schema, spelling
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
-from detent.sdk.options import aware
+from detent.sdk.options import aware, to_when
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
-    from detent.protocol.models import AttemptRecord, ReplayRequest, RunFilter, RunRecord, TriggerRequest, WaitingReason
+    from detent.protocol.models import (
+        AttemptRecord,
+        ReplayRequest,
+        RunFilter,
+        RunRecord,
+        TriggerRequest,
+        WaitingReason,
+        When,
+    )
     from detent.protocol.run_error import RunError
     from detent.sdk.triggering import Triggerable
 
@@ -56,7 +64,13 @@ class Run(Generic[T]):
     """When a delayed, waiting or retried run goes on."""
     queue: str
     concurrency_key: str | None
+    limits: tuple[str, ...] | None
+    """The named limits that it was triggered with; None: its task's."""
     priority: float
+    ttl: float | None
+    """Seconds that it may stay in the queue without ever having started, as it was triggered; None: its task's."""
+    expires_at: datetime | None
+    """When it expires unless it has started by then."""
     idempotency_key: str | None
     max_attempts: int | None
     max_duration: float | None
@@ -212,6 +226,21 @@ class Runs:
         text = None if payload is None else schema.PLAIN.encode(payload, what="the payload of the replay")
         return self._replay(ReplayRequest(run_id=new_run_id(), replay_of=_id_of(run), payload=text), _decoder_of(run))
 
+    @overload
+    def reschedule(self, run: RunHandle[T], delay: Duration | datetime) -> Coroutine[Any, Any, Run[T]]: ...
+    @overload
+    def reschedule(self, run: str, delay: Duration | datetime) -> Coroutine[Any, Any, Run[JsonValue]]: ...
+    def reschedule(self, run: object, delay: Duration | datetime) -> Coroutine[Any, Any, Run[Any]]:
+        """Give a delayed run another date, sooner or later: so long from now, or an aware `datetime`. Returns the run.
+
+        Example::
+
+            await runs.reschedule(handle, "2h")
+
+        Raises `NotFoundError`, an `ApiError` for a run that is not delayed any more, and `ValueError` for a bad date.
+        """
+        return self._reschedule(_id_of(run), to_when("delay", delay), _decoder_of(run))
+
     async def _retrieve(self, run_id: RunId, decode: Callable[[str | None], T]) -> Run[T]:
         record = await self._target.connection().retrieve(run_id)
         if record is None:
@@ -273,6 +302,18 @@ class Runs:
             raise to_error(answer)
         return RunHandle(answer.run_id, task_id, answer.is_cached, decode=decode)
 
+    async def _reschedule(self, run_id: RunId, delay: When, decode: Callable[[str | None], T]) -> Run[T]:
+        from detent.protocol.models import Refused, Rescheduling
+        from detent.protocol.refusal import to_error
+
+        backend = self._target.connection().backend
+        (answer,) = await backend.reschedule_runs([Rescheduling(run_id=run_id, delay=delay)])
+        if answer is None:
+            raise _unknown(run_id)
+        if isinstance(answer, Refused):
+            raise to_error(answer)
+        return of_record(answer, decode)
+
 
 class RunsSync:
     """`runs` as blocking calls."""
@@ -282,7 +323,7 @@ class RunsSync:
         self.list = blocking(runs.list)
         self.cancel = blocking(runs.cancel)
 
-    # A twin derived from an overloaded method would lose its overloads: these three have one line for each.
+    # A twin derived from an overloaded method would lose its overloads: these have one line for each.
 
     @overload
     def retrieve(self, run: RunHandle[T]) -> Run[T]: ...
@@ -307,6 +348,14 @@ class RunsSync:
     def replay(self, run: RunHandle[Any] | str, *, payload: object = None) -> RunHandle[Any]:
         """`runs.replay` as a blocking call."""
         return blocking(self._runs.replay)(run, payload=payload)
+
+    @overload
+    def reschedule(self, run: RunHandle[T], delay: Duration | datetime) -> Run[T]: ...
+    @overload
+    def reschedule(self, run: str, delay: Duration | datetime) -> Run[JsonValue]: ...
+    def reschedule(self, run: RunHandle[Any] | str, delay: Duration | datetime) -> Run[Any]:
+        """`runs.reschedule` as a blocking call."""
+        return blocking(self._runs.reschedule)(run, delay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

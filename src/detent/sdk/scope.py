@@ -47,6 +47,11 @@ class RunScope(Protocol):
     def signal(self) -> CancelSignal: ...
 
     @property
+    def metadata(self) -> str | None:
+        """The run's metadata as the attempt began, as JSON text."""
+        ...
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
     def carry_out(self, coroutine: Coroutine[Any, Any, R]) -> Future[R]:

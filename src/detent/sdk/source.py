@@ -11,7 +11,7 @@ from types import FrameType
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Source:
-    """A function's file, line and name; `load` is the loading of its module that made it."""
+    """A function's file, line and name, or a call's; `load` is the loading of its module that made it."""
 
     file: str
     line: int
@@ -37,6 +37,18 @@ def of_function(fn: Callable[..., object]) -> Source:
         line=code.co_firstlineno if code else 0,
         qualname=getattr(fn, "__qualname__", repr(fn)),
         # A module loaded again has a new spec in an old namespace (reload), or a new namespace (imported anew).
+        load=names.get("__spec__") or names,
+    )
+
+
+def of_caller() -> Source:
+    """Return the line outside this package that made the present call."""
+    frame = caller()
+    names = frame.f_globals
+    return Source(
+        file=os.path.abspath(frame.f_code.co_filename),
+        line=frame.f_lineno,
+        qualname=frame.f_code.co_qualname,
         load=names.get("__spec__") or names,
     )
 

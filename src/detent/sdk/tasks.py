@@ -11,7 +11,7 @@ from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
-from detent.sdk.options import TriggerOptions, check_text
+from detent.sdk.options import ChildOptions, TriggerOptions, check_text
 from detent.sdk.ref import RefValues, TaskRef
 from detent.sdk.runs import Run, Runs
 from detent.sdk.target import HERE, Target
@@ -51,13 +51,13 @@ class Tasks:
         return self._plain(task_id).trigger(payload, **options)
 
     def trigger_and_wait(
-        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+        self, task_id: str, payload: object = None, **options: Unpack[ChildOptions]
     ) -> ChildCall[JsonValue]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`."""
         return self._plain(task_id).trigger_and_wait(payload, **options)
 
     def call(
-        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+        self, task_id: str, payload: object = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, JsonValue]:
         """Short for `trigger_and_wait(...).unwrap()`."""
         return self._plain(task_id).call(payload, **options)
@@ -81,7 +81,7 @@ class Tasks:
         return self._plain(task_id).batch_trigger(items, **options)
 
     def batch_trigger_and_wait(
-        self, task_id: str, items: Iterable[object] | AsyncIterable[object], **options: Unpack[TriggerOptions]
+        self, task_id: str, items: Iterable[object] | AsyncIterable[object], **options: Unpack[ChildOptions]
     ) -> Coroutine[Any, Any, BatchResult[JsonValue]]:
         """Start a child run of one task for each item and wait, durably, until all have ended. Only inside a run."""
         return self._plain(task_id).batch_trigger_and_wait(items, **options)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
@@ -13,7 +22,7 @@ from detent.sdk import idempotency
 from detent.sdk.blocking import is_on_loop
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
-from detent.sdk.options import to_fields
+from detent.sdk.options import check_child, default_version, to_fields
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.target import HERE, Target
 
@@ -70,12 +79,23 @@ class Triggerable(Generic[Out]):
         return cast("Out", self._values.decode_output(text))
 
     def _request(
-        self, payload: object, options: Options, *, run_id: RunId | None = None, is_watched: bool = False
+        self,
+        payload: object,
+        options: Options,
+        *,
+        run_id: RunId | None = None,
+        parent: RunScope | None = None,
+        is_watched: bool = False,
     ) -> TriggerRequest:
+        """Return what to ask for; *parent* is the run that will wait for it."""
         from detent.protocol.models import TriggerRequest
 
         text = self._values.encode_payload(payload)
         fields = to_fields(options) if options else {}
+        if parent is None:
+            fields.setdefault("version", default_version())
+        else:
+            check_child(options)
         return TriggerRequest(
             run_id=run_id or new_run_id(),
             task_id=self.id,
@@ -97,19 +117,17 @@ class Triggerable(Generic[Out]):
     def _child(self, payload: object, options: Options) -> ChildCall[Out]:
         name = f"{self.label}.trigger_and_wait"
         present = self._target.run(name)
-        return ChildCall(self._wait(present, self._request(payload, options)), name)
+        return ChildCall(self._wait(present, self._request(payload, options, parent=present)), name)
 
     async def _wait(self, present: RunScope, request: TriggerRequest) -> Result[Out]:
         return self.result_of(await present.trigger_and_wait(request))
 
-    def _requests(self, items: object, options: Options) -> Building[Out]:
-        return Building.of(items, options, whole=self, target=self._target)
+    def _start_batch(self, items: object, options: Options) -> Coroutine[Any, Any, BatchHandle[Out]]:
+        return Building.of(items, options, whole=self, target=self._target).start()
 
-    def _start_batch(self, building: Building[Out]) -> Coroutine[Any, Any, BatchHandle[Out]]:
-        return building.start()
-
-    def _run_batch(self, building: Building[Out]) -> Coroutine[Any, Any, BatchResult[Out]]:
-        return building.run(self._target.run(f"{self.label}.batch_trigger_and_wait"))
+    def _run_batch(self, items: object, options: Options) -> Coroutine[Any, Any, BatchResult[Out]]:
+        present = self._target.run(f"{self.label}.batch_trigger_and_wait")
+        return Building.of(items, options, whole=self, target=self._target, parent=present).run(present)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,19 +142,31 @@ class Item(Generic[In_co, Out_co]):
 class Building(Generic[Out]):
     """The requests of a batch, with what their outputs are decoded by."""
 
-    def __init__(self, options: Options, whole: Triggerable[Out] | None, target: Target) -> None:
-        self._options, self._whole, self._target = options, whole, target
+    def __init__(
+        self, options: Options, whole: Triggerable[Out] | None, target: Target, parent: RunScope | None
+    ) -> None:
+        self._options, self._whole, self._target, self._parent = options, whole, target, parent
         self._tasks: list[Triggerable[Out]] = []
         self.requests: Requests = ()
 
     @classmethod
-    def of(cls, items: object, options: Options, *, whole: Triggerable[Out] | None, target: Target) -> Building[Out]:
+    def of(
+        cls,
+        items: object,
+        options: Options,
+        *,
+        whole: Triggerable[Out] | None,
+        target: Target,
+        parent: RunScope | None = None,
+    ) -> Building[Out]:
         """Return the batch of *items*: all made now if they have a length, else one by one as they are sent.
 
-        `whole` is the task of them all; without it each must be an `Item`.
+        `whole` is the task of them all; without it each must be an `Item`. `parent` is the run that will wait for them.
         """
-        building = cls(options, whole, target)
+        building = cls(options, whole, target, parent)
         to_fields(options)
+        if parent is not None:
+            check_child(options)
         if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, (Iterable, AsyncIterable)):
             raise TypeError(f"a batch is made of an iterable of items, not of {type(items).__name__}")
         if isinstance(items, AsyncIterable):
@@ -189,14 +219,16 @@ class Building(Generic[Out]):
                 raise TypeError(
                     f"item {index} is {item!r}; make it with tasks.item(id, payload) or a task's own item(payload)"
                 )
-            return self._whole._request(item, self._options_of(_NONE, index), run_id=NUMBERED)
+            return self._whole._request(item, self._options_of(_NONE, index), run_id=NUMBERED, parent=self._parent)
         if self._whole is None:
             self._tasks.append(item.task)
         elif item.task is not self._whole:
             raise TypeError(
                 f'item {index} is of task "{item.task.id}", not of "{self._whole.id}"; use batch.trigger for several tasks'
             )
-        return item.task._request(item.payload, self._options_of(item.options, index), run_id=NUMBERED)
+        return item.task._request(
+            item.payload, self._options_of(item.options, index), run_id=NUMBERED, parent=self._parent
+        )
 
     def _options_of(self, own: Options, index: int) -> Options:
         if not self._options:

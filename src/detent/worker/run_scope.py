@@ -109,6 +109,10 @@ class AttemptScope:
         return self.attempt.signal
 
     @property
+    def metadata(self) -> str | None:
+        return self.attempt.lease.metadata
+
+    @property
     def backend(self) -> CallerBackend:
         return self._calls.backend
 

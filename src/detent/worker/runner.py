@@ -38,7 +38,6 @@ from detent.protocol.models import (
     Suspension,
     TimedOut,
     Wake,
-    WorkerRegistration,
 )
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
@@ -66,6 +65,7 @@ from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
 from detent.worker.persistence import persistently
+from detent.worker.registration import registration_of
 from detent.worker.residents import Residents, memory_share
 from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
@@ -163,11 +163,7 @@ class Runner:
             leasing.cancel()
 
     async def _register(self) -> str:
-        tasks = [
-            task.registration(self._settings.default_retry, self._settings.max_duration) for task in registry.all()
-        ]
-        register = persistently(self._backend.register_worker)
-        return await register(WorkerRegistration(tasks=tuple(tasks), version=self._settings.version))
+        return await persistently(self._backend.register_worker)(registration_of(self._settings))
 
     async def _open(self, session: SessionId) -> None:
         opening = SessionOpening(

@@ -39,6 +39,8 @@ class WorkerSettings:
     """False turns retries off (`Retries(enabled_in_dev=False)`)."""
     max_duration: float | None = None
     """Of one attempt of a task that has none of its own."""
+    ttl: float | None = None
+    """In the queue, of runs of a task that has none of its own; 0 and None are for ever."""
     log_level: str = "info"
     echo_output: bool = False
     """What runs print also goes to the worker's own output."""
