@@ -59,7 +59,7 @@ async def _change(place: Place, change: LimitChange) -> LimitRecord | Refused:
 
 
 def _fields(change: LimitChange) -> dict[str, object]:
-    fields: dict[str, object] = dict.fromkeys(("total", "per_key", "rate", "key", "ttl"))
+    fields: dict[str, object] = {"total": None, "per_key": None, "rate": None, "key": None, "ttl": None}
     match change:
         case Pause():
             return fields | {"change": "pause"}
