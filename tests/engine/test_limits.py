@@ -250,6 +250,47 @@ async def test_the_slots_of_code_that_ends_with_its_process_are_free(stage: Stag
     assert len(await (await stage.session(worker.version)).lease()) == 1
 
 
+async def test_a_run_cancelled_in_the_queue_leaves_the_room_to_others(stage: Stage) -> None:
+    """The slot that is given back goes to nobody in the lane of the cancelled one."""
+    worker = await stage.worker(*(task(name, limits=("db",)) for name in "ab"), limits=[limit("db", total=1)])
+    lease = await stage.leased(worker, "a")
+    cancelled, other = await stage.trigger("a"), await stage.trigger("b")
+    assert await worker.lease() == []
+    await stage.engine.cancel_runs([cancelled], "enough")
+    await worker.succeed(lease)
+    assert [each.run_id for each in await worker.lease()] == [other]
+
+
+async def test_room_that_nobody_can_use_is_left_to_others(stage: Stage) -> None:
+    """What waits longest has no worker."""
+    limits = [limit("db", total=1)]
+    one = await stage.worker(task("a", limits=("db",)), limits=limits)
+    two = await stage.worker(task("b", limits=("db",)), limits=limits)
+    lease = await stage.leased(one, "a")
+    await stage.trigger("a")
+    other = await stage.trigger("b")
+    assert await one.lease() == await two.lease() == []
+    await one.succeed(lease)
+    await one.end()
+    assert [each.run_id for each in await two.lease()] == [other]
+
+
+async def test_room_that_one_kind_of_run_cannot_use_is_left_to_another(stage: Stage) -> None:
+    limits = [limit("db", total=1)]
+    both = [task("a", limits=("db",)), task("b", limits=("db",))]
+    worker = await stage.worker(*both, task("c"), limits=limits)
+    lease = await stage.leased(worker, "a")
+    await stage.trigger("a")
+    other = await stage.trigger("b")
+    assert await worker.lease() == []
+    narrow = await stage.worker(task("b", limits=("db",)), limits=limits)
+    await worker.succeed(lease)
+    assert [each.run_id for each in await narrow.lease()] == [other]
+
+
+# ---- changes while runs execute
+
+
 async def test_a_limit_lowered_below_what_runs_waits_for_them(stage: Stage) -> None:
     worker = await bounded(stage, total=3)
     await stage.trigger_many(6)

@@ -5,7 +5,9 @@
 -- a window of time (`rate`). A lane names those its runs have to pass. A run that is executed names those it holds a slot in
 -- (`runs.slots`, or `endings.slots` while its code ends): `gates.taken` counts these, and can be counted anew from them.
 --
--- A lane that cannot start is parked on the gate that stops it, and who opens the gate unparks as many lines as there is room. A
+-- A lane that cannot start is parked on the gate that stops it, and who opens the gate unparks as many lines as there is room. These
+-- may have no use for it (a run was cancelled, a worker is gone or busy): as long as others stay parked, the gate has a vacancy, and
+-- who leases looks among them for what it can execute. A
 -- lane of a key in which nothing is ready sleeps, and after a while one of a version; what is put into it then leaves an arrival. So
 -- a lease looks only at lanes that may have something to start.
 --
@@ -203,6 +205,17 @@ begin
   update detent.lanes set parked_on = null where id = any(ids) and parked_on <> detent.asleep();
 end $$;
 
+-- Remembers which gates have room although lanes are parked on them. The gates are locked by the caller, the lanes opened.
+create function detent.note_vacancies(gates uuid[], room integer[]) returns void language plpgsql as $$
+begin
+  delete from detent.vacancies using unnest(gates, room) as gate (id, room)
+  where gate_id = gate.id and (gate.room <= 0 or not exists (select from detent.lanes where parked_on = gate.id));
+  insert into detent.vacancies (environment_id, gate_id)
+  select environment_id, gates.id from unnest(gates, room) as gate (id, room) join detent.gates on gates.id = gate.id
+  where gate.room > 0 and exists (select from detent.lanes where parked_on = gate.id)
+  on conflict do nothing;
+end $$;
+
 -- Gives slots back, and opens lanes that were parked for want of them: says whether there are any. The last locks of a transaction.
 create function detent.release_slots(freed uuid[]) returns boolean language plpgsql as $$
 declare
@@ -228,6 +241,7 @@ begin
     return is_everywhere;
   end if;
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return true;
 end $$;
 
@@ -424,11 +438,32 @@ begin
   set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
   where id = any(stopped || opened || woken);
 
+  perform detent.note_vacancies(gate_ids, gate_room);
+
   sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
   -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
   update detent.lanes set parked_on = detent.asleep()
   where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
   return opened;
+end $$;
+
+-- Lanes with something ready that this version may execute, parked on gates that have room.
+create function detent.find_parked(environment integer, version integer, live integer[]) returns uuid[] language plpgsql stable as $$
+#variable_conflict use_variable
+begin
+  return array(
+    select lane.id
+    from detent.vacancies join detent.gates as gate on gate.id = gate_id
+    cross join lateral (
+      select lanes.id
+      from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
+      where parked_on = gate.id
+        and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        and exists (select from detent.ready where ready.lane_id = lanes.id)
+      order by served_at, line_id
+      limit greatest(0, detent.room_of(gate, detent.now()))
+    ) as lane
+    where vacancies.environment_id = environment);
 end $$;
 
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
@@ -458,6 +493,12 @@ begin
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
     where sessions.id = by_session
+    union all
+    select from detent.sessions
+    join detent.vacancies on vacancies.environment_id = sessions.environment_id
+    join detent.lanes on parked_on = gate_id
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
+    where sessions.id = by_session
   ) then
     return;
   end if;
@@ -478,7 +519,7 @@ begin
       select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
     returning lane_id
   )
-  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
 
   for passes in 1..10 loop
     heads := array(select detent.find_heads(
@@ -656,6 +697,7 @@ begin
   left join detent.held_slots(environment) as held on held.gate_id = g.id
   where gates.id = g.id and g.id = any(mine);
   perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
+  delete from detent.vacancies where gate_id = any(mine);
 end $$;
 
 -- Registers the tasks of a version, and the queues and limits that its code declares; says whether something may start because of
@@ -798,7 +840,7 @@ create function detent.open_gates(most integer) returns table (environment_id in
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
-  opened uuid[];
+  opened uuid[]; room integer[];
   parked uuid[];
 begin
   opened := array(
@@ -812,9 +854,11 @@ begin
   update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
   where id = any(opened) and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
-  parked := detent.parked_lanes(opened, array(
-    select greatest(0, detent.room_of(gates, moment)) from unnest(opened) with ordinality as o (id, i) join detent.gates using (id) order by i));
+  select array_agg(id), array_agg(greatest(0, detent.room_of(gates, moment))) into opened, room
+  from detent.gates where id = any(opened);
+  parked := detent.parked_lanes(opened, room);
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
 end $$;
 
@@ -824,7 +868,7 @@ declare
   name text;
 begin
   foreach name in array array[
-    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
+    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'note_vacancies', 'find_parked', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
     'lock_heads', 'note_served', 'open_gates'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);

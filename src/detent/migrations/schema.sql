@@ -81,6 +81,7 @@ begin
   left join detent.held_slots(environment) as held on held.gate_id = g.id
   where gates.id = g.id and g.id = any(mine);
   perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
+  delete from detent.vacancies where gate_id = any(mine);
 end $$;
 
 CREATE FUNCTION detent.asleep() RETURNS uuid
@@ -657,6 +658,30 @@ begin
   from head;
 end $$;
 
+CREATE FUNCTION detent.find_parked(environment integer, version integer, live integer[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_variable
+begin
+  return array(
+    select lane.id
+    from detent.vacancies join detent.gates as gate on gate.id = gate_id
+    cross join lateral (
+      select lanes.id
+      from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
+      where parked_on = gate.id
+        and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        and exists (select from detent.ready where ready.lane_id = lanes.id)
+      order by served_at, line_id
+      limit greatest(0, detent.room_of(gate, detent.now()))
+    ) as lane
+    where vacancies.environment_id = environment);
+end $$;
+
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET enable_hashjoin TO 'off'
@@ -1051,6 +1076,12 @@ begin
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
     where sessions.id = by_session
+    union all
+    select from detent.sessions
+    join detent.vacancies on vacancies.environment_id = sessions.environment_id
+    join detent.lanes on parked_on = gate_id
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
+    where sessions.id = by_session
   ) then
     return;
   end if;
@@ -1071,7 +1102,7 @@ begin
       select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
     returning lane_id
   )
-  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
 
   for passes in 1..10 loop
     heads := array(select detent.find_heads(
@@ -1389,6 +1420,22 @@ begin
   where lanes.id = any(served) and lanes.line_id = turn.line_id;
 end $$;
 
+CREATE FUNCTION detent.note_vacancies(gates uuid[], room integer[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  delete from detent.vacancies using unnest(gates, room) as gate (id, room)
+  where gate_id = gate.id and (gate.room <= 0 or not exists (select from detent.lanes where parked_on = gate.id));
+  insert into detent.vacancies (environment_id, gate_id)
+  select environment_id, gates.id from unnest(gates, room) as gate (id, room) join detent.gates on gates.id = gate.id
+  where gate.room > 0 and exists (select from detent.lanes where parked_on = gate.id)
+  on conflict do nothing;
+end $$;
+
 CREATE FUNCTION detent.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ select clock_timestamp() $$;
@@ -1403,7 +1450,7 @@ CREATE FUNCTION detent.open_gates(most integer) RETURNS TABLE(environment_id int
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
-  opened uuid[];
+  opened uuid[]; room integer[];
   parked uuid[];
 begin
   opened := array(
@@ -1417,9 +1464,11 @@ begin
   update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
   where id = any(opened) and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
-  parked := detent.parked_lanes(opened, array(
-    select greatest(0, detent.room_of(gates, moment)) from unnest(opened) with ordinality as o (id, i) join detent.gates using (id) order by i));
+  select array_agg(id), array_agg(greatest(0, detent.room_of(gates, moment))) into opened, room
+  from detent.gates where id = any(opened);
+  parked := detent.parked_lanes(opened, room);
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
 end $$;
 
@@ -1465,6 +1514,8 @@ begin
   update detent.lanes
   set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
   where id = any(stopped || opened || woken);
+
+  perform detent.note_vacancies(gate_ids, gate_room);
 
   sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
   -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
@@ -1628,6 +1679,7 @@ begin
     return is_everywhere;
   end if;
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return true;
 end $$;
 
@@ -2765,6 +2817,11 @@ CREATE TABLE detent.sessions (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE detent.vacancies (
+    gate_id uuid NOT NULL,
+    environment_id integer NOT NULL
+);
+
 CREATE TABLE detent.version_tasks (
     version_id integer NOT NULL,
     environment_id integer NOT NULL,
@@ -2911,6 +2968,9 @@ ALTER TABLE ONLY detent.schema_migrations
 ALTER TABLE ONLY detent.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.vacancies
+    ADD CONSTRAINT vacancies_pkey PRIMARY KEY (gate_id);
+
 ALTER TABLE ONLY detent.version_tasks
     ADD CONSTRAINT version_tasks_pkey PRIMARY KEY (version_id, task_id);
 
@@ -2964,6 +3024,8 @@ CREATE INDEX runs_due ON detent.runs USING btree (due_at) WHERE (due_at IS NOT N
 CREATE INDEX runs_expiring ON detent.runs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE (ended_at IS NULL);
+
+CREATE INDEX vacancies_by_environment ON detent.vacancies USING btree (environment_id);
 
 CREATE INDEX version_tasks_by_task ON detent.version_tasks USING btree (environment_id, task_id, version_id DESC);
 
