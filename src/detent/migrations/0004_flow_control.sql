@@ -256,8 +256,15 @@ $$;
 -- The starts of each sub-window as of `moment`: those that have left the window are gone.
 create function detent.starts_at(g detent.gates, moment timestamptz) returns integer[] language sql stable as $$
   select array(
-    select coalesce(g.starts[i + greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0))], 0)
-    from generate_series(1, 21) as i)
+    select coalesce(g.starts[i + past.n], 0)
+    from (select least(21, greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0)))::integer as n) as past,
+      generate_series(1, 21) as i
+    order by i)
+$$;
+
+-- The starts that a gate counts, as if all of them were of this moment: for a window of another length.
+create function detent.gather_starts(g detent.gates, moment timestamptz) returns integer[] language sql stable as $$
+  select array_fill(0, array[20]) || (select sum(n)::integer from unnest(detent.starts_at(g, moment)) as n)
 $$;
 
 -- When the first of the starts that it counts leaves the window.
@@ -690,7 +697,9 @@ begin
   update detent.gates
   set taken = coalesce(held.n, 0),
       allowed = case when g.scope = 'key' and g.key_until > detent.now() then g.key_allowed else bound.allowed end,
-      period = coalesce(bound.period, gates.period)
+      period = coalesce(bound.period, gates.period),
+      starts = case when bound.period <> g.period then detent.gather_starts(g, detent.now()) else gates.starts end,
+      latest = case when bound.period <> g.period then detent.sub_window(bound.period, detent.now()) else gates.latest end
   from detent.gates as g
   join detent.limits as l on l.id = g.limit_id
   left join lateral detent.bounds_of(l) as bound on bound.scope = g.scope

@@ -74,7 +74,9 @@ begin
   update detent.gates
   set taken = coalesce(held.n, 0),
       allowed = case when g.scope = 'key' and g.key_until > detent.now() then g.key_allowed else bound.allowed end,
-      period = coalesce(bound.period, gates.period)
+      period = coalesce(bound.period, gates.period),
+      starts = case when bound.period <> g.period then detent.gather_starts(g, detent.now()) else gates.starts end,
+      latest = case when bound.period <> g.period then detent.sub_window(bound.period, detent.now()) else gates.latest end
   from detent.gates as g
   join detent.limits as l on l.id = g.limit_id
   left join lateral detent.bounds_of(l) as bound on bound.scope = g.scope
@@ -760,6 +762,31 @@ CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
     AS $$
   select md5(json_build_array(limit_id, scope, key)::text)::uuid
+$$;
+
+CREATE TABLE detent.gates (
+    id uuid NOT NULL,
+    limit_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    scope text NOT NULL,
+    concurrency_key text,
+    allowed integer,
+    taken integer DEFAULT 0 NOT NULL,
+    period double precision,
+    starts integer[] DEFAULT '{}'::integer[] NOT NULL,
+    latest bigint,
+    key_allowed integer,
+    key_until timestamp with time zone,
+    opens_at timestamp with time zone,
+    CONSTRAINT gates_scope_check CHECK ((scope = ANY (ARRAY['total'::text, 'key'::text, 'rate'::text]))),
+    CONSTRAINT gates_taken_check CHECK ((taken >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE FUNCTION detent.gather_starts(g detent.gates, moment timestamp with time zone) RETURNS integer[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array_fill(0, array[20]) || (select sum(n)::integer from unnest(detent.starts_at(g, moment)) as n)
 $$;
 
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
@@ -1472,25 +1499,6 @@ begin
   return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
 end $$;
 
-CREATE TABLE detent.gates (
-    id uuid NOT NULL,
-    limit_id uuid NOT NULL,
-    environment_id integer NOT NULL,
-    scope text NOT NULL,
-    concurrency_key text,
-    allowed integer,
-    taken integer DEFAULT 0 NOT NULL,
-    period double precision,
-    starts integer[] DEFAULT '{}'::integer[] NOT NULL,
-    latest bigint,
-    key_allowed integer,
-    key_until timestamp with time zone,
-    opens_at timestamp with time zone,
-    CONSTRAINT gates_scope_check CHECK ((scope = ANY (ARRAY['total'::text, 'key'::text, 'rate'::text]))),
-    CONSTRAINT gates_taken_check CHECK ((taken >= 0))
-)
-WITH (fillfactor='50');
-
 CREATE FUNCTION detent.opens_at(g detent.gates) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     AS $$
@@ -1936,8 +1944,10 @@ CREATE FUNCTION detent.starts_at(g detent.gates, moment timestamp with time zone
     LANGUAGE sql STABLE
     AS $$
   select array(
-    select coalesce(g.starts[i + greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0))], 0)
-    from generate_series(1, 21) as i)
+    select coalesce(g.starts[i + past.n], 0)
+    from (select least(21, greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0)))::integer as n) as past,
+      generate_series(1, 21) as i
+    order by i)
 $$;
 
 CREATE FUNCTION detent.stir(ids uuid[], begun boolean) RETURNS void
