@@ -348,7 +348,7 @@ begin
 end $$;
 
 -- Which of these heads may start: as many as there is room, lines in turn, each with a slot in all its gates or in none. The runs are
--- locked by the caller. `is_short`: only the worker's room kept some from starting. `stopped`: lanes, each at the gate in `stops`.
+-- locked by the caller. `is_short`: the worker's room, or that of the environment, kept some from starting. `stopped`: lanes, each at the gate in `stops`.
 -- `gate_room`: what is left of the gates in `gate_ids`, which stay locked.
 create function detent.take_slots(
   heads detent.head[], everywhere uuid[], room json,
@@ -385,8 +385,11 @@ begin
     foreach gate in array everywhere || head.gates loop
       place := array_position(gate_ids, gate);
       if gate_room[place] <= 0 and not (is_rate[place] and head.begun) then
-        -- A full environment lets nothing start, whatever its lane.
-        exit each_head when gate = any(everywhere);
+        if gate = any(everywhere) then
+          -- A full environment lets nothing start, whatever its lane.
+          is_short := true;
+          exit each_head;
+        end if;
         stopped := stopped || head.lane_id; stops := stops || gate;
         continue each_head;
       end if;
@@ -485,7 +488,7 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  is_short boolean := false; is_contended boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -543,6 +546,7 @@ begin
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
+    is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short or opened = '{}' and (select count(distinct h.lane_id) from unnest(heads) as h) < most_lanes;
     if opened = '{}' then
       select h.served_at, h.line_id into after_served, after_line
@@ -552,7 +556,7 @@ begin
     end if;
     woken := '{}';
   end loop;
-  if is_short then
+  if is_contended then
     perform detent.note_served(leased);
   end if;
 
@@ -606,7 +610,8 @@ create function detent.room_left(room json, taken detent.head[]) returns json la
   from json_each_text(room) as r (kind, places)
 $$;
 
--- Puts the lines that were served behind the others, in the order in which they were: for when there is not room for all.
+-- Puts the lines that were served behind the others, in the order in which they were: for when there is not room for all, be it the
+-- worker's or a limit's.
 create function detent.note_served(leased detent.head[]) returns void language plpgsql as $$
 declare
   moment timestamptz := clock_timestamp();

@@ -1088,7 +1088,7 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  is_short boolean := false; is_contended boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -1146,6 +1146,7 @@ begin
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
+    is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short or opened = '{}' and (select count(distinct h.lane_id) from unnest(heads) as h) < most_lanes;
     if opened = '{}' then
       select h.served_at, h.line_id into after_served, after_line
@@ -1155,7 +1156,7 @@ begin
     end if;
     woken := '{}';
   end loop;
-  if is_short then
+  if is_contended then
     perform detent.note_served(leased);
   end if;
 
@@ -2083,8 +2084,11 @@ begin
     foreach gate in array everywhere || head.gates loop
       place := array_position(gate_ids, gate);
       if gate_room[place] <= 0 and not (is_rate[place] and head.begun) then
-        -- A full environment lets nothing start, whatever its lane.
-        exit each_head when gate = any(everywhere);
+        if gate = any(everywhere) then
+          -- A full environment lets nothing start, whatever its lane.
+          is_short := true;
+          exit each_head;
+        end if;
         stopped := stopped || head.lane_id; stops := stops || gate;
         continue each_head;
       end if;
