@@ -117,6 +117,15 @@ async def test_the_children_of_an_old_parent_go_first(stage: Stage) -> None:
     assert (lease.parent_run_id, lease.run_id != other) == (parent.run_id, True)
 
 
+async def test_one_lease_takes_all_that_may_start_however_it_lies_in_lanes(stage: Stage) -> None:
+    names = [f"t{i}" for i in range(12)]
+    worker = await stage.worker(*names)
+    for name in names:
+        await stage.trigger(name)
+    await stage.trigger_many(80, names[0])
+    assert len(await worker.lease(**{"async": 100})) == 92
+
+
 async def test_a_lease_short_of_one_kind_of_room_fills_the_others(stage: Stage) -> None:
     both = [task("slow", isolation=Isolation.THREAD), *(task(f"t{i}", limits=("db",)) for i in range(4))]
     worker = await stage.worker(*both, limits=[limit("db", total=2)])
