@@ -455,6 +455,17 @@ async def test_a_key_has_no_other_bound_where_keys_have_none(stage: Stage) -> No
     assert (refused.status, refused.code) == (400, "no_key_bound")
 
 
+async def test_the_override_of_a_key_ends_also_when_keys_are_not_bounded_any_more(stage: Stage, clock: Clock) -> None:
+    await bounded(stage, per_key=1)
+    await stage.change(OverrideKey(ref=limit_ref("openai"), concurrency_key="a", per_key=0, ttl=timedelta(hours=1)))
+    worker = await bounded(stage, total=5)
+    await stage.trigger(concurrency_key="a")
+    assert len(await worker.lease()) == 1
+    clock.advance(timedelta(hours=1))
+    await stage.tick()
+    assert await stage.query("select id from detent.gates where opens_at <= detent.now()") == []
+
+
 async def test_a_paused_limit_stays_so_for_a_key_that_is_given_another_bound(stage: Stage) -> None:
     worker = await bounded(stage, per_key=1)
     await stage.change(Pause(ref=limit_ref("openai")))

@@ -1489,8 +1489,8 @@ begin
     return;
   end if;
   update detent.gates set opens_at = null, key_allowed = null, key_until = null, allowed = bound.allowed
-  from detent.limits as l cross join lateral detent.bounds_of(l) as bound
-  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id and bound.scope = gates.scope;
+  from detent.limits as l left join lateral detent.bounds_of(l) as bound on bound.scope = 'key'
+  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id;
   update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
   where id = any(opened) and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
