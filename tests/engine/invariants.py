@@ -67,11 +67,11 @@ RULES = {
         where status in ('DEQUEUED', 'EXECUTING') and exists (
           select from unnest(lanes.gates || environments.gates) as gate join detent.gates on gates.id = gate
           where scope <> 'rate' and gate <> all(coalesce(slots, '{}')))""",
-    "a lane is parked while its gate is closed, or another lane may take the room it has": """
+    "a lane is parked while its gate is closed, or the gate says that it has a vacancy": """
         select lanes.id from detent.lanes join detent.gates as gate on gate.id = parked_on
         where detent.room_of(gate, detent.now()) > 0 and (gate.scope <> 'rate' or gate.opens_at is null)
           and exists (select from detent.ready where ready.lane_id = lanes.id)
-          and not exists (select from detent.lanes as other where other.parked_on is null and gate.id = any(other.gates))""",
+          and not exists (select from detent.vacancies where gate_id = gate.id)""",
     "a lane that is asleep has nothing ready, or somebody has called": """
         select lanes.id from detent.lanes
         where parked_on = detent.asleep()

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.flow import LimitDeclaration, LimitKind
+from detent.protocol.flow import LimitChange, LimitDeclaration, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, SessionId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -80,6 +80,17 @@ def queue(name: str, concurrency_limit: int | None = None, **options: Any) -> Li
 
 def limit(name: str, **bounds: Any) -> LimitDeclaration:
     return LimitDeclaration(kind=LimitKind.LIMIT, name=name, **bounds)
+
+
+def queue_ref(name: str) -> LimitRef:
+    return LimitRef(kind=LimitKind.QUEUE, name=name)
+
+
+def limit_ref(name: str) -> LimitRef:
+    return LimitRef(kind=LimitKind.LIMIT, name=name)
+
+
+ENVIRONMENT = LimitRef(kind=LimitKind.ENVIRONMENT)
 
 
 def request(task_id: str = "work", **options: Any) -> TriggerRequest:
@@ -210,6 +221,15 @@ class Stage:
         (answer,) = await self.engine.trigger([request(task_id, **options)])
         assert isinstance(answer, Triggered)
         return answer.run_id
+
+    async def trigger_many(self, count: int, task_id: str = "work", **options: Any) -> list[RunId]:
+        answers = await self.engine.trigger([request(task_id, **options) for _ in range(count)])
+        return [answer.run_id for answer in answers if isinstance(answer, Triggered)]
+
+    async def change(self, change: LimitChange) -> LimitRecord:
+        (answer,) = await self.engine.change_limits([change])
+        assert isinstance(answer, LimitRecord)
+        return answer
 
     async def leased(self, worker: Worker, task_id: str = "work", **options: Any) -> Lease:
         """Make a run and have *worker* lease it, when nothing else is ready."""

@@ -142,6 +142,13 @@ create table detent.arrivals (
 );
 create index arrivals_by_environment on detent.arrivals (environment_id);
 
+-- A gate has room, and lanes are parked on it: those that were opened for the room may have no use for it.
+create table detent.vacancies (
+  gate_id uuid primary key,
+  environment_id integer not null
+);
+create index vacancies_by_environment on detent.vacancies (environment_id);
+
 -- ---- runs -----------------------------------------------------------------------------------------------------------
 
 create table detent.runs (

@@ -5,7 +5,9 @@
 -- a window of time (`rate`). A lane names those its runs have to pass. A run that is executed names those it holds a slot in
 -- (`runs.slots`, or `endings.slots` while its code ends): `gates.taken` counts these, and can be counted anew from them.
 --
--- A lane that cannot start is parked on the gate that stops it, and who opens the gate unparks as many lines as there is room. A
+-- A lane that cannot start is parked on the gate that stops it, and who opens the gate unparks as many lines as there is room. These
+-- may have no use for it (a run was cancelled, a worker is gone or busy): as long as others stay parked, the gate has a vacancy, and
+-- who leases looks among them for what it can execute. A
 -- lane of a key in which nothing is ready sleeps, and after a while one of a version; what is put into it then leaves an arrival. So
 -- a lease looks only at lanes that may have something to start.
 --
@@ -203,6 +205,17 @@ begin
   update detent.lanes set parked_on = null where id = any(ids) and parked_on <> detent.asleep();
 end $$;
 
+-- Remembers which gates have room although lanes are parked on them. The gates are locked by the caller, the lanes opened.
+create function detent.note_vacancies(gates uuid[], room integer[]) returns void language plpgsql as $$
+begin
+  delete from detent.vacancies using unnest(gates, room) as gate (id, room)
+  where gate_id = gate.id and (gate.room <= 0 or not exists (select from detent.lanes where parked_on = gate.id));
+  insert into detent.vacancies (environment_id, gate_id)
+  select environment_id, gates.id from unnest(gates, room) as gate (id, room) join detent.gates on gates.id = gate.id
+  where gate.room > 0 and exists (select from detent.lanes where parked_on = gate.id)
+  on conflict do nothing;
+end $$;
+
 -- Gives slots back, and opens lanes that were parked for want of them: says whether there are any. The last locks of a transaction.
 create function detent.release_slots(freed uuid[]) returns boolean language plpgsql as $$
 declare
@@ -228,6 +241,7 @@ begin
     return is_everywhere;
   end if;
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return true;
 end $$;
 
@@ -242,8 +256,15 @@ $$;
 -- The starts of each sub-window as of `moment`: those that have left the window are gone.
 create function detent.starts_at(g detent.gates, moment timestamptz) returns integer[] language sql stable as $$
   select array(
-    select coalesce(g.starts[i + greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0))], 0)
-    from generate_series(1, 21) as i)
+    select coalesce(g.starts[i + past.n], 0)
+    from (select least(21, greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0)))::integer as n) as past,
+      generate_series(1, 21) as i
+    order by i)
+$$;
+
+-- The starts that a gate counts, as if all of them were of this moment: for a window of another length.
+create function detent.gather_starts(g detent.gates, moment timestamptz) returns integer[] language sql stable as $$
+  select array_fill(0, array[20]) || (select sum(n)::integer from unnest(detent.starts_at(g, moment)) as n)
 $$;
 
 -- When the first of the starts that it counts leaves the window.
@@ -332,7 +353,7 @@ begin
 end $$;
 
 -- Which of these heads may start: as many as there is room, lines in turn, each with a slot in all its gates or in none. The runs are
--- locked by the caller. `is_short`: only the worker's room kept some from starting. `stopped`: lanes, each at the gate in `stops`.
+-- locked by the caller. `is_short`: the worker's room, or that of the environment, kept some from starting. `stopped`: lanes, each at the gate in `stops`.
 -- `gate_room`: what is left of the gates in `gate_ids`, which stay locked.
 create function detent.take_slots(
   heads detent.head[], everywhere uuid[], room json,
@@ -369,8 +390,11 @@ begin
     foreach gate in array everywhere || head.gates loop
       place := array_position(gate_ids, gate);
       if gate_room[place] <= 0 and not (is_rate[place] and head.begun) then
-        -- A full environment lets nothing start, whatever its lane.
-        exit each_head when gate = any(everywhere);
+        if gate = any(everywhere) then
+          -- A full environment lets nothing start, whatever its lane.
+          is_short := true;
+          exit each_head;
+        end if;
         stopped := stopped || head.lane_id; stops := stops || gate;
         continue each_head;
       end if;
@@ -429,11 +453,32 @@ begin
   set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
   where id = any(stopped || opened || woken);
 
+  perform detent.note_vacancies(gate_ids, gate_room);
+
   sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
   -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
   update detent.lanes set parked_on = detent.asleep()
   where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
   return opened;
+end $$;
+
+-- Lanes with something ready that this version may execute, parked on gates that have room.
+create function detent.find_parked(environment integer, version integer, live integer[]) returns uuid[] language plpgsql stable as $$
+#variable_conflict use_variable
+begin
+  return array(
+    select lane.id
+    from detent.vacancies join detent.gates as gate on gate.id = gate_id
+    cross join lateral (
+      select lanes.id
+      from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
+      where parked_on = gate.id
+        and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        and exists (select from detent.ready where ready.lane_id = lanes.id)
+      order by served_at, line_id
+      limit greatest(0, detent.room_of(gate, detent.now()))
+    ) as lane
+    where vacancies.environment_id = environment);
 end $$;
 
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
@@ -448,7 +493,8 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_again boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -462,6 +508,12 @@ begin
       or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
+    where sessions.id = by_session
+    union all
+    select from detent.sessions
+    join detent.vacancies on vacancies.environment_id = sessions.environment_id
+    join detent.lanes on parked_on = gate_id
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
     where sessions.id = by_session
   ) then
     return;
@@ -483,7 +535,7 @@ begin
       select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
     returning lane_id
   )
-  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
 
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
@@ -500,6 +552,7 @@ begin
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
+    is_contended := is_contended or is_short or stopped <> '{}';
     is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
     if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
@@ -513,7 +566,7 @@ begin
     exit when is_short or not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
-  if is_short then
+  if is_contended then
     perform detent.note_served(leased);
   end if;
 
@@ -567,7 +620,8 @@ create function detent.room_left(room json, taken detent.head[]) returns json la
   from json_each_text(room) as r (kind, places)
 $$;
 
--- Puts the lines that were served behind the others, in the order in which they were: for when there is not room for all.
+-- Puts the lines that were served behind the others, in the order in which they were: for when there is not room for all, be it the
+-- worker's or a limit's.
 create function detent.note_served(leased detent.head[]) returns void language plpgsql as $$
 declare
   moment timestamptz := clock_timestamp();
@@ -658,13 +712,16 @@ begin
   update detent.gates
   set taken = coalesce(held.n, 0),
       allowed = case when g.scope = 'key' and g.key_until > detent.now() then g.key_allowed else bound.allowed end,
-      period = coalesce(bound.period, gates.period)
+      period = coalesce(bound.period, gates.period),
+      starts = case when bound.period <> g.period then detent.gather_starts(g, detent.now()) else gates.starts end,
+      latest = case when bound.period <> g.period then detent.sub_window(bound.period, detent.now()) else gates.latest end
   from detent.gates as g
   join detent.limits as l on l.id = g.limit_id
   left join lateral detent.bounds_of(l) as bound on bound.scope = g.scope
   left join detent.held_slots(environment) as held on held.gate_id = g.id
   where gates.id = g.id and g.id = any(mine);
   perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
+  delete from detent.vacancies where gate_id = any(mine);
 end $$;
 
 -- Registers the tasks of a version, and the queues and limits that its code declares; says whether something may start because of
@@ -807,7 +864,7 @@ create function detent.open_gates(most integer) returns table (environment_id in
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
-  opened uuid[];
+  opened uuid[]; room integer[];
   parked uuid[];
 begin
   opened := array(
@@ -816,14 +873,16 @@ begin
     return;
   end if;
   update detent.gates set opens_at = null, key_allowed = null, key_until = null, allowed = bound.allowed
-  from detent.limits as l cross join lateral detent.bounds_of(l) as bound
-  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id and bound.scope = gates.scope;
+  from detent.limits as l left join lateral detent.bounds_of(l) as bound on bound.scope = 'key'
+  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id;
   update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
   where id = any(opened) and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
-  parked := detent.parked_lanes(opened, array(
-    select greatest(0, detent.room_of(gates, moment)) from unnest(opened) with ordinality as o (id, i) join detent.gates using (id) order by i));
+  select array_agg(id), array_agg(greatest(0, detent.room_of(gates, moment))) into opened, room
+  from detent.gates where id = any(opened);
+  parked := detent.parked_lanes(opened, room);
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
 end $$;
 
@@ -833,7 +892,7 @@ declare
   name text;
 begin
   foreach name in array array[
-    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
+    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'note_vacancies', 'find_parked', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
     'lock_heads', 'note_served', 'open_gates'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);

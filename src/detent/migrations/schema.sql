@@ -75,13 +75,16 @@ begin
   update detent.gates
   set taken = coalesce(held.n, 0),
       allowed = case when g.scope = 'key' and g.key_until > detent.now() then g.key_allowed else bound.allowed end,
-      period = coalesce(bound.period, gates.period)
+      period = coalesce(bound.period, gates.period),
+      starts = case when bound.period <> g.period then detent.gather_starts(g, detent.now()) else gates.starts end,
+      latest = case when bound.period <> g.period then detent.sub_window(bound.period, detent.now()) else gates.latest end
   from detent.gates as g
   join detent.limits as l on l.id = g.limit_id
   left join lateral detent.bounds_of(l) as bound on bound.scope = g.scope
   left join detent.held_slots(environment) as held on held.gate_id = g.id
   where gates.id = g.id and g.id = any(mine);
   perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
+  delete from detent.vacancies where gate_id = any(mine);
 end $$;
 
 CREATE FUNCTION detent.asleep() RETURNS uuid
@@ -662,6 +665,30 @@ begin
   from head;
 end $$;
 
+CREATE FUNCTION detent.find_parked(environment integer, version integer, live integer[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_variable
+begin
+  return array(
+    select lane.id
+    from detent.vacancies join detent.gates as gate on gate.id = gate_id
+    cross join lateral (
+      select lanes.id
+      from detent.lanes join detent.version_tasks as tasks on tasks.version_id = version and tasks.task_id = lanes.task_id
+      where parked_on = gate.id
+        and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        and exists (select from detent.ready where ready.lane_id = lanes.id)
+      order by served_at, line_id
+      limit greatest(0, detent.room_of(gate, detent.now()))
+    ) as lane
+    where vacancies.environment_id = environment);
+end $$;
+
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET enable_hashjoin TO 'off'
@@ -740,6 +767,31 @@ CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
     AS $$
   select md5(json_build_array(limit_id, scope, key)::text)::uuid
+$$;
+
+CREATE TABLE detent.gates (
+    id uuid NOT NULL,
+    limit_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    scope text NOT NULL,
+    concurrency_key text,
+    allowed integer,
+    taken integer DEFAULT 0 NOT NULL,
+    period double precision,
+    starts integer[] DEFAULT '{}'::integer[] NOT NULL,
+    latest bigint,
+    key_allowed integer,
+    key_until timestamp with time zone,
+    opens_at timestamp with time zone,
+    CONSTRAINT gates_scope_check CHECK ((scope = ANY (ARRAY['total'::text, 'key'::text, 'rate'::text]))),
+    CONSTRAINT gates_taken_check CHECK ((taken >= 0))
+)
+WITH (fillfactor='50');
+
+CREATE FUNCTION detent.gather_starts(g detent.gates, moment timestamp with time zone) RETURNS integer[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array_fill(0, array[20]) || (select sum(n)::integer from unnest(detent.starts_at(g, moment)) as n)
 $$;
 
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
@@ -1041,7 +1093,8 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_again boolean := false; stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
@@ -1055,6 +1108,12 @@ begin
       or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
     union all
     select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
+    where sessions.id = by_session
+    union all
+    select from detent.sessions
+    join detent.vacancies on vacancies.environment_id = sessions.environment_id
+    join detent.lanes on parked_on = gate_id
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
     where sessions.id = by_session
   ) then
     return;
@@ -1076,7 +1135,7 @@ begin
       select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
     returning lane_id
   )
-  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
 
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
@@ -1093,6 +1152,7 @@ begin
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
+    is_contended := is_contended or is_short or stopped <> '{}';
     is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
     if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
@@ -1106,7 +1166,7 @@ begin
     exit when is_short or not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
-  if is_short then
+  if is_contended then
     perform detent.note_served(leased);
   end if;
 
@@ -1398,6 +1458,22 @@ begin
   where lanes.id = any(served) and lanes.line_id = turn.line_id;
 end $$;
 
+CREATE FUNCTION detent.note_vacancies(gates uuid[], room integer[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  delete from detent.vacancies using unnest(gates, room) as gate (id, room)
+  where gate_id = gate.id and (gate.room <= 0 or not exists (select from detent.lanes where parked_on = gate.id));
+  insert into detent.vacancies (environment_id, gate_id)
+  select environment_id, gates.id from unnest(gates, room) as gate (id, room) join detent.gates on gates.id = gate.id
+  where gate.room > 0 and exists (select from detent.lanes where parked_on = gate.id)
+  on conflict do nothing;
+end $$;
+
 CREATE FUNCTION detent.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ select clock_timestamp() $$;
@@ -1412,7 +1488,7 @@ CREATE FUNCTION detent.open_gates(most integer) RETURNS TABLE(environment_id int
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
-  opened uuid[];
+  opened uuid[]; room integer[];
   parked uuid[];
 begin
   opened := array(
@@ -1421,35 +1497,18 @@ begin
     return;
   end if;
   update detent.gates set opens_at = null, key_allowed = null, key_until = null, allowed = bound.allowed
-  from detent.limits as l cross join lateral detent.bounds_of(l) as bound
-  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id and bound.scope = gates.scope;
+  from detent.limits as l left join lateral detent.bounds_of(l) as bound on bound.scope = 'key'
+  where gates.id = any(opened) and gates.scope = 'key' and l.id = gates.limit_id;
   update detent.gates set starts = detent.starts_at(gates, moment), latest = detent.sub_window(period, moment)
   where id = any(opened) and scope = 'rate';
   update detent.gates set opens_at = detent.opens_at(gates) where id = any(opened) and scope = 'rate';
-  parked := detent.parked_lanes(opened, array(
-    select greatest(0, detent.room_of(gates, moment)) from unnest(opened) with ordinality as o (id, i) join detent.gates using (id) order by i));
+  select array_agg(id), array_agg(greatest(0, detent.room_of(gates, moment))) into opened, room
+  from detent.gates where id = any(opened);
+  parked := detent.parked_lanes(opened, room);
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return query select distinct lanes.environment_id from detent.lanes where id = any(parked);
 end $$;
-
-CREATE TABLE detent.gates (
-    id uuid NOT NULL,
-    limit_id uuid NOT NULL,
-    environment_id integer NOT NULL,
-    scope text NOT NULL,
-    concurrency_key text,
-    allowed integer,
-    taken integer DEFAULT 0 NOT NULL,
-    period double precision,
-    starts integer[] DEFAULT '{}'::integer[] NOT NULL,
-    latest bigint,
-    key_allowed integer,
-    key_until timestamp with time zone,
-    opens_at timestamp with time zone,
-    CONSTRAINT gates_scope_check CHECK ((scope = ANY (ARRAY['total'::text, 'key'::text, 'rate'::text]))),
-    CONSTRAINT gates_taken_check CHECK ((taken >= 0))
-)
-WITH (fillfactor='50');
 
 CREATE FUNCTION detent.opens_at(g detent.gates) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -1474,6 +1533,8 @@ begin
   update detent.lanes
   set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
   where id = any(stopped || opened || woken);
+
+  perform detent.note_vacancies(gate_ids, gate_room);
 
   sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
   -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
@@ -1637,6 +1698,7 @@ begin
     return is_everywhere;
   end if;
   perform detent.unpark(parked);
+  perform detent.note_vacancies(opened, room);
   return true;
 end $$;
 
@@ -1893,8 +1955,10 @@ CREATE FUNCTION detent.starts_at(g detent.gates, moment timestamp with time zone
     LANGUAGE sql STABLE
     AS $$
   select array(
-    select coalesce(g.starts[i + greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0))], 0)
-    from generate_series(1, 21) as i)
+    select coalesce(g.starts[i + past.n], 0)
+    from (select least(21, greatest(0, detent.sub_window(g.period, moment) - coalesce(g.latest, 0)))::integer as n) as past,
+      generate_series(1, 21) as i
+    order by i)
 $$;
 
 CREATE FUNCTION detent.stir(ids uuid[], begun boolean) RETURNS void
@@ -2030,8 +2094,11 @@ begin
     foreach gate in array everywhere || head.gates loop
       place := array_position(gate_ids, gate);
       if gate_room[place] <= 0 and not (is_rate[place] and head.begun) then
-        -- A full environment lets nothing start, whatever its lane.
-        exit each_head when gate = any(everywhere);
+        if gate = any(everywhere) then
+          -- A full environment lets nothing start, whatever its lane.
+          is_short := true;
+          exit each_head;
+        end if;
         stopped := stopped || head.lane_id; stops := stops || gate;
         continue each_head;
       end if;
@@ -2774,6 +2841,11 @@ CREATE TABLE detent.sessions (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE detent.vacancies (
+    gate_id uuid NOT NULL,
+    environment_id integer NOT NULL
+);
+
 CREATE TABLE detent.version_tasks (
     version_id integer NOT NULL,
     environment_id integer NOT NULL,
@@ -2920,6 +2992,9 @@ ALTER TABLE ONLY detent.schema_migrations
 ALTER TABLE ONLY detent.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.vacancies
+    ADD CONSTRAINT vacancies_pkey PRIMARY KEY (gate_id);
+
 ALTER TABLE ONLY detent.version_tasks
     ADD CONSTRAINT version_tasks_pkey PRIMARY KEY (version_id, task_id);
 
@@ -2973,6 +3048,8 @@ CREATE INDEX runs_due ON detent.runs USING btree (due_at) WHERE (due_at IS NOT N
 CREATE INDEX runs_expiring ON detent.runs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE (ended_at IS NULL);
+
+CREATE INDEX vacancies_by_environment ON detent.vacancies USING btree (environment_id);
 
 CREATE INDEX version_tasks_by_task ON detent.version_tasks USING btree (environment_id, task_id, version_id DESC);
 
