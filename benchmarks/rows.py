@@ -11,11 +11,12 @@ from psycopg import sql
 from benchmarks.database import Database
 
 COLUMNS = "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum"
-# uuidv7() rises with its shift, as the ids of runs do with their age.
+# uuidv7() rises with its shift, as the ids of runs do with their age. By the clock of detent, which may have been moved.
 MAKE_COPIES = """
 create temporary table copies as
 select uuidv7(shift) as id, clock_timestamp() + shift as at
-from generate_series(1, {count}) as i, lateral (select make_interval(secs => {seconds} * (i::float8 / {count} - 1)) as shift)
+from (select detent.now() - clock_timestamp() as moved offset 0) as clock, generate_series(1, {count}) as i,
+  lateral (select moved + make_interval(secs => {seconds} * (i::float8 / {count} - 1)) as shift)
 """
 SECONDS_OF_TODAY = "select extract(epoch from now() at time zone 'utc' - date_trunc('day', now() at time zone 'utc'))"
 
@@ -37,6 +38,7 @@ LIVE = (
     Table(name="inputs", id="run_id", moments=("created_at",)),
     Table(name="ready", id="run_id", moments=("position",)),
 )
+LOGS = Table(name="logs", id="run_id", moments=("at",))
 HISTORY = Table(name="history", id="id", moments=("created_at", "queued_at", "started_at", "finished_at"))
 
 
@@ -61,6 +63,15 @@ def finish(database: Database, count: int) -> None:
     _make_copies(database, count, seconds=database.number(SECONDS_OF_TODAY))
     _insert(database, HISTORY, original)
     _settle(database, [HISTORY])
+
+
+def finish_a_day(database: Database, count: int) -> None:
+    """Put copies of a run that is over into the history of the last 24 hours, with its lines."""
+    original = database.value("select run_id from detent.logs limit 1")
+    _make_copies(database, count, seconds=86_400)
+    for table in (HISTORY, LOGS):
+        _insert(database, table, original)
+    _settle(database, (HISTORY, LOGS, *LIVE))
 
 
 def _copy_queued(database: Database, count: int) -> None:

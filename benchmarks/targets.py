@@ -13,6 +13,8 @@ AT_LEAST = {
     "end_to_end.runs_per_s": 5_000,
     "backlog.ratio": 0.8,
     "history.ratio": 0.9,
+    "retention.lease_ratio": 0.9,
+    "retention.trigger_ratio": 0.9,
 }
 AT_LEAST_OF = {
     "trigger.single_per_s": (0.5, "bare.commits_per_s"),
@@ -31,6 +33,7 @@ AT_MOST = {
     "sequential.ms_per_child": 4,
     "sleepers.bytes_per_run": 12_000,
     "sleepers.lateness_p99_s": 1,
+    "retention.disk_ratio": 1.05,
     "recovery_s.runner": 1,
     "recovery_s.worker": 20,
     "idle.queries_per_s": 5,

@@ -48,6 +48,7 @@ from detent.errors import (
     WaitTimeoutError,
 )
 from detent.protocol.codec import JsonValue
+from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus, TokenStatus
@@ -133,6 +134,7 @@ __all__ = [
     "RateLimitError",
     "Result",
     "ResultMisuseError",
+    "Retention",
     "Retries",
     "RetrievedLimit",
     "RetrievedQueue",

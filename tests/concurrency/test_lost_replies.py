@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from detent.engine import retention
 from detent.engine.backend import EngineBackend, connect
 from detent.engine.maintenance import Maintenance
 from detent.engine.sql import STATEMENTS
@@ -51,6 +52,8 @@ from detent.protocol.models import (
     Wait,
     WaitKey,
 )
+from detent.protocol.retention import RetentionRule
+from detent.protocol.status import RunStatus
 from tests.concurrency.cutting import Proxy, When, proxy_to
 from tests.concurrency.meeting import Blockade
 from tests.database import Clock, Database
@@ -354,9 +357,21 @@ async def forget_expired(s: Scene) -> Any:
     await s.engine._db.call("forget_expired", {})
 
 
-async def make_partitions(s: Scene) -> Any:
-    """None, so that none outlives the test."""
-    await s.engine._db.call("make_partitions", {"days": -1})
+async def read_retention(s: Scene) -> Any:
+    return (await s.engine.read_retention()).rules
+
+
+async def let_go(s: Scene) -> Any:
+    """On a shelf of its own, which does not outlive the test."""
+    rule = RetentionRule(status=RunStatus.FAILED, keep_days=1)
+    await s.engine.register_worker(replace(registration("work"), retention=(rule,)))
+    try:
+        await s.worker.fail(s.first)
+        await s.stage.query("update testing.clock set shift = shift + interval '3 days'")
+        await retention.let_go(s.engine._db)
+        return await s.stage.query("select name from detent.partitions where keep_days = 1 order by 1")
+    finally:
+        await s.stage.query("drop table if exists detent.history_1, detent.logs_1")
 
 
 async def triggers_of_a_version(s: Scene) -> Any:
@@ -387,6 +402,7 @@ OPERATIONS: dict[str, Play] = {
     for play in (
         trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
+        read_retention,
         register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
         read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
@@ -396,7 +412,7 @@ OPERATIONS: dict[str, Play] = {
 OTHERS: dict[str, Play] = {
     play.__name__: play
     for play in (
-        tick, forget_expired, make_partitions, triggers_of_a_version, rest_lanes, check_slots, first_call_in_an_environment,
+        tick, forget_expired, let_go, triggers_of_a_version, rest_lanes, check_slots, first_call_in_an_environment,
     )
 }
 EVERYTHING = OPERATIONS | OTHERS

@@ -113,7 +113,7 @@ async def test_partitions_are_made_ahead_once_and_take_the_rows_of_their_day(fre
 
         await asyncio.gather(*(engine.maintenance.keep_house() for _ in range(3)))
         made = partitions()
-        assert len(made) == 2 * (8 + 1)
+        assert len(made) == 2 * (3 + 3)
         await engine.maintenance.keep_house()
         assert partitions() == made
         stage = Stage(engine, None)  # type: ignore[arg-type]  # nothing is queried
@@ -126,7 +126,7 @@ async def test_partitions_are_made_ahead_once_and_take_the_rows_of_their_day(fre
             "select tableoid::regclass::text, count(*) from detent.history group by 1 order by 1"
         ).fetchall()
         assert [count for _, count in counts] == [1, 1]
-        assert counts[1] == ("detent.history_rest", 1)
+        assert counts[1] == ("detent.history_30_rest", 1)
         await engine.maintenance.keep_house()
         assert await stage.status(late.run_id) is RunStatus.COMPLETED
     await engine.close()
@@ -135,6 +135,7 @@ async def test_partitions_are_made_ahead_once_and_take_the_rows_of_their_day(fre
 async def test_housekeeping_forgets_what_nobody_can_ask_for(stage: Stage, worker: Worker, clock: Clock) -> None:
     await stage.engine.trigger([keyed(ttl=timedelta(hours=1)), keyed(key="m" * 64, ttl=timedelta(days=900))])
     await stage.engine.trigger_batch(chunk(ids.new_batch_id(), [0], total=1))
+    await worker.succeed(*await worker.lease())
     ended = await stage.session(worker.version)
     await ended.end()
     await stage.query("update detent.batches set created_at = created_at - interval '61 days'")

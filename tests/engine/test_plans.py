@@ -34,8 +34,8 @@ from tests.pooler import direct
 QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
 ASKED = 100
 LARGE = (
-    "runs", "inputs", "ready", "history", "history_rest", "journal", "waits", "waitpoints", "batch_items",
-    "idempotency_keys", "attempts", "logs_rest",
+    "runs", "inputs", "ready", "history", "history_30_rest", "journal", "waits", "waitpoints", "batch_items",
+    "idempotency_keys", "attempts", "logs_30_rest",
 )  # fmt: skip
 BATCH = ids.new_batch_id()
 
@@ -76,7 +76,7 @@ insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id
 select '{batch}', n, testing.id_of(5, n), 1, 'work', 'COMPLETED', '1' from generate_series(1, {items}) as n;
 insert into detent.idempotency_keys (environment_id, task_id, key, run_id, expires_at)
 select 1, 'work', 'key' || n, testing.id_of(5, n), now() + interval '1 day' from generate_series(1, {items}) as n;
-analyze detent.runs, detent.inputs, detent.ready, detent.history, detent.history_rest, detent.journal, detent.waits,
+analyze detent.runs, detent.inputs, detent.ready, detent.history, detent.history_30_rest, detent.journal, detent.waits,
   detent.waitpoints, detent.batch_items, detent.idempotency_keys;
 """
 

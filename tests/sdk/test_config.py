@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detent import Config, ConfigError, Retries, Retry, define_config
+from detent import Config, ConfigError, Retention, Retries, Retry, define_config
 from detent.sdk import discovery
 from detent.sdk.registry import registry
 
@@ -67,6 +67,11 @@ def test_config_needs_nothing() -> None:
     assert (config.project, config.dirs, config.max_duration, config.log_level) == ("sdk", (), None, "info")
     assert config.retries == Retries()
     assert config.retries.enabled_in_dev
+    assert config.retention == Retention(default="30d")
+
+
+def test_retention_may_be_for_ever() -> None:
+    assert define_config(retention=None).retention == Retention(default=None)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,7 @@ def test_config_needs_nothing() -> None:
         ({"retries": Retry()}, "must be Retries("),
         ({"max_duration": "long"}, "max_duration: 'long' is no duration"),
         ({"max_duration": 0}, "max_duration must be longer than 0 s"),
+        ({"retention": "30d"}, "retention='30d' must be Retention(default="),
         ({"log_level": "warning"}, "log_level='warning' is none; did you mean \"warn\"?"),
         ({"machine": "small-1x"}, "the key machine is not available yet"),
         ({"ttl": "long"}, "ttl: 'long' is no duration"),

@@ -28,6 +28,7 @@ from detent import (
     Page,
     RateLimit,
     Result,
+    Retention,
     Retries,
     RetrievedLimit,
     RetrievedQueue,
@@ -419,5 +420,6 @@ async def passing_on() -> None:
 
 
 config = define_config(
-    project="shop", dirs=["tasks"], retries=Retries(enabled_in_dev=False, default=Retry()), max_duration="1h"
+    project="shop", dirs=["tasks"], retries=Retries(enabled_in_dev=False, default=Retry()), max_duration="1h",
+    retention=Retention(default="30d", statuses={"FAILED": None}, tasks={"noisy": "1d", "charge": {"COMPLETED": 86_400}}),
 )

@@ -88,6 +88,21 @@ def seconds(duration: float | timedelta | None) -> str:
     return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> [size(512), size(8192), size(3_500_000_000)]
+    ['512 B', '8 kB', '3.3 GB']
+    """
+    if count < 1024:
+        return f"{count} B"
+    units = iter(("kB", "MB", "GB", "TB"))
+    value, unit = count / 1024, next(units)
+    while value >= 1024 and unit != "TB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.3g} {unit}"
+
+
 def ago(moment: datetime | None) -> str:
     """Return a past moment for people; to come ones are `in …`."""
     if moment is None:

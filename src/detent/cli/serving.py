@@ -40,6 +40,7 @@ def settings_of(config: Config, *, database_url: str, environment: str, path: Pa
         max_duration=config.max_duration,
         ttl=config.ttl,
         log_level=config.log_level,
+        retention=config.retention.rules(),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, journal, limits, runs, sessions, tokens, trigger, waits
+from detent.engine import attempts, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -63,6 +63,7 @@ from detent.protocol.models import (
     Wake,
     WorkerRegistration,
 )
+from detent.protocol.retention import RetentionRecord
 
 
 def connect(
@@ -166,6 +167,10 @@ class EngineBackend:
 
     async def list_tasks(self) -> list[RegisteredTask]:
         return await sessions.list_tasks(await self._at())
+
+    async def read_retention(self) -> RetentionRecord:
+        place = await self._at()
+        return await retention.read_retention(place.db, place.environment)
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Wake]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
+from detent.engine import retention
 from detent.engine.db import Db, Row
 from detent.engine.events import Notifier, announce
 from detent.errors import DetentError
@@ -18,7 +19,8 @@ from detent.errors import DetentError
 LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.005
 HOUSEKEEPING_SECONDS = 3600.0
-PARTITION_DAYS = 7
+BUSY_SECONDS = 60.0
+"""After housekeeping that somebody's lock stood in the way of."""
 _MOST_DUE = 1000
 
 log = logging.getLogger("detent.maintenance")
@@ -32,18 +34,18 @@ class Maintenance:
         self._notifiers = dict(notifiers or {})
 
     async def run(self) -> None:
-        """Tick until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""
-        housekeeping_due = 0.0
-        loop = asyncio.get_running_loop()
+        """Tick and keep house until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
+            both.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
+
+    async def _go_on(self, work: Callable[[], Awaitable[float]], name: str, pause_after_error: float) -> None:
         while True:
             try:
-                if loop.time() >= housekeeping_due:
-                    await self.keep_house()
-                    housekeeping_due = loop.time() + HOUSEKEEPING_SECONDS
-                pause = await self.tick()
+                pause = await work()
             except DetentError as error:
-                log.warning("tick failed, trying again: %s", error)
-                pause = LONGEST_SLEEP
+                log.warning("%s failed, trying again: %s", name, error)
+                pause = pause_after_error
             await asyncio.sleep(pause)
 
     async def tick(self) -> float:
@@ -60,11 +62,13 @@ class Maintenance:
             announce(self._notifier(environment), environment, told_there)
         return pause
 
-    async def keep_house(self) -> None:
-        await self._db.call("make_partitions", {"days": PARTITION_DAYS})
+    async def keep_house(self) -> float:
+        """Let go of what was kept long enough; return the seconds until that should be done again."""
+        is_done = await retention.let_go(self._db)
         await self._db.call("forget_expired", {})
         await self._db.call("rest_lanes", {})
         await self.check_slots()
+        return HOUSEKEEPING_SECONDS if is_done else BUSY_SECONDS
 
     async def check_slots(self) -> int:
         """Compare the counters of all limits with the runs that hold slots; return how many were wrong and are mended."""

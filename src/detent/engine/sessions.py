@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import cast
 
+from detent.engine import retention
 from detent.engine.attempts import holders_json, public
 from detent.engine.db import Db
 from detent.engine.events import announce
@@ -45,6 +46,7 @@ async def register_worker(place: Place, registration: WorkerRegistration) -> str
             # The name is taken by other tasks: the same version with new code, as in a deploy that names no new one.
             rows = await place.db.call("find_named_version", wanted)
     version, name = rows[0]
+    await retention.set_retention(place.db, place.environment, registration.retention)
     params = {"environment": place.environment, "version": version, "tasks": text, "limits": limits}
     ((is_open,),) = await place.db.call("register_tasks", params)
     if is_open:

@@ -2,7 +2,7 @@
 -- Reason: first schema. Lock: none (everything is new). Pre: runs before the code that needs it.
 --
 -- A run lives in `runs` (narrow, changes) and `inputs` (wide, written once) until it is final; then both rows move to
--- `history`, partitioned by the day it finished. `ready` has a row only while a run may start. Who executes a run is told by
+-- `history`, partitioned by how long it is kept and when it finished (see 0007). `ready` has a row only while a run may start. Who executes a run is told by
 -- `runs.session_id` and `runs.fence`. What a run waits for are `waitpoints`, joined to it by `waits`; what it has done so
 -- far is its `journal`. Payloads, outputs and errors are JSON text, byte for byte as given.
 
@@ -268,11 +268,11 @@ create table detent.history (
   is_test boolean not null,
   output text,
   error text,
-  primary key (id, finished_at),
+  keep_days integer not null default 30,           -- after it finished
+  primary key (id, keep_days, finished_at),
   constraint failed_has_error check (status = 'COMPLETED' or error is not null)
-) partition by range (finished_at);
+) partition by list (keep_days);
 create index history_by_task on detent.history (environment_id, task_id, id);
-create table detent.history_rest partition of detent.history default;
 
 -- Runs that are final while their code still runs (cancelled or timed out): the slot is theirs until it has truly ended.
 create table detent.endings (
@@ -375,7 +375,7 @@ create table detent.batches (
   finished integer not null default 0,             -- counted only when somebody waits
   is_awaited boolean not null,
   aborted text,
-  created_at timestamptz not null default clock_timestamp()
+  created_at timestamptz not null default detent.now()
 );
 
 -- The outcomes of the items of an awaited batch; of an item that an idempotency key answered, also before it is final.
@@ -404,6 +404,6 @@ create table detent.logs (
   level text not null,
   message text not null,
   fields text,
-  primary key (run_id, attempt, place, number, at)
-) partition by range (at);
-create table detent.logs_rest partition of detent.logs default;
+  keep_days integer not null default 30,
+  primary key (run_id, attempt, place, number, at, keep_days)
+) partition by list (keep_days);

@@ -745,12 +745,12 @@ begin
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
-    from over
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days
+    from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
     delete from detent.ready where ctid = any(array(
@@ -1213,29 +1213,6 @@ begin
     update detent.idempotency_keys set run_id = held.id
     where environment_id = environment and task_id = request.task and idempotency_keys.run_id = request.id;
     return query select request.i, held.id, false;
-  end loop;
-end $$;
-
--- Partitions of history and logs for the coming days.
-create function detent.make_partitions(days integer) returns void language plpgsql as $$
-declare
-  first date := (detent.now() at time zone 'utc')::date;
-  parent text; name text; day date;
-begin
-  perform pg_advisory_xact_lock(hashtext('detent.make_partitions'));
-  foreach parent in array array['history', 'logs'] loop
-    for offset_days in 0..days loop
-      day := first + offset_days;
-      name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
-      if to_regclass(format('detent.%I', name)) is null then
-        begin
-          execute format('create table detent.%I partition of detent.%I for values from (%L) to (%L)',
-            name, parent, day::timestamp at time zone 'utc', (day + 1)::timestamp at time zone 'utc');
-        exception when check_violation then
-          null; -- the day's first rows lie in the rest partition already: they stay there until they are dropped
-        end;
-      end if;
-    end loop;
   end loop;
 end $$;
 

@@ -489,6 +489,16 @@ begin
   order by r.i;
 end $$;
 
+CREATE FUNCTION detent.days_kept(environment integer, task text, final text) RETURNS TABLE(keep_days integer)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select coalesce((
+    select rule.keep_days from detent.retention_rules as rule
+    where rule.environment_id = environment and rule.task_id in (task, '') and rule.status in (final, '')
+    order by rule.task_id desc, rule.status desc
+    limit 1), 30)
+$$;
+
 CREATE FUNCTION detent.deliver(runs uuid[]) RETURNS TABLE(run_id uuid, results json)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -511,6 +521,18 @@ begin
     waitpoints.output, waitpoints.error) order by waitpoints.completed_at, delivered.operation)
   from delivered join detent.waitpoints on waitpoints.id = delivered.waitpoint_id
   group by delivered.run_id;
+end $$;
+
+CREATE FUNCTION detent.drop_partition(name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET lock_timeout TO '50ms'
+    AS $$
+begin
+  perform pg_advisory_xact_lock(hashtext('detent.retention'));
+  execute format('drop table if exists detent.%I', name);
+  return true;
+exception when lock_not_available then
+  return false;
 end $$;
 
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision)
@@ -762,6 +784,48 @@ begin
   end if;
   delete from detent.waits where run_id = any(ended);
 end $$;
+
+CREATE FUNCTION detent.forget_past(most integer) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $_$
+declare
+  past record;
+  forgotten bigint;
+  total bigint := 0;
+begin
+  for past in
+    select name, parent, detent.now() - make_interval(days => greatest(keep_days, 0)) as before
+    from detent.partitions where starts_at is null and keep_days <> 0
+    order by parent
+  loop
+    if past.parent = 'history' then
+      execute format($sql$
+        with gone as (
+          delete from detent.%1$I where ctid = any(array(
+            select ctid from detent.%1$I as old
+            where finished_at < $1 and not exists (select from detent.runs where runs.id = old.parent_id)
+            limit $2))
+          returning id
+        ), attempt as (
+          delete from detent.attempts using gone where attempts.run_id = gone.id
+        )
+        select count(*) from gone $sql$, past.name) into forgotten using past.before, most;
+    else
+      execute format($sql$
+        with gone as (
+          delete from detent.%1$I where ctid = any(array(
+            select ctid from detent.%1$I as line
+            where at < $1 and not exists (select from detent.runs where runs.id = line.run_id)
+              and not exists (select from detent.history where history.id = line.run_id)
+            limit $2))
+          returning run_id
+        )
+        select count(*) from gone $sql$, past.name) into forgotten using past.before, most;
+    end if;
+    total := total + forgotten;
+  end loop;
+  return total;
+end $_$;
 
 CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
@@ -1317,6 +1381,13 @@ begin
   where h.run_id is null or runs.id is not null;
 end $$;
 
+CREATE FUNCTION detent.longest_kept(environment integer) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select case when bool_or(keep_days = 0) then null else coalesce(max(keep_days), 30) end
+  from detent.retention_rules where environment_id = environment
+$$;
+
 CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1377,29 +1448,42 @@ begin
   perform detent.set_gates(made);
 end $$;
 
-CREATE FUNCTION detent.make_partitions(days integer) RETURNS void
+CREATE FUNCTION detent.make_partition(ahead integer, of_shelf text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql
-    AS $$
+    SET lock_timeout TO '50ms'
+    AS $_$
 declare
-  first date := (detent.now() at time zone 'utc')::date;
-  parent text; name text; day date;
+  missing record;
 begin
-  perform pg_advisory_xact_lock(hashtext('detent.make_partitions'));
-  foreach parent in array array['history', 'logs'] loop
-    for offset_days in 0..days loop
-      day := first + offset_days;
-      name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
-      if to_regclass(format('detent.%I', name)) is null then
-        begin
-          execute format('create table detent.%I partition of detent.%I for values from (%L) to (%L)',
-            name, parent, day::timestamp at time zone 'utc', (day + 1)::timestamp at time zone 'utc');
-        exception when check_violation then
-          null; -- the day's first rows lie in the rest partition already: they stay there until they are dropped
-        end;
-      end if;
-    end loop;
+  perform pg_advisory_xact_lock(hashtext('detent.retention'));
+  for missing in
+    select relname as shelf, relname || to_char(starts_at at time zone 'utc', '_YYYYMMDD') as name, starts_at, ends_at
+    from pg_class
+    cross join lateral regexp_match(relname::text, '^(?:history|logs)_(\d+)$') as part
+    cross join lateral detent.periods(part[1]::integer, ahead)
+    where relnamespace = 'detent'::regnamespace and relkind = 'p' and part is not null
+      and case when of_shelf is not null then relname = of_shelf
+        else part[1]::integer in (select keep_days from detent.retention_rules)
+          or part[1] = '30' and (
+            not exists (select from detent.retention_rules)
+            or exists (select from detent.environments where id not in (select environment_id from detent.retention_rules))) end
+      and to_regclass(format('detent.%I', relname || to_char(starts_at at time zone 'utc', '_YYYYMMDD'))) is null
+    order by starts_at, relname
+  loop
+    begin
+      -- Attached, for `create table … partition of` would lock the shelf itself.
+      execute format('create table detent.%I (like detent.%I including defaults including constraints)', missing.name, missing.shelf);
+      execute format('alter table detent.%I attach partition detent.%I for values from (%L) to (%L)',
+        missing.shelf, missing.name, missing.starts_at, missing.ends_at);
+      return 'made';
+    exception when check_violation then
+      null; -- the period's first rows stand in the rest already: so do those to come
+    end;
   end loop;
-end $$;
+  return null;
+exception when lock_not_available then
+  return 'busy';
+end $_$;
 
 CREATE FUNCTION detent.make_run_waitpoints(edges json) RETURNS void
     LANGUAGE plpgsql
@@ -1434,6 +1518,31 @@ begin
   from detent.history
   where waitpoints.id = any(targets) and waitpoints.completed_at is null and history.id = waitpoints.id
     and history.finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t);
+end $$;
+
+CREATE FUNCTION detent.make_shelf(keep_days integer, ahead integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  parent text; moment_column text; shelf text;
+  is_new boolean;
+begin
+  for parent, moment_column in values ('history', 'finished_at'), ('logs', 'at') loop
+    shelf := format('%s_%s', parent, keep_days);
+    is_new := to_regclass(format('detent.%I', shelf)) is null;
+    if is_new then
+      execute format('create table detent.%I (like detent.%I including defaults including constraints) partition by range (%I)',
+        shelf, parent, moment_column);
+      execute format('create table detent.%I partition of detent.%I default', shelf || '_rest', shelf);
+      execute format('create index on detent.%I (%I)', shelf || '_rest', moment_column);
+    end if;
+    while detent.make_partition(ahead, shelf) = 'made' loop
+      null;
+    end loop;
+    if is_new then
+      execute format('alter table detent.%I attach partition detent.%I for values in (%s)', parent, shelf, keep_days);
+    end if;
+  end loop;
 end $$;
 
 CREATE FUNCTION detent.note_served(leased detent.head[]) RETURNS void
@@ -1560,6 +1669,18 @@ begin
     ) as line
     join detent.lanes on lanes.line_id = line.line_id and lanes.parked_on = opened.gate);
 end $$;
+
+CREATE FUNCTION detent.period_days(keep_days integer) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select greatest(1, ceil(keep_days / 30.0)::integer) $$;
+
+CREATE FUNCTION detent.periods(keep_days integer, ahead integer) RETURNS TABLE(starts_at timestamp with time zone, ends_at timestamp with time zone)
+    LANGUAGE sql
+    AS $$
+  select (date '1970-01-01' + day)::timestamp at time zone 'utc', (date '1970-01-01' + day + width)::timestamp at time zone 'utc'
+  from (select detent.period_days(keep_days) as width, floor(extract(epoch from detent.now()) / 86400)::integer as today) as unit
+  cross join generate_series(today / width * width, today + ahead, width) as day
+$$;
 
 CREATE FUNCTION detent.rate_room(g detent.gates, moment timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql STABLE
@@ -1835,6 +1956,23 @@ begin
   where lanes.id = wanted.id and lanes.gates <> wanted.gates;
 end $$;
 
+CREATE FUNCTION detent.set_retention(environment integer, rules json, ahead integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform pg_advisory_xact_lock(hashtext('detent.retention'));
+  delete from detent.retention_rules
+  where environment_id = environment and (task_id, status) not in (
+    select r.task, r.status from json_to_recordset(rules) as r (task text, status text));
+  perform detent.make_shelf(shelf.keep_days, ahead)
+  from (select distinct r.keep_days from json_to_recordset(rules) as r (keep_days integer) where r.keep_days > 0) as shelf;
+  insert into detent.retention_rules (environment_id, task_id, status, keep_days)
+  select environment, r.task, r.status, r.keep_days
+  from json_to_recordset(rules) as r (task text, status text, keep_days integer)
+  on conflict (environment_id, task_id, status) do update set keep_days = excluded.keep_days
+  where retention_rules.keep_days <> excluded.keep_days;
+end $$;
+
 CREATE FUNCTION detent.settle_runs(outcomes json, also_freed uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -1884,12 +2022,12 @@ begin
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error)
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error
-    from over
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days
+    from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
     delete from detent.ready where ctid = any(array(
@@ -2543,10 +2681,11 @@ CREATE TABLE detent.history (
     is_test boolean NOT NULL,
     output text,
     error text,
+    keep_days integer DEFAULT 30 NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 )
-PARTITION BY RANGE (finished_at);
+PARTITION BY LIST (keep_days);
 
 CREATE TABLE detent.inputs (
     run_id uuid NOT NULL,
@@ -2679,7 +2818,7 @@ CREATE TABLE detent.batches (
     finished integer DEFAULT 0 NOT NULL,
     is_awaited boolean NOT NULL,
     aborted text,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT detent.now() NOT NULL
 );
 
 CREATE TABLE detent.debounces (
@@ -2714,7 +2853,7 @@ ALTER TABLE detent.environments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     CACHE 1
 );
 
-CREATE TABLE detent.history_rest (
+CREATE TABLE detent.history_30 (
     id uuid CONSTRAINT history_id_not_null NOT NULL,
     environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
     task_id text CONSTRAINT history_task_id_not_null NOT NULL,
@@ -2748,6 +2887,125 @@ CREATE TABLE detent.history_rest (
     is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
     output text,
     error text,
+    keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
+    CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
+)
+PARTITION BY RANGE (finished_at);
+
+CREATE TABLE detent.history_30_rest (
+    id uuid CONSTRAINT history_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
+    task_id text CONSTRAINT history_task_id_not_null NOT NULL,
+    status detent.run_status CONSTRAINT history_status_not_null NOT NULL,
+    attempt smallint CONSTRAINT history_attempt_not_null NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
+    waits integer CONSTRAINT history_waits_not_null NOT NULL,
+    losses integer CONSTRAINT history_losses_not_null NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] CONSTRAINT history_tags_not_null NOT NULL,
+    queue text CONSTRAINT history_queue_not_null NOT NULL,
+    concurrency_key text,
+    priority double precision CONSTRAINT history_priority_not_null NOT NULL,
+    ttl double precision,
+    limits text[],
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
+    output text,
+    error text,
+    keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
+    CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
+);
+
+CREATE TABLE detent.history_ever (
+    id uuid CONSTRAINT history_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
+    task_id text CONSTRAINT history_task_id_not_null NOT NULL,
+    status detent.run_status CONSTRAINT history_status_not_null NOT NULL,
+    attempt smallint CONSTRAINT history_attempt_not_null NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
+    waits integer CONSTRAINT history_waits_not_null NOT NULL,
+    losses integer CONSTRAINT history_losses_not_null NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] CONSTRAINT history_tags_not_null NOT NULL,
+    queue text CONSTRAINT history_queue_not_null NOT NULL,
+    concurrency_key text,
+    priority double precision CONSTRAINT history_priority_not_null NOT NULL,
+    ttl double precision,
+    limits text[],
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
+    output text,
+    error text,
+    keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
+    CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
+);
+
+CREATE TABLE detent.history_held (
+    id uuid CONSTRAINT history_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
+    task_id text CONSTRAINT history_task_id_not_null NOT NULL,
+    status detent.run_status CONSTRAINT history_status_not_null NOT NULL,
+    attempt smallint CONSTRAINT history_attempt_not_null NOT NULL,
+    max_attempts smallint,
+    version_id integer,
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
+    waits integer CONSTRAINT history_waits_not_null NOT NULL,
+    losses integer CONSTRAINT history_losses_not_null NOT NULL,
+    parent_id uuid,
+    batch_id uuid,
+    batch_index integer,
+    created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
+    payload text,
+    metadata text,
+    tags text[] CONSTRAINT history_tags_not_null NOT NULL,
+    queue text CONSTRAINT history_queue_not_null NOT NULL,
+    concurrency_key text,
+    priority double precision CONSTRAINT history_priority_not_null NOT NULL,
+    ttl double precision,
+    limits text[],
+    max_duration double precision,
+    idempotency_key text,
+    idempotency_user_key text,
+    idempotency_scope text,
+    root_id uuid,
+    replay_of uuid,
+    is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
+    output text,
+    error text,
+    keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 );
@@ -2795,11 +3053,12 @@ CREATE TABLE detent.logs (
     at timestamp with time zone NOT NULL,
     level text NOT NULL,
     message text NOT NULL,
-    fields text
+    fields text,
+    keep_days integer DEFAULT 30 NOT NULL
 )
-PARTITION BY RANGE (at);
+PARTITION BY LIST (keep_days);
 
-CREATE TABLE detent.logs_rest (
+CREATE TABLE detent.logs_30 (
     run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
     environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
     attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
@@ -2808,8 +3067,69 @@ CREATE TABLE detent.logs_rest (
     at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
     level text CONSTRAINT logs_level_not_null NOT NULL,
     message text CONSTRAINT logs_message_not_null NOT NULL,
-    fields text
+    fields text,
+    keep_days integer DEFAULT 30 CONSTRAINT logs_keep_days_not_null NOT NULL
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE detent.logs_30_rest (
+    run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
+    attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
+    place text CONSTRAINT logs_place_not_null NOT NULL,
+    number integer CONSTRAINT logs_number_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
+    level text CONSTRAINT logs_level_not_null NOT NULL,
+    message text CONSTRAINT logs_message_not_null NOT NULL,
+    fields text,
+    keep_days integer DEFAULT 30 CONSTRAINT logs_keep_days_not_null NOT NULL
 );
+
+CREATE TABLE detent.logs_ever (
+    run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
+    attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
+    place text CONSTRAINT logs_place_not_null NOT NULL,
+    number integer CONSTRAINT logs_number_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
+    level text CONSTRAINT logs_level_not_null NOT NULL,
+    message text CONSTRAINT logs_message_not_null NOT NULL,
+    fields text,
+    keep_days integer DEFAULT 30 CONSTRAINT logs_keep_days_not_null NOT NULL
+);
+
+CREATE TABLE detent.logs_held (
+    run_id uuid CONSTRAINT logs_run_id_not_null NOT NULL,
+    environment_id integer CONSTRAINT logs_environment_id_not_null NOT NULL,
+    attempt smallint CONSTRAINT logs_attempt_not_null NOT NULL,
+    place text CONSTRAINT logs_place_not_null NOT NULL,
+    number integer CONSTRAINT logs_number_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT logs_at_not_null NOT NULL,
+    level text CONSTRAINT logs_level_not_null NOT NULL,
+    message text CONSTRAINT logs_message_not_null NOT NULL,
+    fields text,
+    keep_days integer DEFAULT 30 CONSTRAINT logs_keep_days_not_null NOT NULL
+);
+
+CREATE VIEW detent.partitions AS
+ SELECT pg_class.oid,
+    (pg_class.relname)::text AS name,
+    part.part[1] AS parent,
+    shelf.starts_at,
+    period.ends_at,
+    shelf.keep_days,
+    (period.ends_at + make_interval(days => shelf.keep_days)) AS due_at
+   FROM (((pg_class
+     CROSS JOIN LATERAL regexp_match((pg_class.relname)::text, '^(history|logs)_(?:(ever)|(held)|(\d+)_(?:rest|(\d{8})))$'::text) part(part))
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (part.part[2] IS NOT NULL) THEN 0
+                    WHEN (part.part[3] IS NOT NULL) THEN '-1'::integer
+                    ELSE (part.part[4])::integer
+                END AS keep_days,
+            ((to_date(part.part[5], 'YYYYMMDD'::text))::timestamp without time zone AT TIME ZONE 'utc'::text) AS starts_at) shelf)
+     CROSS JOIN LATERAL ( SELECT (shelf.starts_at + make_interval(days => detent.period_days(shelf.keep_days))) AS ends_at) period)
+  WHERE ((pg_class.relnamespace = ('detent'::regnamespace)::oid) AND (pg_class.relkind = 'r'::"char") AND (part.part IS NOT NULL));
 
 CREATE TABLE detent.ready (
     lane_id uuid NOT NULL,
@@ -2821,6 +3141,14 @@ CREATE TABLE detent.ready (
     is_solo boolean DEFAULT false NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE detent.retention_rules (
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    status text NOT NULL,
+    keep_days integer NOT NULL,
+    CONSTRAINT retention_rules_keep_days_check CHECK ((keep_days >= 0))
+);
 
 CREATE TABLE detent.schema_migrations (
     version integer NOT NULL,
@@ -2922,9 +3250,21 @@ CREATE TABLE detent.waits (
     is_done boolean DEFAULT false NOT NULL
 );
 
-ALTER TABLE ONLY detent.history ATTACH PARTITION detent.history_rest DEFAULT;
+ALTER TABLE ONLY detent.history ATTACH PARTITION detent.history_30 FOR VALUES IN (30);
 
-ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_rest DEFAULT;
+ALTER TABLE ONLY detent.history_30 ATTACH PARTITION detent.history_30_rest DEFAULT;
+
+ALTER TABLE ONLY detent.history ATTACH PARTITION detent.history_ever FOR VALUES IN (0);
+
+ALTER TABLE ONLY detent.history ATTACH PARTITION detent.history_held FOR VALUES IN ('-1');
+
+ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_30 FOR VALUES IN (30);
+
+ALTER TABLE ONLY detent.logs_30 ATTACH PARTITION detent.logs_30_rest DEFAULT;
+
+ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_ever FOR VALUES IN (0);
+
+ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_held FOR VALUES IN ('-1');
 
 ALTER TABLE ONLY detent.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (run_id, number);
@@ -2951,10 +3291,19 @@ ALTER TABLE ONLY detent.gates
     ADD CONSTRAINT gates_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.history
-    ADD CONSTRAINT history_pkey PRIMARY KEY (id, finished_at);
+    ADD CONSTRAINT history_pkey PRIMARY KEY (id, keep_days, finished_at);
 
-ALTER TABLE ONLY detent.history_rest
-    ADD CONSTRAINT history_rest_pkey PRIMARY KEY (id, finished_at);
+ALTER TABLE ONLY detent.history_30
+    ADD CONSTRAINT history_30_pkey PRIMARY KEY (id, keep_days, finished_at);
+
+ALTER TABLE ONLY detent.history_30_rest
+    ADD CONSTRAINT history_30_rest_pkey PRIMARY KEY (id, keep_days, finished_at);
+
+ALTER TABLE ONLY detent.history_ever
+    ADD CONSTRAINT history_ever_pkey PRIMARY KEY (id, keep_days, finished_at);
+
+ALTER TABLE ONLY detent.history_held
+    ADD CONSTRAINT history_held_pkey PRIMARY KEY (id, keep_days, finished_at);
 
 ALTER TABLE ONLY detent.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (environment_id, task_id, key);
@@ -2975,13 +3324,25 @@ ALTER TABLE ONLY detent.limits
     ADD CONSTRAINT limits_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.logs
-    ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, place, number, at);
+    ADD CONSTRAINT logs_pkey PRIMARY KEY (run_id, attempt, place, number, at, keep_days);
 
-ALTER TABLE ONLY detent.logs_rest
-    ADD CONSTRAINT logs_rest_pkey PRIMARY KEY (run_id, attempt, place, number, at);
+ALTER TABLE ONLY detent.logs_30
+    ADD CONSTRAINT logs_30_pkey PRIMARY KEY (run_id, attempt, place, number, at, keep_days);
+
+ALTER TABLE ONLY detent.logs_30_rest
+    ADD CONSTRAINT logs_30_rest_pkey PRIMARY KEY (run_id, attempt, place, number, at, keep_days);
+
+ALTER TABLE ONLY detent.logs_ever
+    ADD CONSTRAINT logs_ever_pkey PRIMARY KEY (run_id, attempt, place, number, at, keep_days);
+
+ALTER TABLE ONLY detent.logs_held
+    ADD CONSTRAINT logs_held_pkey PRIMARY KEY (run_id, attempt, place, number, at, keep_days);
 
 ALTER TABLE ONLY detent.ready
     ADD CONSTRAINT ready_pkey PRIMARY KEY (lane_id, "position", run_id);
+
+ALTER TABLE ONLY detent.retention_rules
+    ADD CONSTRAINT retention_rules_pkey PRIMARY KEY (environment_id, task_id, status);
 
 ALTER TABLE ONLY detent.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
@@ -3025,7 +3386,15 @@ CREATE INDEX gates_opening ON detent.gates USING btree (opens_at) WHERE (opens_a
 
 CREATE INDEX history_by_task ON ONLY detent.history USING btree (environment_id, task_id, id);
 
-CREATE INDEX history_rest_environment_id_task_id_id_idx ON detent.history_rest USING btree (environment_id, task_id, id);
+CREATE INDEX history_30_environment_id_task_id_id_idx ON ONLY detent.history_30 USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_30_rest_environment_id_task_id_id_idx ON detent.history_30_rest USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_30_rest_finished_at_idx ON detent.history_30_rest USING btree (finished_at);
+
+CREATE INDEX history_ever_environment_id_task_id_id_idx ON detent.history_ever USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_held_environment_id_task_id_id_idx ON detent.history_held USING btree (environment_id, task_id, id);
 
 CREATE INDEX idempotency_keys_expiring ON detent.idempotency_keys USING btree (expires_at);
 
@@ -3034,6 +3403,8 @@ CREATE INDEX lanes_by_line ON detent.lanes USING btree (line_id);
 CREATE INDEX lanes_open ON detent.lanes USING btree (environment_id, task_id, served_at, line_id) WHERE (parked_on IS NULL);
 
 CREATE INDEX lanes_parked ON detent.lanes USING btree (parked_on, served_at, line_id) WHERE (parked_on IS NOT NULL);
+
+CREATE INDEX logs_30_rest_at_idx ON detent.logs_30_rest USING btree (at);
 
 CREATE INDEX ready_resident ON detent.ready USING btree (resident_session) WHERE (resident_session IS NOT NULL);
 
@@ -3067,11 +3438,29 @@ CREATE INDEX waitpoints_tokens ON detent.waitpoints USING btree (environment_id,
 
 CREATE INDEX waits_by_waitpoint ON detent.waits USING btree (waitpoint_id);
 
-ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_rest_environment_id_task_id_id_idx;
+ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_30_environment_id_task_id_id_idx;
 
-ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_rest_pkey;
+ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_30_pkey;
 
-ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_rest_pkey;
+ALTER INDEX detent.history_30_environment_id_task_id_id_idx ATTACH PARTITION detent.history_30_rest_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_30_pkey ATTACH PARTITION detent.history_30_rest_pkey;
+
+ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_ever_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_ever_pkey;
+
+ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_held_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_held_pkey;
+
+ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_30_pkey;
+
+ALTER INDEX detent.logs_30_pkey ATTACH PARTITION detent.logs_30_rest_pkey;
+
+ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_ever_pkey;
+
+ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_held_pkey;
 
 CREATE TRIGGER illegal_transition BEFORE UPDATE OF status ON detent.runs FOR EACH ROW WHEN (((old.status <> new.status) AND (NOT detent.is_legal(old.status, new.status)))) EXECUTE FUNCTION detent.refuse_transition();
 

@@ -61,6 +61,7 @@ from detent.protocol.models import (
     Wake,
     WorkerRegistration,
 )
+from detent.protocol.retention import RetentionRecord
 
 
 class CallerBackend(Protocol):
@@ -133,6 +134,10 @@ class CallerBackend(Protocol):
         ...
 
     async def list_tasks(self) -> list[RegisteredTask]: ...
+
+    async def read_retention(self) -> RetentionRecord:
+        """Return how long runs are kept, and the tables that hold those that are over."""
+        ...
 
     def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:
         """Yield wake-ups as they come, an empty one after each reconnection and each second without any."""

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from detent.protocol.flow import Debouncing, LimitDeclaration
 from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
 from detent.protocol.limits import WAIT_KEY_LIMIT
+from detent.protocol.retention import RetentionRule
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus, TokenStatus
 
@@ -535,6 +536,8 @@ class WorkerRegistration:
     tasks: tuple[TaskRegistration, ...]
     limits: tuple[LimitDeclaration, ...] = ()
     """Queues, inline and named limits. Queues that only a task names need not be here."""
+    retention: tuple[RetentionRule, ...] | None = None
+    """Replaces the environment's rules, the default among them; None leaves them as they are."""
     version: str | None = None
 
 

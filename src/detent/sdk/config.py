@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
 
 from detent.duration import Duration, seconds
 from detent.errors import ConfigError
+from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.sdk import source, spelling
 
@@ -42,6 +43,7 @@ class Config:
     ttl: float | None = None
     """Seconds that runs of tasks without a ttl may stay in the queue; 0 is for ever, None was not said."""
     log_level: str = "info"
+    retention: Retention = field(default_factory=Retention)
 
 
 class ConfigKeys(TypedDict, total=False):
@@ -53,6 +55,7 @@ class ConfigKeys(TypedDict, total=False):
     - `max_duration`: wall time that one attempt may take, its waits not counted. Default: no limit.
     - `ttl`: how long a run may stay in the queue without ever having started; then it is `EXPIRED`. 0 is for ever. Default: for
       ever, and 10 minutes in `detent dev`.
+    - `retention`: how long runs are kept after their end: `Retention(default="30d", statuses=..., tasks=...)`, or None for ever.
     - `log_level`: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes first.
     """
 
@@ -62,6 +65,7 @@ class ConfigKeys(TypedDict, total=False):
     max_duration: Duration
     ttl: Duration
     log_level: str
+    retention: Retention | None
 
 
 KNOWN = frozenset(ConfigKeys.__annotations__)
@@ -101,6 +105,7 @@ def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
         max_duration=_max_duration(keys.get("max_duration"), place),
         ttl=_duration("ttl", keys.get("ttl"), place),
         log_level=_log_level(keys.get("log_level", "info"), place),
+        retention=_retention(keys.get("retention", Retention()), place),
         root=root,
     )
 
@@ -140,6 +145,14 @@ def _duration(name: str, duration: object, place: str) -> float | None:
 def _max_duration(duration: object, place: str) -> float | None:
     allowed = _duration("max_duration", duration, place)
     return _refuse(place, "max_duration must be longer than 0 s") if allowed == 0 else allowed
+
+
+def _retention(retention: object, place: str) -> Retention:
+    if retention is None:
+        return Retention(default=None)
+    if not isinstance(retention, Retention):
+        _refuse(place, f'retention={retention!r} must be Retention(default="30d", ...), or None for ever')
+    return retention
 
 
 def _log_level(level: object, place: str) -> str:

@@ -15,5 +15,6 @@ def registration_of(settings: WorkerSettings) -> WorkerRegistration:
     return WorkerRegistration(
         tasks=tuple(task.registration(settings.default_retry, settings.max_duration, settings.ttl) for task in tasks),
         limits=(*declarations.all(), *inline),
+        retention=settings.retention,
         version=settings.version,
     )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from detent.protocol.retention import RetentionRule
 from detent.protocol.retry import Retry
 
 
@@ -42,6 +43,8 @@ class WorkerSettings:
     ttl: float | None = None
     """In the queue, of runs of a task that has none of its own; 0 and None are for ever."""
     log_level: str = "info"
+    retention: tuple[RetentionRule, ...] | None = None
+    """None leaves the environment's rules as they are."""
     echo_output: bool = False
     """What runs print also goes to the worker's own output."""
     send_events: bool = False
@@ -67,4 +70,8 @@ class WorkerSettings:
     @classmethod
     def from_json(cls, text: str) -> WorkerSettings:
         fields = json.loads(text)
-        return cls(**fields | {"sources": tuple(fields["sources"])})
+        return cls(**fields | {"sources": tuple(fields["sources"]), "retention": _rules(fields["retention"])})
+
+
+def _rules(fields: list[dict[str, str | int | None]] | None) -> tuple[RetentionRule, ...] | None:
+    return None if fields is None else tuple(map(RetentionRule.from_fields, fields))

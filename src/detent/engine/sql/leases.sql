@@ -64,11 +64,13 @@ order by index
 limit %(limit)s
 
 -- name: append_logs
-insert into detent.logs (run_id, environment_id, attempt, place, number, at, level, message, fields)
-select l.id, %(environment)s::integer, l.attempt, l.place, l.number, l.at, l.level, l.message, l.fields
+-- How a run will end is not known yet: its lines are kept as those of one that succeeds.
+insert into detent.logs (run_id, environment_id, attempt, place, number, at, level, message, fields, keep_days)
+select l.id, %(environment)s::integer, l.attempt, l.place, l.number, l.at, l.level, l.message, l.fields, keep_days
 from json_to_recordset(%(lines)s) as l (
   id uuid, fence bigint, attempt smallint, place text, number integer, at timestamptz, level text, message text, fields text)
 join detent.runs on runs.id = l.id and runs.fence = l.fence
+cross join lateral detent.days_kept(runs.environment_id, runs.task_id, 'COMPLETED')
 on conflict do nothing
 
 -- name: read_logs

@@ -3,12 +3,10 @@
 select what, run_id, status, session_id, is_watched, environment_id, extract(epoch from next_due - detent.now())::double precision as pause
 from detent.tick(%(most)s)
 
--- name: make_partitions
-select detent.make_partitions(%(days)s)
-
 -- name: forget_expired
--- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches of long ago that nobody waits for
--- (what remembers that their items were given), tokens and shared waitpoints completed long ago that no key stands for.
+-- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches older than any run of theirs that is kept,
+-- and that nobody waits for (what remembers that their items were given), tokens and shared waitpoints completed as long ago as runs are
+-- kept, that no key stands for.
 with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
 ), waitpoint_key as (
@@ -20,11 +18,14 @@ with key as (
   delete from detent.sessions where ended_at < clock_timestamp() - interval '1 day'
 ), batch as (
   delete from detent.batches
-  where not is_awaited and created_at < clock_timestamp() - interval '60 days'
+  where not is_awaited and created_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
     and not exists (select from detent.runs where runs.id = batches.parent_id)
+    and not exists (select from detent.runs where runs.batch_id = batches.id)
 )
 delete from detent.waitpoints
-where is_shared and completed_at < detent.now() - interval '60 days'
+where is_shared
+  and completed_at < detent.now() - (
+    select make_interval(days => nullif(keep_days, 0)) from detent.days_kept(waitpoints.environment_id, '', ''))
   and not exists (select from detent.journal where journal.ref = waitpoints.id)
   and not exists (
     select from detent.waitpoint_keys as held

@@ -73,6 +73,7 @@ from detent.cancel_runs(%(environment)s, %(ids)s::uuid[], %(error)s)
 select id, status from detent.runs where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
 union all
 select id, status from detent.history where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
+  and finished_at >= (select min(detent.made_at(i)) from unnest(%(ids)s::uuid[]) as i)
 
 -- name: watch_runs
 -- Marks live runs; whoever is over by then is read in the second statement.
@@ -83,6 +84,7 @@ where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s and not is_
 select id, task_id, status, output, error
 from detent.history
 where id = any(%(ids)s::uuid[]) and environment_id = %(environment)s
+  and finished_at >= (select min(detent.made_at(i)) from unnest(%(ids)s::uuid[]) as i)
 
 -- name: reset_idempotency_key
 delete from detent.idempotency_keys
