@@ -152,7 +152,7 @@ do $$
 declare
   name text;
 begin
-  foreach name in array array['claim_waitpoint_keys', 'create_tokens', 'complete_tokens'] loop
+  foreach name in array array['create_tokens', 'complete_tokens'] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);
     execute format('alter function detent.%I set enable_seqscan = off', name);

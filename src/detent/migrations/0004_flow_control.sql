@@ -444,29 +444,45 @@ create function detent.park_lanes(
   stopped uuid[], stops uuid[], gate_ids uuid[], gate_room integer[], woken uuid[], empty uuid[])
 returns uuid[] language plpgsql as $$
 declare
-  opened uuid[] := detent.parked_lanes(
-    gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  opened uuid[] := '{}';
   sleepers uuid[];
 begin
-  perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
-  update detent.lanes
-  set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
-  where id = any(stopped || opened || woken);
-
-  perform detent.note_vacancies(gate_ids, gate_room);
-
-  sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
-  -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
-  update detent.lanes set parked_on = detent.asleep()
-  where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  if gate_ids <> '{}' then
+    opened := detent.parked_lanes(
+      gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  end if;
+  if stopped || opened || woken <> '{}' then
+    perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+    update detent.lanes
+    set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
+    where id = any(stopped || opened || woken);
+  end if;
+  if gate_ids <> '{}' then
+    perform detent.note_vacancies(gate_ids, gate_room);
+  end if;
+  if empty <> '{}' then
+    sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
+    -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
+    update detent.lanes set parked_on = detent.asleep()
+    where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  end if;
   return opened;
 end $$;
 
--- Lanes with something ready that this version may execute, parked on gates that have room.
-create function detent.find_parked(environment integer, version integer, live integer[]) returns uuid[] language plpgsql stable as $$
+-- Lanes that may have something to start although they are asleep or parked: in which something has arrived, or whose gate has a
+-- vacancy and which this version may execute.
+create function detent.find_woken(environment integer, version integer, live integer[]) returns uuid[] language plpgsql as $$
 #variable_conflict use_variable
+declare
+  woken uuid[];
 begin
-  return array(
+  with came as (
+    delete from detent.arrivals where ctid = any(array(
+      select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
+    returning lane_id
+  )
+  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  return woken || array(
     select lane.id
     from detent.vacancies join detent.gates as gate on gate.id = gate_id
     cross join lateral (
@@ -491,11 +507,11 @@ returns table (
   version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
-  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
+  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
   is_short boolean := false; is_contended boolean := false; is_again boolean := false;
   stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
-  rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
   -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
@@ -520,22 +536,22 @@ begin
   end if;
 
   -- Who changes limits locks the sessions: from here on all limits are those of this moment.
-  select sessions.environment_id, sessions.version_id into environment, version
-  from detent.sessions where sessions.id = by_session and ended_at is null for share;
+  perform from detent.sessions where sessions.id = by_session and ended_at is null for share;
   if not found then
     return;
   end if;
-  everywhere := (select environments.gates from detent.environments where environments.id = environment);
-  live := array(
+  select mine.environment_id, mine.version_id, environments.gates, array(
     select distinct sessions.version_id from detent.sessions
-    where sessions.environment_id = environment and ended_at is null and sessions.version_id <> version
-      and beat_at > clock_timestamp() - interval '15 seconds');
-  with came as (
-    delete from detent.arrivals where ctid = any(array(
-      select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
-    returning lane_id
-  )
-  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
+    where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
+      and beat_at > clock_timestamp() - interval '15 seconds')
+  into environment, version, everywhere, live
+  from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
+  where mine.id = by_session;
+  if exists (select from detent.arrivals where arrivals.environment_id = environment)
+    or exists (select from detent.vacancies where vacancies.environment_id = environment)
+  then
+    woken := detent.find_woken(environment, version, live);
+  end if;
 
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
@@ -551,10 +567,11 @@ begin
       union all
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
-    rest := detent.room_left(rest, taken);
     is_contended := is_contended or is_short or stopped <> '{}';
-    is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
-    if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
+    exit when is_short;
+    select count(distinct h.lane_id), is_again or opened <> '{}' or coalesce(bool_or(h.is_cut), false) into lanes, is_again
+    from unnest(heads) as h;
+    if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
     else
@@ -563,7 +580,8 @@ begin
       after_served := '-infinity';
       is_again := false;
     end if;
-    exit when is_short or not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_contended then
@@ -891,10 +909,7 @@ do $$
 declare
   name text;
 begin
-  foreach name in array array[
-    'set_gates', 'make_bound_lanes', 'stir', 'parked_lanes', 'unpark', 'note_vacancies', 'find_parked', 'release_slots', 'find_heads', 'take_slots', 'park_lanes', 'lease_runs',
-    'lock_heads', 'note_served', 'open_gates'
-  ] loop
+  foreach name in array array['make_lanes', 'lease_runs'] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);
     execute format('alter function detent.%I set enable_mergejoin = off', name);
     execute format('alter function detent.%I set enable_seqscan = off', name);

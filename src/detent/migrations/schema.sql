@@ -250,10 +250,6 @@ end $$;
 
 CREATE FUNCTION detent.claim_keys(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -285,10 +281,6 @@ end $$;
 
 CREATE FUNCTION detent.claim_waitpoint_keys(environment integer, requests json, wanted integer[]) RETURNS json
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   moment timestamptz := detent.now();
@@ -501,10 +493,6 @@ $$;
 
 CREATE FUNCTION detent.deliver(runs uuid[]) RETURNS TABLE(run_id uuid, results json)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
@@ -533,6 +521,17 @@ begin
   return true;
 exception when lock_not_available then
   return false;
+end $$;
+
+CREATE FUNCTION detent.end_cancelled(holders json) RETURNS boolean
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return detent.release_slots(detent.forget_endings(holders));
 end $$;
 
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision)
@@ -591,10 +590,6 @@ end $$;
 
 CREATE FUNCTION detent.expire_runs(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamp with time zone)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -626,10 +621,6 @@ $$;
 
 CREATE FUNCTION detent.find_heads(environment integer, version integer, live integer[], by_session uuid, room json, woken uuid[], most_lanes integer, after_served timestamp with time zone, after_line uuid) RETURNS SETOF detent.head
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_variable
 begin
@@ -687,16 +678,30 @@ begin
   from head;
 end $$;
 
-CREATE FUNCTION detent.find_parked(environment integer, version integer, live integer[]) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
+CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    AS $$
+  select array(
+    select runs.id
+    from detent.runs join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING') and runs.fence <> all(not_begun)
+      and tasks.on_lost = 'fail')
+$$;
+
+CREATE FUNCTION detent.find_woken(environment integer, version integer, live integer[]) RETURNS uuid[]
+    LANGUAGE plpgsql
     AS $$
 #variable_conflict use_variable
+declare
+  woken uuid[];
 begin
-  return array(
+  with came as (
+    delete from detent.arrivals where ctid = any(array(
+      select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
+    returning lane_id
+  )
+  select coalesce(array_agg(distinct lane_id), '{}') into woken from came;
+  return woken || array(
     select lane.id
     from detent.vacancies join detent.gates as gate on gate.id = gate_id
     cross join lateral (
@@ -710,20 +715,6 @@ begin
     ) as lane
     where vacancies.environment_id = environment);
 end $$;
-
-CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
-    LANGUAGE sql STABLE
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-  select array(
-    select runs.id
-    from detent.runs join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
-    where runs.id = any(held) and runs.status in ('DEQUEUED', 'EXECUTING') and runs.fence <> all(not_begun)
-      and tasks.on_lost = 'fail')
-$$;
 
 CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -743,10 +734,6 @@ end $$;
 
 CREATE FUNCTION detent.forget_endings(holders json) RETURNS uuid[]
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   freed uuid[];
@@ -860,10 +847,6 @@ $$;
 
 CREATE FUNCTION detent.give_back(ids uuid[], suspects uuid[], loss integer, is_lost boolean) RETURNS TABLE(run_id uuid)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
@@ -1055,10 +1038,6 @@ $$;
 
 CREATE FUNCTION detent.join_delayed(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -1109,10 +1088,6 @@ end $$;
 
 CREATE FUNCTION detent.join_waitpoints(edges json) RETURNS boolean
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   idle uuid[];
@@ -1155,11 +1130,11 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
     AS $$
 #variable_conflict use_column
 declare
-  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[];
+  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
   is_short boolean := false; is_contended boolean := false; is_again boolean := false;
   stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
-  rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
   -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
@@ -1184,22 +1159,22 @@ begin
   end if;
 
   -- Who changes limits locks the sessions: from here on all limits are those of this moment.
-  select sessions.environment_id, sessions.version_id into environment, version
-  from detent.sessions where sessions.id = by_session and ended_at is null for share;
+  perform from detent.sessions where sessions.id = by_session and ended_at is null for share;
   if not found then
     return;
   end if;
-  everywhere := (select environments.gates from detent.environments where environments.id = environment);
-  live := array(
+  select mine.environment_id, mine.version_id, environments.gates, array(
     select distinct sessions.version_id from detent.sessions
-    where sessions.environment_id = environment and ended_at is null and sessions.version_id <> version
-      and beat_at > clock_timestamp() - interval '15 seconds');
-  with came as (
-    delete from detent.arrivals where ctid = any(array(
-      select arrivals.ctid from detent.arrivals where arrivals.environment_id = environment limit 1000 for update skip locked))
-    returning lane_id
-  )
-  select coalesce(array_agg(distinct lane_id), '{}') || detent.find_parked(environment, version, live) into woken from came;
+    where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
+      and beat_at > clock_timestamp() - interval '15 seconds')
+  into environment, version, everywhere, live
+  from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
+  where mine.id = by_session;
+  if exists (select from detent.arrivals where arrivals.environment_id = environment)
+    or exists (select from detent.vacancies where vacancies.environment_id = environment)
+  then
+    woken := detent.find_woken(environment, version, live);
+  end if;
 
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
@@ -1215,10 +1190,11 @@ begin
       union all
       select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
     leased := leased || taken;
-    rest := detent.room_left(rest, taken);
     is_contended := is_contended or is_short or stopped <> '{}';
-    is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
-    if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
+    exit when is_short;
+    select count(distinct h.lane_id), is_again or opened <> '{}' or coalesce(bool_or(h.is_cut), false) into lanes, is_again
+    from unnest(heads) as h;
+    if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
     else
@@ -1227,7 +1203,8 @@ begin
       after_served := '-infinity';
       is_again := false;
     end if;
-    exit when is_short or not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_contended then
@@ -1304,10 +1281,6 @@ WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_
 
 CREATE FUNCTION detent.life_of(run detent.runs) RETURNS double precision
     LANGUAGE plpgsql STABLE
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   given double precision := (select ttl from detent.inputs where run_id = run.id);
@@ -1367,10 +1340,6 @@ $$;
 
 CREATE FUNCTION detent.lock_heads(heads detent.head[]) RETURNS SETOF detent.head
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   perform from detent.runs where id in (select h.run_id from unnest(heads) as h) order by id desc for update;
@@ -1396,10 +1365,6 @@ $$;
 
 CREATE FUNCTION detent.make_bound_lanes(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   insert into detent.lanes (
@@ -1418,6 +1383,10 @@ end $$;
 
 CREATE FUNCTION detent.make_lanes(environment integer, wanted json) RETURNS void
     LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   made uuid[];
@@ -1487,10 +1456,6 @@ end $_$;
 
 CREATE FUNCTION detent.make_run_waitpoints(edges json) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   targets uuid[] := array(select distinct e.waitpoint from json_to_recordset(edges) as e (waitpoint uuid));
@@ -1547,10 +1512,6 @@ end $$;
 
 CREATE FUNCTION detent.note_served(leased detent.head[]) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   moment timestamptz := clock_timestamp();
@@ -1569,10 +1530,6 @@ end $$;
 
 CREATE FUNCTION detent.note_vacancies(gates uuid[], room integer[]) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   delete from detent.vacancies using unnest(gates, room) as gate (id, room)
@@ -1589,10 +1546,6 @@ CREATE FUNCTION detent.now() RETURNS timestamp with time zone
 
 CREATE FUNCTION detent.open_gates(most integer) RETURNS TABLE(environment_id integer)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -1628,36 +1581,35 @@ $$;
 
 CREATE FUNCTION detent.park_lanes(stopped uuid[], stops uuid[], gate_ids uuid[], gate_room integer[], woken uuid[], empty uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  opened uuid[] := detent.parked_lanes(
-    gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  opened uuid[] := '{}';
   sleepers uuid[];
 begin
-  perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
-  update detent.lanes
-  set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
-  where id = any(stopped || opened || woken);
-
-  perform detent.note_vacancies(gate_ids, gate_room);
-
-  sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
-  -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
-  update detent.lanes set parked_on = detent.asleep()
-  where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  if gate_ids <> '{}' then
+    opened := detent.parked_lanes(
+      gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
+  end if;
+  if stopped || opened || woken <> '{}' then
+    perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+    update detent.lanes
+    set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
+    where id = any(stopped || opened || woken);
+  end if;
+  if gate_ids <> '{}' then
+    perform detent.note_vacancies(gate_ids, gate_room);
+  end if;
+  if empty <> '{}' then
+    sleepers := array(select id from detent.lanes where id = any(empty) for update skip locked);
+    -- In a new snapshot: whoever puts something into them waits now, and will see them asleep.
+    update detent.lanes set parked_on = detent.asleep()
+    where id = any(sleepers) and not exists (select from detent.ready where ready.lane_id = lanes.id);
+  end if;
   return opened;
 end $$;
 
 CREATE FUNCTION detent.parked_lanes(gates uuid[], room integer[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   return array(
@@ -1791,10 +1743,6 @@ end $$;
 
 CREATE FUNCTION detent.release_slots(freed uuid[]) RETURNS boolean
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   is_everywhere boolean;
@@ -1926,10 +1874,6 @@ $$;
 
 CREATE FUNCTION detent.set_gates(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   insert into detent.gates (id, limit_id, environment_id, scope, concurrency_key, allowed, period)
@@ -2078,10 +2022,6 @@ end $$;
 
 CREATE FUNCTION detent.slots_of(ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   return array(
@@ -2101,10 +2041,6 @@ $$;
 
 CREATE FUNCTION detent.stir(ids uuid[], begun boolean) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   sleepers uuid[];
@@ -2166,10 +2102,6 @@ end $$;
 
 CREATE FUNCTION detent.suspend_runs(ids uuid[]) RETURNS boolean
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   idle uuid[] := array(
@@ -2196,10 +2128,6 @@ end $$;
 
 CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, OUT taken detent.head[], OUT is_short boolean, OUT stopped uuid[], OUT stops uuid[], OUT gate_ids uuid[], OUT gate_room integer[]) RETURNS record
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   moment timestamptz := detent.now();
@@ -2509,10 +2437,6 @@ end $$;
 
 CREATE FUNCTION detent.unpark(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
   perform from detent.lanes where id = any(ids) order by id for no key update;
@@ -2606,10 +2530,6 @@ end $$;
 
 CREATE FUNCTION detent.wake_waiters(completed uuid[]) RETURNS TABLE(run_id uuid, session_id uuid)
     LANGUAGE plpgsql
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare

@@ -16,7 +16,7 @@ update detent.runs set status = 'EXECUTING' from held where runs.id = held.id
 select what, run_id, status, session_id, is_watched from detent.settle_runs(%(outcomes)s)
 
 -- name: end_cancelled
-select detent.release_slots(detent.forget_endings(%(holders)s))
+select detent.end_cancelled(%(holders)s)
 
 -- name: hand_back
 -- Locks the runs, then what waits for those that end.
