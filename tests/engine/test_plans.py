@@ -35,7 +35,7 @@ QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
 ASKED = 100
 LARGE = (
     "runs", "inputs", "ready", "history", "history_30_rest", "journal", "waits", "waitpoints", "batch_items",
-    "idempotency_keys", "attempts", "logs_30_rest",
+    "idempotency_keys", "attempts", "logs_30_rest", "lanes", "gates",
 )  # fmt: skip
 BATCH = ids.new_batch_id()
 
@@ -244,6 +244,34 @@ async def test_an_operation_among_many_rows_reads_few(crowd: Crowd, name: str) -
     scanned = {table: rows for table, (rows, _) in read.items() if rows > 2 * ASKED}
     fetched = {table: rows for table, (_, rows) in read.items() if rows > 16 * ASKED}
     assert (scanned, fetched) == ({}, {})
+
+
+TENANTS = """
+insert into detent.gates (id, limit_id, environment_id, scope, allowed, taken)
+values (testing.id_of(8, 1), testing.id_of(8, 2), 1, 'total', 1, 1),
+  (testing.id_of(8, 3), testing.id_of(8, 4), 1, 'total', 1000, 0);
+insert into detent.lanes (id, line_id, environment_id, task_id, queue, concurrency_key, gates, parked_on)
+select testing.id_of(9, n), testing.id_of(9, n), 1, 'work', 'tenants', n::text,
+  array[testing.id_of(8, case when mod(n, 100) = 0 then 3 else 1 end)],
+  case when mod(n, 100) = 0 then null when mod(n, 2) = 0 then testing.id_of(8, 1) else detent.asleep() end
+from generate_series(1, 40000) as n;
+insert into detent.runs (id, environment_id, task_id, lane_id, status, position, queued_at)
+select testing.id_of(10, n), 1, 'work', testing.id_of(9, n), 'QUEUED', '2020-01-01', now() from generate_series(2, 40000, 2) as n;
+insert into detent.inputs (run_id, environment_id, created_at, tags, queue, priority, is_test)
+select testing.id_of(10, n), 1, now(), '{}', 'tenants', 0, false from generate_series(2, 40000, 2) as n;
+insert into detent.ready (lane_id, position, run_id, environment_id)
+select lane_id, position, id, 1 from detent.runs where position = '2020-01-01';
+"""
+
+
+async def test_a_lease_among_tenants_that_cannot_start_reads_only_those_that_can(crowd: Crowd) -> None:
+    """40,000 lanes: half of them asleep, half of them parked on a limit that is full, 400 that may start."""
+    await crowd.stage.query(TENANTS)
+    await crowd.read()
+    leases = await crowd.worker.lease(**{"async": ASKED})
+    assert len({lease.run_id for lease in leases}) == ASKED
+    read = await crowd.read()
+    assert {table: rows for table, rows in read.items() if rows[0] > 2 * ASKED or rows[1] > 16 * ASKED} == {}
 
 
 INDEX_ENTRIES = "select pg_stat_get_xact_tuples_returned('detent.ready_pkey'::regclass)"
