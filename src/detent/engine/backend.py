@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
+from detent.engine import attempts, batches, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -14,6 +14,7 @@ from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
+from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
@@ -109,11 +110,17 @@ class EngineBackend:
     ) -> list[Triggered | Refused]:
         return await trigger.trigger(await self._at(), requests, is_repeat=is_repeat)
 
+    async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
+        return await batches.create_batch(await self._at(), creation)
+
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
-        return await trigger.trigger_batch(await self._at(), chunk)
+        return await batches.trigger_batch(await self._at(), chunk)
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
-        await trigger.abort_batch(await self._at(), batch_id, reason)
+        await batches.abort_batch(await self._at(), batch_id, reason)
+
+    async def retrieve_batches(self, batch_ids: Sequence[BatchId]) -> list[BatchRecord | None]:
+        return await batches.retrieve_batches(await self._at(), batch_ids)
 
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]:
         return await runs.retrieve_runs(await self._at(), run_ids)
@@ -232,7 +239,7 @@ class EngineBackend:
         return await journal.read_journals(await self._at(), reads, limit)
 
     async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:
-        return await journal.read_batch_results(await self._at(), batch_id, after, limit)
+        return await batches.read_batch_results(await self._at(), batch_id, after, limit)
 
     async def append_logs(self, lines: Sequence[LogLine]) -> None:
         await attempts.append_logs(await self._at(), lines)

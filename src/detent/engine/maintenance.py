@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
 from detent.engine import retention
@@ -34,10 +34,14 @@ class Maintenance:
         self._notifiers = dict(notifiers or {})
 
     async def run(self) -> None:
-        """Tick and keep house until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
-            both.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
+        """Tick, keep house and carry on long work until cancelled.
+
+        An error is logged and tried again: due work must not stop for one bad moment.
+        """
+        async with asyncio.TaskGroup() as works:
+            works.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
+            works.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
+            works.create_task(self._go_on(self._work_on, "long work", LONGEST_SLEEP))
 
     async def _go_on(self, work: Callable[[], Awaitable[float]], name: str, pause_after_error: float) -> None:
         while True:
@@ -51,16 +55,18 @@ class Maintenance:
     async def tick(self) -> float:
         """Do what is due; return the seconds until something may be due again."""
         rows = await self._db.call("tick", {"most": _MOST_DUE})
-        pause = LONGEST_SLEEP
-        told: defaultdict[int, list[Row]] = defaultdict(list)
-        for *row, environment, seconds in rows:
-            if row[0] == "next":
-                pause = _within_limits(cast("float | None", seconds))
-            else:
-                told[cast("int", environment)].append(tuple(row))
-        for environment, told_there in told.items():
-            announce(self._notifier(environment), environment, told_there)
-        return pause
+        self._announce([row[:-1] for row in rows if row[0] != "next"])
+        pauses = [cast("float | None", seconds) for what, *_, seconds in rows if what == "next"]
+        return _within_limits(pauses[0]) if pauses else LONGEST_SLEEP
+
+    async def _work_on(self) -> float:
+        return 0.0 if await self.carry_on() else LONGEST_SLEEP
+
+    async def carry_on(self) -> bool:
+        """Do what may wait a second: abort batches whose items stopped coming. True: there may be more to do at once."""
+        late = await self._db.call("abort_late_batches", {"most": _MOST_DUE})
+        self._announce(late)
+        return len(late) == _MOST_DUE
 
     async def keep_house(self) -> float:
         """Let go of what was kept long enough; return the seconds until that should be done again."""
@@ -81,6 +87,14 @@ class Maintenance:
     async def close(self) -> None:
         for notifier in self._notifiers.values():
             await notifier.close()
+
+    def _announce(self, rows: Iterable[Row]) -> None:
+        """Tell others what was done, as each row says; the last column is the environment."""
+        told: defaultdict[int, list[Row]] = defaultdict(list)
+        for *row, environment in rows:
+            told[cast("int", environment)].append(tuple(row))
+        for environment, told_there in told.items():
+            announce(self._notifier(environment), environment, told_there)
 
     def _notifier(self, environment: int) -> Notifier:
         return self._notifiers.setdefault(environment, Notifier(self._db))

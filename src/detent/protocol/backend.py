@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
@@ -73,11 +74,19 @@ class CallerBackend(Protocol):
         """Make runs. `is_repeat`: the same ids were sent before and no answer came; their runs may even be over."""
         ...
 
-    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused: ...
+    async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
+        """Make a batch before its items. One that is not sealed 30 minutes after it was last given any is aborted."""
+        ...
+
+    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
+        """Take items of a batch. An item that cannot be triggered fails alone; an index beyond the total refuses them all."""
+        ...
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
         """End a batch that could not be given whole; runs already made go on, a waiter wakes with an error."""
         ...
+
+    async def retrieve_batches(self, batch_ids: Sequence[BatchId]) -> list[BatchRecord | None]: ...
 
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]: ...
 

@@ -21,6 +21,11 @@ with key as (
   where not is_awaited and created_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
     and not exists (select from detent.runs where runs.id = batches.parent_id)
     and not exists (select from detent.runs where runs.batch_id = batches.id)
+  returning id
+), batch_cached as (
+  delete from detent.batch_cached where batch_id in (select id from batch)
+), batch_key as (
+  delete from detent.batch_keys where expires_at < detent.now() - interval '1 day'
 )
 delete from detent.waitpoints
 where is_shared
