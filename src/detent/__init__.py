@@ -47,11 +47,12 @@ from detent.errors import (
     UnprocessableEntityError,
     WaitTimeoutError,
 )
+from detent.protocol.batches import BatchItemError, BatchRecord
 from detent.protocol.codec import JsonValue
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
-from detent.protocol.status import RunStatus, TokenStatus
+from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
@@ -88,7 +89,10 @@ __all__ = [
     "BareTask",
     "BareTaskRef",
     "BatchHandle",
+    "BatchItemError",
+    "BatchRecord",
     "BatchResult",
+    "BatchStatus",
     "BatchTriggerError",
     "BlockingCallError",
     "CancelSignal",

@@ -40,7 +40,7 @@ MOST_ERRORS = 100
 _LAST_INDEX = 2**31 - 1
 
 _ABORTED = Refused(status=409, code="batch_aborted", message="the batch was aborted; make another")
-_STANDS = {"suspended": Suspended(), "pending": Pending()}
+_STANDS: dict[str, Pending | Suspended] = {"suspended": Suspended(), "pending": Pending()}
 
 
 async def create_batch(place: Place, creation: BatchCreation) -> BatchCreated | Stale:
@@ -104,7 +104,7 @@ async def abort_batch(place: Place, batch_id: BatchId, reason: str) -> None:
 
 async def retrieve_batches(place: Place, batch_ids: Sequence[BatchId]) -> list[BatchRecord | None]:
     uuids = [ids.decode("batch", batch_id) for batch_id in batch_ids]
-    params = {
+    params: Fields = {
         "ids": uuids,
         "firsts": [ids.decode("run", ids.item_run_id(batch_id, 0)) for batch_id in batch_ids],
         "lasts": [ids.decode("run", ids.item_run_id(batch_id, _LAST_INDEX)) for batch_id in batch_ids],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from detent.protocol.ids import BatchId, RunId
+from detent.protocol.items import ItemIds
 from detent.protocol.models import Idempotency, Origin, Pending, Suspended
 from detent.protocol.run_error import RunError
 from detent.protocol.status import BatchStatus
@@ -65,7 +65,7 @@ class BatchRecord:
     status: BatchStatus
     run_count: int
     """Of the items that it will have, where that is known; else of those that were given."""
-    run_ids: Sequence[RunId]
+    run_ids: ItemIds
     """In the order of the items that were given, made when they are asked for."""
     succeeded: int
     failed: int
