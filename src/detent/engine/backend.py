@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, batches, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
+from detent.engine import attempts, batches, bulk, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -15,8 +15,9 @@ from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
+from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -150,6 +151,18 @@ class EngineBackend:
 
     async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
         return await limits.change_limits(await self._at(), changes)
+
+    async def create_bulk_action(self, request: BulkRequest) -> BulkRecord:
+        return await bulk.create_bulk_action(await self._at(), request)
+
+    async def retrieve_bulk_actions(self, bulk_ids: Sequence[BulkId]) -> list[BulkRecord | None]:
+        return await bulk.retrieve_bulk_actions(await self._at(), bulk_ids)
+
+    async def list_bulk_actions(self, *, before: BulkId | None = None, limit: int = 25) -> list[BulkRecord]:
+        return await bulk.list_bulk_actions(await self._at(), before, limit)
+
+    async def abort_bulk_action(self, bulk_id: BulkId) -> None:
+        await bulk.abort_bulk_action(await self._at(), bulk_id)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)

@@ -11,12 +11,15 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
-from detent.engine import retention
+from detent.engine import bulk, retention
+from detent.engine.alarm import LONGEST_SLEEP, Alarm
 from detent.engine.db import Db, Row
 from detent.engine.events import Notifier, announce
+from detent.engine.known_tasks import KnownTasks
+from detent.engine.lanes import KnownLanes
+from detent.engine.place import Place
 from detent.errors import DetentError
 
-LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.005
 HOUSEKEEPING_SECONDS = 3600.0
 BUSY_SECONDS = 60.0
@@ -32,6 +35,7 @@ class Maintenance:
     def __init__(self, db: Db, notifiers: Mapping[int, Notifier] | None = None) -> None:
         self._db = db
         self._notifiers = dict(notifiers or {})
+        self._places: dict[int, Place] = {}
 
     async def run(self) -> None:
         """Tick, keep house and carry on long work until cancelled.
@@ -63,10 +67,12 @@ class Maintenance:
         return 0.0 if await self.carry_on() else LONGEST_SLEEP
 
     async def carry_on(self) -> bool:
-        """Do what may wait a second: abort batches whose items stopped coming. True: there may be more to do at once."""
-        late = await self._db.call("abort_late_batches", {"most": _MOST_DUE})
-        self._announce(late)
-        return len(late) == _MOST_DUE
+        """Do what may wait a second: abort batches whose items stopped coming, and a part of a bulk action.
+
+        True: there may be more to do at once.
+        """
+        self._announce(await self._db.call("abort_late_batches", {"most": _MOST_DUE}))
+        return await bulk.carry_on(self._db, self._place)
 
     async def keep_house(self) -> float:
         """Let go of what was kept long enough; return the seconds until that should be done again."""
@@ -85,6 +91,8 @@ class Maintenance:
         return len(wrong)
 
     async def close(self) -> None:
+        for place in self._places.values():
+            place.alarm.close()
         for notifier in self._notifiers.values():
             await notifier.close()
 
@@ -95,6 +103,19 @@ class Maintenance:
             told[cast("int", environment)].append(tuple(row))
         for environment, told_there in told.items():
             announce(self._notifier(environment), environment, told_there)
+
+    def _place(self, environment: int, slug: str) -> Place:
+        if environment not in self._places:
+            self._places[environment] = Place(
+                db=self._db,
+                environment=environment,
+                slug=slug,
+                notifier=self._notifier(environment),
+                alarm=Alarm(self.tick),
+                lanes=KnownLanes(self._db),
+                tasks=KnownTasks(self._db, environment),
+            )
+        return self._places[environment]
 
     def _notifier(self, environment: int) -> Notifier:
         return self._notifiers.setdefault(environment, Notifier(self._db))

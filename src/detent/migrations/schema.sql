@@ -79,6 +79,16 @@ begin
   join detent.runs on runs.id = woken.run_id;
 end $$;
 
+CREATE FUNCTION detent.advance_bulk_action(action_id uuid, from_id uuid, to_id uuid, succeeded integer, failed integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  update detent.bulk_actions
+  set last_id = to_id, success = success + succeeded, failure = failure + failed, carried_until = null
+  where id = action_id and last_id is not distinct from from_id;
+  return found;
+end $$;
+
 CREATE FUNCTION detent.apply_limits(environment integer, changed uuid[], tasks text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -295,6 +305,44 @@ begin
   where family <> '{}';
 end $$;
 
+CREATE FUNCTION detent.carry_bulk_cancel(action_id uuid, most integer, error text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  action detent.bulk_actions;
+  next_ids uuid[];
+  selected uuid[];
+  whats text[]; cancelled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
+begin
+  select * into action from detent.bulk_actions
+  where bulk_actions.id = action_id and bulk_actions.status = 'PENDING' for update skip locked;
+  if not found then
+    return;
+  end if;
+  next_ids := array(select found.id from detent.find_bulk_runs(action, null, most) as found);
+  if next_ids = '{}' then
+    perform detent.complete_bulk_action(action.id, action.last_id);
+    return;
+  end if;
+  selected := array(
+    with recursive family as (
+      select unnest(next_ids) as id
+      union
+      select child.id from family join detent.runs as child on child.parent_id = family.id
+    )
+    select found.id from detent.find_bulk_runs(action, array(select family.id from family), null) as found);
+
+  select array_agg(c.what), array_agg(c.run_id), array_agg(c.status), array_agg(c.session_id), array_agg(c.is_watched)
+  into whats, cancelled, statuses, holders, watched
+  from detent.cancel_runs(action.environment_id, next_ids, error) as c;
+
+  perform detent.advance_bulk_action(action.id, action.last_id, next_ids[cardinality(next_ids)],
+    (select count(*)::integer from unnest(whats, cancelled) as c (what, id) where c.what = 'settled' and c.id = any(selected)),
+    (select count(*)::integer from unnest(next_ids) as asked (id) where asked.id <> all(array_remove(coalesce(cancelled, '{}'), null))));
+  return query select * from unnest(whats, cancelled, statuses, holders, watched);
+end $$;
+
 CREATE FUNCTION detent.change_limit(environment integer, target uuid, change text, new_total text, new_per_key text, new_rate text, key text, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -480,6 +528,15 @@ begin
   group by runs.id, runs.fence;
 end $$;
 
+CREATE FUNCTION detent.complete_bulk_action(action_id uuid, from_id uuid) RETURNS void
+    LANGUAGE sql
+    AS $$
+  update detent.bulk_actions
+  set status = 'COMPLETED', completed_at = detent.now(), carried_until = null,
+      failure = greatest(failure, total - success), total = greatest(total, success + failure)
+  where id = action_id and status = 'PENDING' and last_id is not distinct from from_id
+$$;
+
 CREATE FUNCTION detent.complete_tokens(environment integer, completions json, is_repeat boolean) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -602,6 +659,27 @@ begin
   return query
   select standing, batches.id, batches.total, batches.sealed_at is not null, is_open
   from detent.batches where batches.id = holder;
+end $$;
+
+CREATE FUNCTION detent.create_bulk_action(environment integer, action uuid, request json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  made detent.bulk_actions;
+begin
+  insert into detent.bulk_actions (
+    id, environment_id, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
+    created_after, created_before)
+  select action, environment, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
+    created_after, created_before
+  from json_to_record(request) as r (
+    kind text, name text, reason text, run_ids uuid[], statuses text[], is_registered boolean, tasks text[], tags text[],
+    queues text[], versions text[], batch_id uuid, created_after timestamptz, created_before timestamptz)
+  on conflict do nothing
+  returning * into made;
+  if found then
+    update detent.bulk_actions set total = (select count(*) from detent.find_bulk_runs(made, null, null)) where id = action;
+  end if;
 end $$;
 
 CREATE FUNCTION detent.create_tokens(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, secret text, is_cached boolean)
@@ -803,6 +881,88 @@ CREATE FUNCTION detent.expiry_error(queued timestamp with time zone, expired tim
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_EXPIRED', 'name', 'TASK_RUN_EXPIRED',
     'message', format('the run was not started within its ttl of %s s', extract(epoch from expired - queued)::float8), 'stackTrace', '')::text
 $$;
+
+CREATE TABLE detent.bulk_actions (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    name text,
+    reason text NOT NULL,
+    run_ids uuid[],
+    statuses text[],
+    is_registered boolean,
+    tasks text[],
+    tags text[],
+    queues text[],
+    versions text[],
+    batch_id uuid,
+    created_after timestamp with time zone,
+    created_before timestamp with time zone,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    total integer DEFAULT 0 NOT NULL,
+    success integer DEFAULT 0 NOT NULL,
+    failure integer DEFAULT 0 NOT NULL,
+    last_id uuid,
+    carried_until timestamp with time zone,
+    created_at timestamp with time zone DEFAULT detent.now() NOT NULL,
+    completed_at timestamp with time zone,
+    CONSTRAINT bulk_actions_kind_check CHECK ((kind = ANY (ARRAY['CANCEL'::text, 'REPLAY'::text]))),
+    CONSTRAINT bulk_actions_status_check CHECK ((status = ANY (ARRAY['PENDING'::text, 'COMPLETED'::text, 'ABORTED'::text]))),
+    CONSTRAINT over_has_completed_at CHECK (((status = 'PENDING'::text) = (completed_at IS NULL)))
+);
+
+CREATE FUNCTION detent.find_bulk_runs(action detent.bulk_actions, among uuid[], most integer) RETURNS TABLE(id uuid)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+begin
+  if action.run_ids is not null then
+    return query
+    select named.id from unnest(action.run_ids) as named (id)
+    where case when among is null then action.last_id is null or named.id > action.last_id else named.id = any(among) end
+    order by named.id limit most;
+    return;
+  end if;
+  return query
+  with live as (
+    select runs.id from detent.runs join detent.inputs on inputs.run_id = runs.id
+    where runs.environment_id = action.environment_id and created_at <= action.created_at
+      and (action.last_id is null or among is not null or runs.id > action.last_id and inputs.run_id > action.last_id)
+      and (among is null or runs.id = any(among))
+      and (action.statuses is null or status::text = any(action.statuses)
+        and (action.is_registered is null or status <> 'QUEUED' or action.is_registered = exists (
+          select from detent.version_tasks as t where t.environment_id = runs.environment_id and t.task_id = runs.task_id)))
+      and (action.tasks is null or task_id = any(action.tasks))
+      and (action.tags is null or tags @> action.tags)
+      and (action.queues is null or queue = any(action.queues))
+      and (action.versions is null or version_id in (
+        select versions.id from detent.versions
+        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
+      and (action.batch_id is null or batch_id = action.batch_id)
+      and (action.created_after is null or created_at > action.created_after)
+      and (action.created_before is null or created_at < action.created_before)
+    order by runs.id limit most
+  ), past as (
+    select history.id from detent.history
+    where action.kind = 'REPLAY' and environment_id = action.environment_id and created_at <= action.created_at
+      and (action.last_id is null or among is not null or history.id > action.last_id)
+      and (among is null or history.id = any(among))
+      and (action.statuses is null or status::text = any(action.statuses))
+      and (action.tasks is null or task_id = any(action.tasks))
+      and (action.tags is null or tags @> action.tags)
+      and (action.queues is null or queue = any(action.queues))
+      and (action.versions is null or version_id in (
+        select versions.id from detent.versions
+        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
+      and (action.batch_id is null or batch_id = action.batch_id)
+      and (action.created_after is null or created_at > action.created_after)
+      and (action.created_before is null or created_at < action.created_before)
+    order by history.id limit most
+  )
+  select found.id from (select live.id from live union all select past.id from past) as found
+  order by found.id limit most;
+end $$;
 
 CREATE FUNCTION detent.find_heads(environment integer, version integer, live integer[], by_session uuid, room json, woken uuid[], most_lanes integer, after_served timestamp with time zone, after_line uuid) RETURNS SETOF detent.head
     LANGUAGE plpgsql
@@ -3614,6 +3774,9 @@ ALTER TABLE ONLY detent.batch_keys
 ALTER TABLE ONLY detent.batches
     ADD CONSTRAINT batches_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.bulk_actions
+    ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY detent.debounces
     ADD CONSTRAINT debounces_pkey PRIMARY KEY (environment_id, task_id, key);
 
@@ -3720,6 +3883,10 @@ CREATE INDEX batch_items_pending ON detent.batch_items USING btree (run_id) WHER
 CREATE INDEX batch_keys_expiring ON detent.batch_keys USING btree (expires_at);
 
 CREATE INDEX batches_unsealed ON detent.batches USING btree (seal_by) WHERE ((sealed_at IS NULL) AND (aborted IS NULL));
+
+CREATE INDEX bulk_actions_by_environment ON detent.bulk_actions USING btree (environment_id, id);
+
+CREATE INDEX bulk_actions_pending ON detent.bulk_actions USING btree (id) WHERE (status = 'PENDING'::text);
 
 CREATE INDEX endings_by_session ON detent.endings USING btree (session_id);
 

@@ -13,8 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
+from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -116,6 +117,20 @@ class CallerBackend(Protocol):
 
     async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
         """Override, reset, pause and resume, one after the other; what may start because of it is announced."""
+        ...
+
+    async def create_bulk_action(self, request: BulkRequest) -> BulkRecord:
+        """Begin a bulk action; the workers carry it out."""
+        ...
+
+    async def retrieve_bulk_actions(self, bulk_ids: Sequence[BulkId]) -> list[BulkRecord | None]: ...
+
+    async def list_bulk_actions(self, *, before: BulkId | None = None, limit: int = 25) -> list[BulkRecord]:
+        """Return bulk actions, newest first, older than *before*."""
+        ...
+
+    async def abort_bulk_action(self, bulk_id: BulkId) -> None:
+        """Stop a bulk action after the part that is under way; one that is over stays as it is."""
         ...
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
