@@ -11,6 +11,8 @@ from detent.protocol.status import RunStatus
 
 
 class BulkKind(StrEnum):
+    """What is done to the runs."""
+
     CANCEL = "CANCEL"
     REPLAY = "REPLAY"
 

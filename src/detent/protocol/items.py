@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
 from typing import overload
 
 from detent.protocol.ids import BatchId, RunId, item_run_id
@@ -20,15 +18,16 @@ class ItemIds(Sequence[RunId]):
     5
     """
 
-    __slots__ = ("_batch_id", "_ends", "_spans", "cached")
+    __slots__ = ("_batch_id", "_spans", "cached")
 
     def __init__(self, batch_id: BatchId, spans: Sequence[range], cached: Mapping[int, RunId] | None = None) -> None:
-        self._batch_id, self._spans = batch_id, spans
-        self._ends = list(accumulate(map(len, spans)))
-        self.cached = cached or {}
+        self._batch_id, self._spans, self.cached = batch_id, spans, cached or {}
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return sum(map(len, self._spans))
+
+    def __iter__(self) -> Iterator[RunId]:
+        return (self._id_at(index) for span in self._spans for index in span)
 
     @overload
     def __getitem__(self, place: int) -> RunId: ...
@@ -37,12 +36,15 @@ class ItemIds(Sequence[RunId]):
     def __getitem__(self, place: int | slice) -> RunId | tuple[RunId, ...]:
         if isinstance(place, slice):
             return tuple(self[each] for each in range(*place.indices(len(self))))
-        index = self._index_at(range(len(self))[place])
-        return self.cached.get(index) or item_run_id(self._batch_id, index)
+        place = range(len(self))[place]
+        for span in self._spans:
+            if place < len(span):
+                return self._id_at(span[place])
+            place -= len(span)
+        raise IndexError(place)
 
     def __repr__(self) -> str:
         return f"<the {len(self)} runs of {self._batch_id}>"
 
-    def _index_at(self, place: int) -> int:
-        span = bisect_right(self._ends, place)
-        return self._spans[span][place - (self._ends[span - 1] if span else 0)]
+    def _id_at(self, index: int) -> RunId:
+        return self.cached.get(index) or item_run_id(self._batch_id, index)
