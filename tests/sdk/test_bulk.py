@@ -79,7 +79,7 @@ BAD: dict[str, tuple[RunQuery, type[Exception], str]] = {
     "nothing in it": ({"task_id": ()}, ValueError, "selects every run"),
     "unknown field": ({"tag": "a"}, TypeError, "did you mean"),  # type: ignore[typeddict-unknown-key]
     "unknown status": ({"status": "FAILD"}, ValueError, 'did you mean "FAILED"'),
-    "naive date": ({"created_before": datetime(2026, 1, 1)}, ValueError, "naive"),  # noqa: DTZ001
+    "naive date": ({"created_before": datetime(2026, 1, 1)}, ValueError, "naive"),
     "both": ({"created_after": datetime.now(UTC), "period": timedelta(1)}, TypeError, "leave one of them out"),
     "batch": ({"batch_id": "run_1"}, ValueError, "is no batch id"),
 }

@@ -6,7 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, batches, bulk, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
+from detent.engine import (
+    attempts,
+    batches,
+    bulk,
+    events,
+    journal,
+    limits,
+    retention,
+    runs,
+    sessions,
+    tokens,
+    trigger,
+    waits,
+)
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
