@@ -90,7 +90,7 @@ def show(record: BulkRecord, *, done: str, as_json: bool) -> None:
         return
     print(f"{record.id}: {record.success:,} of {record.total:,} runs {done}")
     if record.failure:
-        print(f"{record.failure:,} had ended before, or are not there")
+        print(f"{record.failure:,} had ended before, are not there, or their queue is full")
 
 
 def _show_progress(record: BulkRecord) -> None:

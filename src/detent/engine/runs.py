@@ -100,17 +100,8 @@ async def replay_runs(
     originals = await retrieve_runs(place, [request.replay_of for request in requests])
     pairs = list(zip(requests, originals, strict=True))
     replays = [_replay(request, original) for request, original in pairs if original is not None]
-    made = iter(await trigger.trigger(place, replays, is_repeat=is_repeat) if replays else ())
-    return [
-        next(made)
-        if original is not None
-        else Refused(
-            status=404,
-            code="run_not_found",
-            message=f"there is no run {request.replay_of} in environment {place.slug}",
-        )
-        for request, original in pairs
-    ]
+    made = iter(await trigger.trigger(place, replays, is_repeat=is_repeat))
+    return [_not_there(place, request.replay_of) if original is None else next(made) for request, original in pairs]
 
 
 async def reschedule_runs(place: Place, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
@@ -136,6 +127,11 @@ async def reschedule_runs(place: Place, requests: Sequence[Rescheduling]) -> lis
 def _not_delayed(run: RunRecord) -> Refused:
     message = f"run {run.id} is {run.status.value}: only a delayed run has a date to move"
     return Refused(status=422, code="run_not_delayed", message=message)
+
+
+def _not_there(place: Place, run_id: RunId) -> Refused:
+    message = f"there is no run {run_id} in environment {place.slug}"
+    return Refused(status=404, code="run_not_found", message=message)
 
 
 async def reset_idempotency_key(place: Place, task_id: str, key: str) -> bool:

@@ -1797,7 +1797,7 @@ CREATE FUNCTION detent.make_items(state detent.batches, requests json, has_keys 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  wanted integer[] := array(select unnest(fresh) except select unnest(refused));
+  wanted integer[] := case when refused = '{}' then fresh else array(select unnest(fresh) except select unnest(refused)) end;
   places integer[]; made_ids uuid[];
 begin
   -- All of them without a list: to look for each item in it would compare each with each.
@@ -2877,16 +2877,18 @@ begin
     end if;
   end if;
 
-  update detent.batches
-  set total = expected,
-      received = batches.received + coalesce((
-        select range_agg(int4range(indexes[place + 1], indexes[place + 1] + 1)) from unnest(fresh) as place), '{}'),
-      refused = batches.refused + coalesce(cardinality(refused_runs), 0),
-      seal_by = detent.now() + detent.seal_patience()
-  where batches.id = batch and not was_sealed;
-  update detent.batches set sealed_at = detent.now()
-  where batches.id = batch and sealed_at is null and detent.count_indexes(batches.received) = expected;
-  select * into state from detent.batches where batches.id = batch;
+  if not was_sealed then
+    state.received := state.received + coalesce((
+      select range_agg(int4range(indexes[place + 1], indexes[place + 1] + 1)) from unnest(fresh) as place), '{}');
+    update detent.batches
+    set total = expected,
+        received = state.received,
+        refused = batches.refused + coalesce(cardinality(refused_runs), 0),
+        sealed_at = case when detent.count_indexes(state.received) = expected then detent.now() end,
+        seal_by = detent.now() + detent.seal_patience()
+    where batches.id = batch
+    returning * into state;
+  end if;
 
   -- What was given before, and answered by an older run then.
   return query

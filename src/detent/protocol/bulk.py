@@ -64,7 +64,8 @@ class BulkRequest:
 class BulkRecord:
     """A bulk action as it was when it was read. `total` runs were selected when it began.
 
-    `failure` counts those that could not be acted on: they had ended before it was their turn, or there is no such run.
+    `failure` counts those that could not be acted on: they had ended before it was their turn, there is no such run, or its
+    queue is full.
     """
 
     id: BulkId
