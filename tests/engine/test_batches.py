@@ -354,7 +354,7 @@ async def test_a_sealed_batch_takes_nothing_and_says_so(stage: Stage, worker: Wo
     assert await stage.count("runs") == 2
 
 
-@pytest.mark.parametrize(("indexes", "total"), [([2, 3], None), ([0], 4), ([0], 2)])
+@pytest.mark.parametrize(("indexes", "total"), [([2, 3], None), ([-1], None), ([0], 4), ([0], 2)])
 async def test_items_beyond_the_total_are_refused_and_leave_the_batch_as_it_was(
     stage: Stage, worker: Worker, indexes: list[int], total: int | None
 ) -> None:

@@ -126,6 +126,29 @@ begin
   from detent.batches where batches.id = holder;
 end $$;
 
+-- Why a batch takes nothing of a chunk: it is another environment's, aborted, or has other items; null: it takes it.
+create function detent.refusal_of_chunk(state detent.batches, environment integer, total integer, indexes integer[])
+returns text language sql immutable as $$
+  select case
+    when state.environment_id <> environment then 'foreign'
+    when state.aborted is not null then 'aborted'
+    when state.sealed_at is null and (
+      state.total <> total or upper(state.received) > total
+      or (select min(x) < 0 or max(x) >= coalesce(state.total, total) from unnest(indexes) as x)) then 'beyond'
+  end
+$$;
+
+-- The places in a chunk of the items that a batch does not have yet; of one that comes twice, the first.
+create function detent.fresh_places(state detent.batches, indexes integer[]) returns integer[] language sql immutable as $$
+  select array(
+    select first.place from (
+      select distinct on (x) x, ordinality::integer - 1 as place
+      from unnest(indexes) with ordinality as given (x) order by x, ordinality
+    ) as first
+    where state.sealed_at is null and not state.received @> first.x
+    order by first.place)
+$$;
+
 -- Takes some items of a batch, or refuses them all; the first call makes the batch unless `create_batch` has. It is sealed when
 -- `total`, told here or before, is reached. `indexes`: of the requests, in their order; `refused`: places of those that cannot be
 -- triggered, with their errors. Answers, as `what`: stale, aborted, foreign, beyond; or a row for each item that an older run
@@ -142,6 +165,7 @@ declare
   state detent.batches;
   expected integer;
   was_sealed boolean;
+  refusal text;
   fresh integer[];
   refused_runs uuid[];
   standing text;
@@ -168,22 +192,13 @@ begin
   select * into state from detent.batches where batches.id = batch for update;
   expected := coalesce(state.total, total);
   was_sealed := state.sealed_at is not null;
-  if state.aborted is not null or state.environment_id <> environment
-    or not was_sealed and (
-      expected <> total or upper(state.received) > expected or (select max(x) from unnest(indexes) as x) >= expected)
-  then
-    return query select
-      case when state.environment_id <> environment then 'foreign' when state.aborted is not null then 'aborted' else 'beyond' end,
-      null::integer, null::uuid, null::uuid, json_build_object('expected', expected);
+  refusal := detent.refusal_of_chunk(state, environment, total, indexes);
+  if refusal is not null then
+    return query select refusal, null::integer, null::uuid, null::uuid, json_build_object('expected', expected);
     return;
   end if;
 
-  fresh := array(
-    select first.place from (
-      select distinct on (x) x, ordinality::integer - 1 as place from unnest(indexes) with ordinality as given (x) order by x, ordinality
-    ) as first
-    where not was_sealed and not state.received @> first.x
-    order by first.place);
+  fresh := detent.fresh_places(state, indexes);
   if fresh <> '{}' then
     if parent is null and giver is not null then
       requests := detent.with_parent(requests, giver, state.is_awaited);

@@ -1170,6 +1170,18 @@ begin
   return total;
 end $_$;
 
+CREATE FUNCTION detent.fresh_places(state detent.batches, indexes integer[]) RETURNS integer[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select array(
+    select first.place from (
+      select distinct on (x) x, ordinality::integer - 1 as place
+      from unnest(indexes) with ordinality as given (x) order by x, ordinality
+    ) as first
+    where state.sealed_at is null and not state.received @> first.x
+    order by first.place)
+$$;
+
 CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -2147,6 +2159,18 @@ begin
   select held.i from held order by held.i;
 end $$;
 
+CREATE FUNCTION detent.refusal_of_chunk(state detent.batches, environment integer, total integer, indexes integer[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select case
+    when state.environment_id <> environment then 'foreign'
+    when state.aborted is not null then 'aborted'
+    when state.sealed_at is null and (
+      state.total <> total or upper(state.received) > total
+      or (select min(x) < 0 or max(x) >= coalesce(state.total, total) from unnest(indexes) as x)) then 'beyond'
+  end
+$$;
+
 CREATE FUNCTION detent.refuse_transition() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -2824,6 +2848,7 @@ declare
   state detent.batches;
   expected integer;
   was_sealed boolean;
+  refusal text;
   fresh integer[];
   refused_runs uuid[];
   standing text;
@@ -2850,22 +2875,13 @@ begin
   select * into state from detent.batches where batches.id = batch for update;
   expected := coalesce(state.total, total);
   was_sealed := state.sealed_at is not null;
-  if state.aborted is not null or state.environment_id <> environment
-    or not was_sealed and (
-      expected <> total or upper(state.received) > expected or (select max(x) from unnest(indexes) as x) >= expected)
-  then
-    return query select
-      case when state.environment_id <> environment then 'foreign' when state.aborted is not null then 'aborted' else 'beyond' end,
-      null::integer, null::uuid, null::uuid, json_build_object('expected', expected);
+  refusal := detent.refusal_of_chunk(state, environment, total, indexes);
+  if refusal is not null then
+    return query select refusal, null::integer, null::uuid, null::uuid, json_build_object('expected', expected);
     return;
   end if;
 
-  fresh := array(
-    select first.place from (
-      select distinct on (x) x, ordinality::integer - 1 as place from unnest(indexes) with ordinality as given (x) order by x, ordinality
-    ) as first
-    where not was_sealed and not state.received @> first.x
-    order by first.place);
+  fresh := detent.fresh_places(state, indexes);
   if fresh <> '{}' then
     if parent is null and giver is not null then
       requests := detent.with_parent(requests, giver, state.is_awaited);
