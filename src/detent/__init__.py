@@ -47,12 +47,15 @@ from detent.errors import (
     UnprocessableEntityError,
     WaitTimeoutError,
 )
+from detent.protocol.batches import BatchItemError, BatchRecord
+from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
 from detent.protocol.codec import JsonValue
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
-from detent.protocol.status import RunStatus, TokenStatus
+from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
+from detent.sdk.bulk import RunQuery
 from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
 from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
@@ -88,9 +91,15 @@ __all__ = [
     "BareTask",
     "BareTaskRef",
     "BatchHandle",
+    "BatchItemError",
+    "BatchRecord",
     "BatchResult",
+    "BatchStatus",
     "BatchTriggerError",
     "BlockingCallError",
+    "BulkKind",
+    "BulkRecord",
+    "BulkStatus",
     "CancelSignal",
     "ChildOptions",
     "Client",
@@ -145,6 +154,7 @@ __all__ = [
     "RunError",
     "RunHandle",
     "RunPage",
+    "RunQuery",
     "RunStatus",
     "SchemaDriftError",
     "SchemaVersionError",

@@ -23,9 +23,12 @@ from detent.engine.maintenance import Maintenance
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.batches import BatchCreation
+from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
 from detent.protocol.flow import LimitKind, LimitRef, Override, Pause, Reset, Resume
-from detent.protocol.ids import RunId, WaitpointId
+from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
+    ChunkTaken,
     Failed,
     HandBack,
     Idempotency,
@@ -73,6 +76,7 @@ from tests.engine.stage import (
     task,
     time_wait,
 )
+from tests.engine.test_batches import TOO_LARGE
 from tests.engine.test_logs import line
 
 NOT_CALLS = {"listen", "hear", "close"}
@@ -105,17 +109,85 @@ async def trigger(s: Scene) -> Any:
     )
 
 
+async def create_batch(s: Scene) -> Any:
+    """One that is waited for, one with a key, and one that finds the key taken."""
+    waiting = BatchCreation(batch_id=fixed_batch(10), count=2, origin=origin(s.first, "0"))
+    keyed = [BatchCreation(batch_id=fixed_batch(n), key=SHARED) for n in (20, 30)]
+    return [await s.engine.create_batch(creation) for creation in (waiting, *keyed)]
+
+
 async def trigger_batch(s: Scene) -> Any:
-    batch_id = ids.BatchId(ids.encode("batch", ids.decode("run", fixed(40))))
-    place = origin(s.first, "0")
+    """The second chunk brings an item again, an older run, and one that cannot be triggered; and seals the batch."""
+    batch_id, place = fixed_batch(40), origin(s.first, "0")
     await s.engine.trigger_batch(chunk(batch_id, [0, 1], origin=place, idempotency=SHARED))
-    return await s.engine.trigger_batch(chunk(batch_id, [1, 2], total=3, origin=place))
+    good = chunk(batch_id, [1, 2], total=4, origin=place, idempotency=SHARED)
+    bad = chunk(batch_id, [3], payload=TOO_LARGE)
+    taken = await s.engine.trigger_batch(replace(good, items=(*good.items, *bad.items)))
+    assert isinstance(taken, ChunkTaken)
+    return taken.items, taken.is_sealed, taken.enqueued, taken.wait
 
 
 async def abort_batch(s: Scene) -> Any:
-    batch_id = ids.new_batch_id()
-    await s.stage.engine.trigger_batch(chunk(batch_id, [0], origin=origin(s.first, "0")))
-    return await s.engine.abort_batch(batch_id, "it raised")
+    creation = BatchCreation(batch_id=fixed_batch(40), count=2, origin=origin(s.first, "0"))
+    await s.stage.engine.create_batch(creation)
+    return await s.engine.abort_batch(creation.batch_id, "it raised")
+
+
+async def abort_late_batches(s: Scene) -> Any:
+    creation = BatchCreation(batch_id=fixed_batch(40), count=2, origin=origin(s.first, "0"))
+    await s.stage.engine.create_batch(creation)
+    await s.stage.query("update testing.clock set shift = shift + interval '1 hour'")
+    await carry_on(s)
+
+
+async def retrieve_batches(s: Scene) -> Any:
+    await s.stage.engine.trigger_batch(chunk(fixed_batch(40), [0], total=1, payload=TOO_LARGE))
+    found = await s.engine.retrieve_batches([fixed_batch(40), fixed_batch(9)])
+    return [batch and (batch.status, len(batch.errors)) for batch in found]
+
+
+async def create_bulk_action(s: Scene) -> Any:
+    await s.stage.trigger()
+    action = await s.engine.create_bulk_action(bulk_request(BulkKind.CANCEL))
+    return action.total
+
+
+async def abort_bulk_action(s: Scene) -> Any:
+    asked = bulk_request(BulkKind.CANCEL)
+    await s.stage.engine.create_bulk_action(asked)
+    return await s.engine.abort_bulk_action(asked.bulk_id)
+
+
+async def retrieve_bulk_actions(s: Scene) -> Any:
+    asked = bulk_request(BulkKind.CANCEL)
+    await s.stage.engine.create_bulk_action(asked)
+    return [action and action.status for action in await s.engine.retrieve_bulk_actions([asked.bulk_id])]
+
+
+async def list_bulk_actions(s: Scene) -> Any:
+    await s.stage.engine.create_bulk_action(bulk_request(BulkKind.CANCEL))
+    return [action.status for action in await s.engine.list_bulk_actions()]
+
+
+async def carry_out_bulk_actions(s: Scene) -> Any:
+    for kind in (BulkKind.REPLAY, BulkKind.CANCEL):
+        asked = bulk_request(kind)
+        await s.stage.engine.create_bulk_action(asked)
+        while await s.stage.query("select id from detent.bulk_actions where status = 'PENDING'"):
+            # A reply that was lost may have been that of a reservation, which is over in ten seconds.
+            await s.stage.query("update detent.bulk_actions set carried_until = null")
+            await carry_on(s)
+        (action,) = await s.stage.engine.retrieve_bulk_actions([asked.bulk_id])
+        assert action is not None
+        assert (action.total, action.success) == (2 if kind is BulkKind.REPLAY else 4, action.total)
+
+
+async def carry_on(s: Scene) -> bool:
+    maintenance = s.engine.maintenance
+    try:
+        return await maintenance.carry_on()
+    finally:
+        await maintenance.close()
 
 
 async def retrieve_runs(s: Scene) -> Any:
@@ -400,7 +472,8 @@ async def first_call_in_an_environment(s: Scene) -> Any:
 OPERATIONS: dict[str, Play] = {
     play.__name__: play
     for play in (
-        trigger, trigger_batch, abort_batch, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
+        trigger, create_batch, trigger_batch, abort_batch, retrieve_batches, create_bulk_action, abort_bulk_action,
+        retrieve_bulk_actions, list_bulk_actions, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
         read_retention,
         register_worker, open_session, renew_sessions, end_session,
@@ -413,6 +486,7 @@ OTHERS: dict[str, Play] = {
     play.__name__: play
     for play in (
         tick, forget_expired, let_go, triggers_of_a_version, rest_lanes, check_slots, first_call_in_an_environment,
+        abort_late_batches, carry_out_bulk_actions,
     )
 }
 EVERYTHING = OPERATIONS | OTHERS
@@ -431,6 +505,14 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def fixed(n: int) -> RunId:
     """The same id in every play, of this hour: the database looks for finished runs from a day before their id on."""
     return RunId(ids.encode("run", UUID(int=(FIXED.int & ~0xFF) | n)))
+
+
+def fixed_batch(n: int) -> BatchId:
+    return BatchId(ids.encode("batch", ids.decode("run", fixed(n))))
+
+
+def bulk_request(kind: BulkKind) -> BulkRequest:
+    return BulkRequest(bulk_id=ids.new_bulk_id(), kind=kind, runs=RunSelection(task_ids=("work",)))
 
 
 def fixed_token(n: int) -> WaitpointId:
@@ -469,6 +551,7 @@ async def end_everything(stage: Stage, worker: Worker, clock: Clock) -> None:
     while await stage.count("runs"):
         clock.advance(timedelta(days=1))
         await stage.tick()
+        await stage.carry_on()
         await other.succeed(*await other.lease())
     await worker.end()
     await other.end()
@@ -478,6 +561,7 @@ async def contents(stage: Stage) -> dict[str, Any]:
     found: dict[str, Any] = {
         table: await stage.count(table)
         for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "batches", "batch_items",
+                      "batch_cached", "batch_keys", "bulk_actions",
                       "environments", "versions", "version_tasks", "lanes", "limits", "gates", "inputs", "ready")
     }  # fmt: skip
     found["history"] = await stage.query(
@@ -531,7 +615,9 @@ SLOW: dict[str, tuple[Play, str]] = {
     "record_steps": (record_steps, "select from detent.runs for update"),
     "create_tokens": (create_tokens, "select from detent.runs for update"),
     "complete_tokens": (complete_tokens, "select from detent.waitpoints for update"),
+    "create_batch": (create_batch, "select from detent.runs for update"),
     "trigger_batch": (trigger_batch, "select from detent.runs for update"),
+    "abort_batch": (abort_batch, "select from detent.batches for update"),
     "cancel_runs": (cancel_runs, "select from detent.runs for update"),
     "settle_runs": (complete_attempts, "select from detent.runs for update"),
     "hand_back": (hand_back, "select from detent.runs for update"),

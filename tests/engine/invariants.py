@@ -37,7 +37,7 @@ RULES = {
         where kind = 'run' and completed_at is null and not coalesce(runs.is_awaited, false)""",
     "a sealed batch is complete just when all its items are": """
         select batches.id from detent.batches join detent.waitpoints on waitpoints.id = batches.id
-        where (finished >= total) <> (completed_at is not null)""",
+        where (finished >= total or aborted is not null) <> (completed_at is not null)""",
     "the items counted are the items that are over": """
         select id from detent.batches
         where is_awaited

@@ -256,6 +256,14 @@ class Stage:
         finally:
             await maintenance.close()
 
+    async def carry_on(self) -> bool:
+        """Do a part of the long work; whether there may be more of it."""
+        maintenance = self.engine.maintenance
+        try:
+            return await maintenance.carry_on()
+        finally:
+            await maintenance.close()
+
     async def a_moment_passes(self) -> None:
         """What is due at once is ready. (The clock of a machine may step back by less than this.)"""
         await self.query("update testing.clock set shift = shift + interval '1 second'")

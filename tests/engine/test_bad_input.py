@@ -12,6 +12,8 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.errors import ApiConnectionError, BadRequestError
 from detent.protocol import ids
+from detent.protocol.batches import BatchCreation
+from detent.protocol.bulk import BulkKind, BulkRequest
 from detent.protocol.models import (
     HandBack,
     Holder,
@@ -199,6 +201,14 @@ CALLS: dict[str, Callable[[EngineBackend], Awaitable[object]]] = {
     "trigger": lambda engine: engine.trigger([request(), request(run_id="run_bad")]),
     "trigger replay": lambda engine: engine.trigger([request(replay_of="run_bad")]),
     "trigger_batch": lambda engine: engine.trigger_batch(chunk(ids.BatchId("batch_bad"), [], total=0)),
+    "create_batch": lambda engine: engine.create_batch(BatchCreation(batch_id=ids.BatchId("batch_bad"))),
+    "retrieve_batches": lambda engine: engine.retrieve_batches([ids.BatchId("batch_bad")]),
+    "create_bulk_action": lambda engine: engine.create_bulk_action(
+        BulkRequest(bulk_id=ids.new_bulk_id(), kind=BulkKind.CANCEL, runs=(ids.RunId("run_bad"),))
+    ),
+    "abort_bulk_action": lambda engine: engine.abort_bulk_action(ids.BulkId("bulk_bad")),
+    "retrieve_bulk_actions": lambda engine: engine.retrieve_bulk_actions([ids.BulkId("bulk_bad")]),
+    "list_bulk_actions": lambda engine: engine.list_bulk_actions(before=ids.BulkId("bulk_bad")),
     "abort_batch": lambda engine: engine.abort_batch(ids.BatchId("batch_bad"), "reason"),
     "replay_runs": lambda engine: engine.replay_runs(
         [ReplayRequest(run_id=ids.RunId("run_bad"), replay_of=ids.RunId("run_bad"))]

@@ -12,6 +12,8 @@ from detent.engine.backend import connect
 from detent.engine.maintenance import LONGEST_SLEEP, SHORTEST_SLEEP
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
+from detent.protocol.batches import BatchCreation
+from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
 from detent.protocol.models import Lease
 from detent.protocol.status import RunStatus
 from tests.database import Clock, open_database
@@ -143,6 +145,22 @@ async def test_housekeeping_forgets_what_nobody_can_ask_for(stage: Stage, worker
     clock.advance(timedelta(days=3))
     await _keep_house(stage)
     assert [await stage.count(table) for table in ("idempotency_keys", "sessions", "batches")] == [1, 1, 0]
+
+
+async def test_housekeeping_forgets_batches_and_bulk_actions_of_long_ago(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
+    batch = await stage.engine.create_batch(BatchCreation(batch_id=ids.new_batch_id(), key=KEY))
+    await stage.engine.trigger_batch(chunk(batch.batch_id, [0, 1], total=2, idempotency=KEY))
+    await worker.succeed(await worker.lease_one())
+    asked = BulkRequest(bulk_id=ids.new_bulk_id(), kind=BulkKind.CANCEL, runs=RunSelection(task_ids=("none",)))
+    await stage.engine.create_bulk_action(asked)
+    await stage.carry_on()
+    tables = ("batches", "batch_cached", "batch_keys", "bulk_actions")
+    assert [await stage.count(table) for table in tables] == [1, 1, 1, 1]
+    clock.advance(timedelta(days=61))
+    await _keep_house(stage)
+    assert [await stage.count(table) for table in tables] == [0, 0, 0, 0]
 
 
 async def test_a_shared_waitpoint_is_kept_while_a_journal_names_it(stage: Stage, worker: Worker, clock: Clock) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from detent.engine.backend import connect
 from detent.protocol import ids
 from detent.protocol.models import ChunkTaken, Refused, Triggered
+from detent.protocol.status import RunStatus
 from tests.engine.stage import Stage, child, chunk, journal_of, registration, request, task
 
 SCHEMA = json.dumps(
@@ -89,21 +91,16 @@ async def test_a_child_with_a_bad_payload_is_refused_and_leaves_its_parent_runni
     assert (await worker.succeed(parent))[0].status.is_success
 
 
-async def test_a_chunk_with_a_bad_item_is_refused_whole_and_names_it(stage: Stage) -> None:
+async def test_an_item_with_a_bad_payload_fails_alone(stage: Stage) -> None:
     await stage.worker(checked())
     batch_id = ids.new_batch_id()
     good = chunk(batch_id, [0, 1], task_id="pay", payload=GOOD)
     bad = chunk(batch_id, [2], task_id="pay", payload=BAD)
-    refused = await stage.engine.trigger_batch(chunk_of(batch_id, good, bad))
-    assert isinstance(refused, Refused)
-    assert refused.message.startswith("item 2: ")
-    assert await stage.count("runs") == 0
-    assert await stage.count("batches") == 0
-    assert isinstance(await stage.engine.trigger_batch(good), ChunkTaken)
-
-
-def chunk_of(batch_id: str, *chunks: object) -> object:
-    from dataclasses import replace
-
-    first = chunks[0]
-    return replace(first, items=tuple(item for each in chunks for item in each.items))
+    taken = await stage.engine.trigger_batch(replace(good, items=(*good.items, *bad.items), total=3))
+    assert isinstance(taken, ChunkTaken)
+    failed = await stage.run(taken.items[2].run_id)
+    assert (failed.status, failed.batch_id, failed.payload) == (RunStatus.SYSTEM_FAILURE, batch_id, BAD)
+    assert failed.error is not None
+    assert failed.error.code == "BATCH_ITEM_COULD_NOT_TRIGGER"
+    assert 'does not fit the schema of task "pay"' in failed.error.message
+    assert await stage.count("runs") == 2

@@ -229,6 +229,7 @@ OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
         [StepRecord(origin=origin(lease, "a#0"), fingerprint="f", output="1") for lease in c.leases]
     ),
     "results": lambda c: c.stage.engine.read_batch_results(BATCH, after=5_000, limit=ASKED),
+    "batch": lambda c: c.stage.engine.retrieve_batches([BATCH]),
     "retry of a batch": lambda c: c.stage.engine.trigger_batch(
         chunk(ids.new_batch_id(), range(ASKED), total=ASKED, origin=origin(c.leases[0], "8"))
     ),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 ANYTHING = "…"
-_ID = re.compile(r"\b(?:run|batch)_[0-9a-z]{26}\b")
+_ID = re.compile(r"\b(?:run|batch|bulk)_[0-9a-z]{26}\b")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*(?: (?:ms|s|min|h|d)\b)?")
 
 

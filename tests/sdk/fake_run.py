@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from detent.errors import DetentError
 from detent.protocol.backend import CallerBackend
-from detent.protocol.ids import BatchId, WaitpointId, item_run_id, new_batch_id, new_run_id
+from detent.protocol.ids import BatchId, WaitpointId, new_batch_id, new_run_id
 from detent.protocol.models import (
+    Idempotency,
     Isolation,
     Lease,
     RunOutcome,
@@ -25,6 +26,7 @@ from detent.protocol.models import (
 )
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
+from detent.sdk.chunks import GivenBatch
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.failure import failure_to_text, rebuild
 
@@ -107,11 +109,10 @@ class FakeRun:
         return self.answer(request)
 
     async def trigger_batch(
-        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
-    ) -> tuple[BatchId, Sequence[Triggered]]:
-        batch_id = new_batch_id()
+        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest], key: Idempotency | None
+    ) -> GivenBatch:
         self.triggered = [request async for request in _all_of(requests)]
-        return batch_id, [Triggered(run_id=item_run_id(batch_id, index)) for index in range(len(self.triggered))]
+        return GivenBatch(batch_id=new_batch_id(), count=len(self.triggered))
 
     async def trigger_batch_and_wait(
         self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]

@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from pydantic import BaseModel
 
 from detent import (
+    BatchStatus,
     BatchTriggerError,
     Client,
     ConfigError,
@@ -32,6 +33,7 @@ from detent import (
     tasks,
 )
 from detent.engine.backend import EngineBackend
+from detent.protocol import ids
 from detent.protocol.ids import new_run_id, new_session_id
 from detent.protocol.models import (
     Holder,
@@ -300,11 +302,62 @@ async def test_iterable_that_fails_at_once_makes_nothing(home: str, conn: AsyncC
     assert await count_runs(conn) == 0
 
 
-async def test_item_that_the_engine_refuses_is_named(worker: FakeWorker, conn: AsyncConnection) -> None:
-    with pytest.raises(BatchTriggerError, match="item 1: "):
-        await tasks.batch_trigger("charge", [{"id": "o1", "amount": 5}, {"id": "o2"}])
+async def test_item_that_the_engine_refuses_fails_alone(worker: FakeWorker, conn: AsyncConnection) -> None:
+    made = await tasks.batch_trigger("charge", [{"id": "o1", "amount": 5}, {"id": "o2"}])
 
-    assert await count_runs(conn) == 0
+    good, bad = [await runs.retrieve(handle) for handle in made.runs]
+    assert (good.is_queued, bad.is_failed) == (True, True)
+    assert bad.error is not None
+    assert bad.error.code == "BATCH_ITEM_COULD_NOT_TRIGGER"
+    (item,) = (await batch.retrieve(made.id)).errors
+    assert (item.index, item.run_id) == (1, bad.id)
+
+
+async def test_batch_key_gives_the_earlier_batch_without_giving_it_again(home: str, conn: AsyncConnection) -> None:
+    first = await tasks.batch_trigger("charge", [1, 2], idempotency_key="import 7")
+
+    def unread() -> Iterator[int]:
+        raise AssertionError("a batch that was given whole is not read again")
+        yield
+
+    again = await tasks.batch_trigger("charge", unread(), idempotency_key="import 7")
+
+    assert (first.is_cached, again.is_cached, again.id) == (False, True, first.id)
+    assert [handle.id for handle in again.runs] == [handle.id for handle in first.runs]
+    assert await count_runs(conn) == 2
+
+
+async def test_batch_key_goes_on_with_a_batch_that_broke_off(home: str, conn: AsyncConnection) -> None:
+    """Its first caller died after the first chunk, without a word."""
+    first = await tasks.batch_trigger("charge", range(3), idempotency_key="import 7")
+    await conn.execute("update detent.batches set sealed_at = null, total = null, received = '{[0,2)}'")
+    await conn.execute("delete from detent.ready where run_id = %s", [ids.decode("run", first.runs[2].id)])
+    await conn.execute("delete from detent.inputs where run_id = %s", [ids.decode("run", first.runs[2].id)])
+    await conn.execute("delete from detent.runs where id = %s", [ids.decode("run", first.runs[2].id)])
+
+    again = await tasks.batch_trigger("charge", range(3), idempotency_key="import 7")
+
+    assert (again.id, again.is_cached) == (first.id, True)
+    assert (await batch.retrieve(again)).status is BatchStatus.PROCESSING
+    assert await count_runs(conn) == 3
+
+
+async def test_batch_is_retrieved_by_its_handle_or_id(home: str) -> None:
+    made = await tasks.batch_trigger("charge", [1, 2])
+
+    record = await batch.retrieve(made)
+    assert (record.status, record.run_count) == (BatchStatus.PROCESSING, 2)
+    assert list(record.run_ids) == [handle.id for handle in made.runs]
+    assert (await batch.retrieve(made.id)).id == made.id
+    with pytest.raises(NotFoundError, match="there is no batch"):
+        await batch.retrieve(ids.new_batch_id())
+    with pytest.raises(ValueError, match="is no batch id"):
+        await batch.retrieve("run_1")
+
+
+def test_batch_is_retrieved_by_a_blocking_call(home: str) -> None:
+    made = tasks.sync.batch_trigger("charge", [1])
+    assert batch.sync.retrieve(made).run_count == 1
 
 
 # ---- bad input leaves nothing behind ----

@@ -44,7 +44,7 @@ def test_import_is_fast() -> None:
     """At most 60 ms over an empty interpreter on an idle machine of the kind the targets are for; here, counted in modules."""
     extra = loaded_by("import detent") - loaded_by("pass")
 
-    assert len(extra) < 115, sorted(extra)
+    assert len(extra) < 120, sorted(extra)
 
 
 def test_exported_names_are_sorted_and_there() -> None:

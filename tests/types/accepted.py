@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
@@ -14,7 +14,9 @@ from detent import (
     INHERIT,
     AbortTaskRunError,
     BatchHandle,
+    BatchRecord,
     BatchResult,
+    BulkRecord,
     CancelSignal,
     ChildOptions,
     Client,
@@ -268,6 +270,18 @@ async def by_id() -> None:
     assert_type(tasks.ref("charge"), TaskRef[object, JsonValue])
     await batch.trigger([tasks.item("charge", {}), charge.item(ORDER), tick.item()])
     assert_type(await batch.trigger_and_wait([charge.item(ORDER), charge.item(ORDER)]), BatchResult[Receipt])
+    made = await charge.batch_trigger([ORDER])
+    assert_type(made.runs[0], RunHandle[Receipt])
+    assert_type(made.runs[:2], Sequence[RunHandle[Receipt]])
+    assert_type(await batch.retrieve(made), BatchRecord)
+    assert_type(batch.sync.retrieve("batch_…"), BatchRecord)
+
+
+async def in_bulk() -> None:
+    assert_type(await runs.bulk.cancel(filter={"status": "FAILED", "tags": ["a"], "period": "1d"}), BulkRecord)
+    assert_type(await runs.bulk.replay(run_ids=["run_…", await charge.trigger(ORDER)], name="again"), BulkRecord)
+    assert_type(await runs.bulk.list(), Page[BulkRecord])
+    assert_type(runs.sync.bulk.poll("bulk_…", timeout="1m"), BulkRecord)
 
 
 async def tokens(point_adapter: TypeAdapter[list[Point]]) -> None:

@@ -67,6 +67,11 @@ async def wrong_payload() -> None:
     await tasks.ref("charge", payload=Order).trigger({})  # type: ignore[arg-type]
 
 
+async def wrong_filter() -> None:
+    await runs.bulk.cancel(filter={"state": "FAILED"})  # type: ignore[arg-type]
+    await runs.bulk.cancel(filter={"created_after": "yesterday"})  # type: ignore[arg-type]
+
+
 async def wrong_options() -> None:
     await charge.trigger(ORDER, dely="1h")  # type: ignore[call-arg]
     await charge.trigger(ORDER, max_attempts="many")  # type: ignore[arg-type]

@@ -21,6 +21,8 @@ T = TypeVar("T")
 class Caller:
     client: Client
     backend: CallerBackend
+    carry_on: Callable[[], Awaitable[bool]]
+    """Does a part of what is left to the workers: a bulk action goes on without any. False: there is nothing."""
 
 
 def call(environment: str, made: Callable[[Caller], Awaitable[T]]) -> T:
@@ -42,8 +44,10 @@ async def calling(dsn: str, environment: str) -> AsyncIterator[Caller]:
 
     listen_url = database.listened_to()
     backend = connect(dsn, environment=environment, size=1, listen_url=listen_url)
+    maintenance = backend.maintenance
     async with Client(database_url=dsn, environment=environment, listen_url=listen_url) as client:
         try:
-            yield Caller(client=client, backend=backend)
+            yield Caller(client=client, backend=backend, carry_on=maintenance.carry_on)
         finally:
+            await maintenance.close()
             await backend.close()

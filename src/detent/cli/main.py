@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 from detent.cli import failure
 
-COMMANDS = ("init", "dev", "worker", "migrate", "trigger", "runs", "why", "queues", "limits", "replay", "tasks", "retention")
+COMMANDS = (
+    "init", "dev", "worker", "migrate", "trigger", "runs", "batches", "why",
+    "queues", "limits", "replay", "tasks", "retention",
+)
 """In the order of the help; each has a module of its name with a Typer `app`."""
 RUNNER = "runner"
 """Not for people: what a supervisor starts. It goes past Typer, for each of its milliseconds is waited for."""

@@ -136,6 +136,8 @@ def _plain(value: object) -> object:
             return value.value
         case set() | frozenset():
             return sorted(value)
+        case Sequence():
+            return list(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} has no JSON form")

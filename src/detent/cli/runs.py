@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from detent.cli import printing
+from detent.cli import bulk, printing
 from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
+from detent.errors import ConfigError
 
 if TYPE_CHECKING:
     from detent.cli.calling import Caller
+    from detent.protocol.bulk import BulkRecord
     from detent.protocol.codec import JsonValue
     from detent.protocol.models import StoredLog
     from detent.sdk.runs import Run
@@ -105,12 +107,32 @@ def _print_line(line: StoredLog, *, as_json: bool) -> None:
 
 @app.command()
 def cancel(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs' ids.")],
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="The runs' ids.")] = None,
+    is_filtered: bulk.Filtered = False,
+    status: bulk.Statuses = None,
+    task: bulk.Tasks = None,
+    tag: bulk.Tags = None,
+    since: bulk.Since = None,
+    until: bulk.Until = None,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """Cancel runs, with all their children."""
+    """Cancel runs, with all their children: those named, or with --filter all that the options select."""
+    selected = bulk.query(
+        is_filtered=is_filtered, is_named=bool(run_ids),
+        statuses=status, tasks=task, tags=tag, since=since, until=until,
+    )  # fmt: skip
+    if selected is None:
+        _cancel_named(run_ids or [], environment, as_json=as_json)
+        return
 
+    async def cancelled(caller: Caller) -> BulkRecord:
+        return await bulk.carry_out(caller, lambda: caller.client.runs.bulk.cancel(filter=selected))
+
+    bulk.show(call(environment, cancelled), done="cancelled", as_json=as_json)
+
+
+def _cancel_named(run_ids: list[str], environment: str, *, as_json: bool) -> None:
     async def cancelled(caller: Caller) -> dict[str, bool]:
         return {run_id: await caller.client.runs.cancel(run_id) for run_id in run_ids}
 
@@ -124,13 +146,35 @@ def cancel(
 
 @app.command()
 def replay(
-    run_id: RunArgument,
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
     payload: Annotated[str | None, typer.Option(metavar="JSON", help="Another payload than the run had.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the new run's end and print its output.")] = False,
+    is_filtered: bulk.Filtered = False,
+    status: bulk.Statuses = None,
+    task: bulk.Tasks = None,
+    tag: bulk.Tags = None,
+    since: bulk.Since = None,
+    until: bulk.Until = None,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """Start a new run with the input of an old one."""
+    """Start a new run with the input of an old one, or with --filter of all runs that the options select."""
+    selected = bulk.query(
+        is_filtered=is_filtered, is_named=run_id is not None,
+        statuses=status, tasks=task, tags=tag, since=since, until=until,
+    )  # fmt: skip
+    if selected is None:
+        raise typer.Exit(_replay_named(run_id or "", payload, environment, wait=wait, as_json=as_json))
+    if wait or payload is not None:
+        raise ConfigError("--payload and --wait are about one run; leave them out, or name the run")
+
+    async def replayed(caller: Caller) -> BulkRecord:
+        return await bulk.carry_out(caller, lambda: caller.client.runs.bulk.replay(filter=selected))
+
+    bulk.show(call(environment, replayed), done="replayed", as_json=as_json)
+
+
+def _replay_named(run_id: str, payload: str | None, environment: str, *, wait: bool, as_json: bool) -> int:
     from detent.cli import trigger
 
     value = trigger.read_json("--payload", payload)
@@ -142,7 +186,7 @@ def replay(
         trigger.show_handle(handle, as_json=as_json)
         return 0
 
-    raise typer.Exit(call(environment, replayed))
+    return call(environment, replayed)
 
 
 @app.command()

@@ -9,10 +9,11 @@ import math
 from collections.abc import Awaitable, Callable
 
 from detent.engine import lifecycle
-from detent.engine.maintenance import LONGEST_SLEEP
 from detent.errors import DetentError
 from detent.protocol.models import When
 
+LONGEST_SLEEP = 1.0
+"""Seconds that a ticker sleeps at most."""
 GRID = 0.01
 """Seconds: what falls due within so much of each other is done in one tick."""
 

@@ -6,7 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from detent.engine import attempts, events, journal, limits, retention, runs, sessions, tokens, trigger, waits
+from detent.engine import (
+    attempts,
+    batches,
+    bulk,
+    events,
+    journal,
+    limits,
+    retention,
+    runs,
+    sessions,
+    tokens,
+    trigger,
+    waits,
+)
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
 from detent.engine.events import Notifier
@@ -14,8 +27,10 @@ from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
+from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
+from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -109,11 +124,17 @@ class EngineBackend:
     ) -> list[Triggered | Refused]:
         return await trigger.trigger(await self._at(), requests, is_repeat=is_repeat)
 
+    async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
+        return await batches.create_batch(await self._at(), creation)
+
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
-        return await trigger.trigger_batch(await self._at(), chunk)
+        return await batches.trigger_batch(await self._at(), chunk)
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
-        await trigger.abort_batch(await self._at(), batch_id, reason)
+        await batches.abort_batch(await self._at(), batch_id, reason)
+
+    async def retrieve_batches(self, batch_ids: Sequence[BatchId]) -> list[BatchRecord | None]:
+        return await batches.retrieve_batches(await self._at(), batch_ids)
 
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]:
         return await runs.retrieve_runs(await self._at(), run_ids)
@@ -143,6 +164,18 @@ class EngineBackend:
 
     async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
         return await limits.change_limits(await self._at(), changes)
+
+    async def create_bulk_action(self, request: BulkRequest) -> BulkRecord:
+        return await bulk.create_bulk_action(await self._at(), request)
+
+    async def retrieve_bulk_actions(self, bulk_ids: Sequence[BulkId]) -> list[BulkRecord | None]:
+        return await bulk.retrieve_bulk_actions(await self._at(), bulk_ids)
+
+    async def list_bulk_actions(self, *, before: BulkId | None = None, limit: int = 25) -> list[BulkRecord]:
+        return await bulk.list_bulk_actions(await self._at(), before, limit)
+
+    async def abort_bulk_action(self, bulk_id: BulkId) -> None:
+        await bulk.abort_bulk_action(await self._at(), bulk_id)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)
@@ -232,7 +265,7 @@ class EngineBackend:
         return await journal.read_journals(await self._at(), reads, limit)
 
     async def read_batch_results(self, batch_id: BatchId, *, after: int = -1, limit: int = 500) -> list[RunOutcome]:
-        return await journal.read_batch_results(await self._at(), batch_id, after, limit)
+        return await batches.read_batch_results(await self._at(), batch_id, after, limit)
 
     async def append_logs(self, lines: Sequence[LogLine]) -> None:
         await attempts.append_logs(await self._at(), lines)

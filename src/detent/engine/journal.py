@@ -10,16 +10,15 @@ from uuid import UUID
 
 from detent.engine.attempts import public
 from detent.engine.db import Row
-from detent.engine.outcomes import child_result, wait_result
+from detent.engine.outcomes import wait_result
 from detent.engine.place import Place
 from detent.protocol import ids
-from detent.protocol.ids import BatchId, RunId
+from detent.protocol.ids import RunId
 from detent.protocol.models import (
     JournalEntry,
     JournalRead,
     OperationKind,
     Recorded,
-    RunOutcome,
     Stale,
     Stamp,
     StepRecord,
@@ -75,16 +74,6 @@ async def _read(place: Place, requests: Sequence[dict[str, object]], limit: int)
         if operation is not None:
             page.append(_entry(str(operation), tuple(fields)))
     return pages
-
-
-async def read_batch_results(place: Place, batch_id: BatchId, after: int, limit: int) -> list[RunOutcome]:
-    rows = await place.db.call(
-        "read_batch_results", {"batch": ids.decode("batch", batch_id), "after": after, "limit": limit}
-    )
-    return [
-        child_result(cast("UUID", run_id), task_id, status, output, error)
-        for _, run_id, task_id, status, output, error in rows
-    ]
 
 
 def _step_fields(i: int, record: StepRecord) -> dict[str, object]:

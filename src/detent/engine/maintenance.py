@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
-from detent.engine import retention
+from detent.engine import bulk, retention
+from detent.engine.alarm import LONGEST_SLEEP, Alarm
 from detent.engine.db import Db, Row
 from detent.engine.events import Notifier, announce
+from detent.engine.known_tasks import KnownTasks
+from detent.engine.lanes import KnownLanes
+from detent.engine.place import Place
 from detent.errors import DetentError
 
-LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.005
 HOUSEKEEPING_SECONDS = 3600.0
 BUSY_SECONDS = 60.0
@@ -32,12 +35,17 @@ class Maintenance:
     def __init__(self, db: Db, notifiers: Mapping[int, Notifier] | None = None) -> None:
         self._db = db
         self._notifiers = dict(notifiers or {})
+        self._places: dict[int, Place] = {}
 
     async def run(self) -> None:
-        """Tick and keep house until cancelled. An error is logged and tried again: due work must not stop for one bad moment."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
-            both.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
+        """Tick, keep house and carry on long work until cancelled.
+
+        An error is logged and tried again: due work must not stop for one bad moment.
+        """
+        async with asyncio.TaskGroup() as works:
+            works.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
+            works.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
+            works.create_task(self._go_on(self._work_on, "long work", LONGEST_SLEEP))
 
     async def _go_on(self, work: Callable[[], Awaitable[float]], name: str, pause_after_error: float) -> None:
         while True:
@@ -51,16 +59,20 @@ class Maintenance:
     async def tick(self) -> float:
         """Do what is due; return the seconds until something may be due again."""
         rows = await self._db.call("tick", {"most": _MOST_DUE})
-        pause = LONGEST_SLEEP
-        told: defaultdict[int, list[Row]] = defaultdict(list)
-        for *row, environment, seconds in rows:
-            if row[0] == "next":
-                pause = _within_limits(cast("float | None", seconds))
-            else:
-                told[cast("int", environment)].append(tuple(row))
-        for environment, told_there in told.items():
-            announce(self._notifier(environment), environment, told_there)
-        return pause
+        self._announce([row[:-1] for row in rows if row[0] != "next"])
+        pauses = [cast("float | None", seconds) for what, *_, seconds in rows if what == "next"]
+        return _within_limits(pauses[0]) if pauses else LONGEST_SLEEP
+
+    async def _work_on(self) -> float:
+        return 0.0 if await self.carry_on() else LONGEST_SLEEP
+
+    async def carry_on(self) -> bool:
+        """Do what may wait a second: abort batches whose items stopped coming, and a part of a bulk action.
+
+        True: there may be more to do at once.
+        """
+        self._announce(await self._db.call("abort_late_batches", {"most": _MOST_DUE}))
+        return await bulk.carry_on(self._db, self._place)
 
     async def keep_house(self) -> float:
         """Let go of what was kept long enough; return the seconds until that should be done again."""
@@ -79,8 +91,31 @@ class Maintenance:
         return len(wrong)
 
     async def close(self) -> None:
+        for place in self._places.values():
+            place.alarm.close()
         for notifier in self._notifiers.values():
             await notifier.close()
+
+    def _announce(self, rows: Iterable[Row]) -> None:
+        """Tell others what was done, as each row says; the last column is the environment."""
+        told: defaultdict[int, list[Row]] = defaultdict(list)
+        for *row, environment in rows:
+            told[cast("int", environment)].append(tuple(row))
+        for environment, told_there in told.items():
+            announce(self._notifier(environment), environment, told_there)
+
+    def _place(self, environment: int, slug: str) -> Place:
+        if environment not in self._places:
+            self._places[environment] = Place(
+                db=self._db,
+                environment=environment,
+                slug=slug,
+                notifier=self._notifier(environment),
+                alarm=Alarm(self.tick),
+                lanes=KnownLanes(self._db),
+                tasks=KnownTasks(self._db, environment),
+            )
+        return self._places[environment]
 
     def _notifier(self, environment: int) -> Notifier:
         return self._notifiers.setdefault(environment, Notifier(self._db))

@@ -42,16 +42,13 @@ async def retrieve_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunRecor
 
 
 async def list_runs(place: Place, query: RunFilter) -> list[RunRecord]:
-    stored = {RunStatus.QUEUED if s is RunStatus.PENDING_VERSION else s for s in query.statuses}
-    registered_only = None
-    if RunStatus.QUEUED in stored and len({RunStatus.QUEUED, RunStatus.PENDING_VERSION} & set(query.statuses)) == 1:
-        registered_only = RunStatus.QUEUED in query.statuses
+    statuses, registered_only = stored_statuses(query.statuses)
     rows = await place.db.call(
         "list_runs",
         {
             "environment": place.environment,
             "before": _uuid("run", query.before),
-            "statuses": [status.value for status in stored] or None,
+            "statuses": statuses,
             "registered_only": registered_only,
             "tasks": list(query.task_ids) or None,
             "tags": list(query.tags) or None,
@@ -65,6 +62,15 @@ async def list_runs(place: Place, query: RunFilter) -> list[RunRecord]:
     listed = [cast("UUID", row[0]) for row in rows]
     found = await _find(place, listed)
     return [found[value] for value in listed if value in found]
+
+
+def stored_statuses(wanted: Sequence[RunStatus]) -> tuple[list[str] | None, bool | None]:
+    """Return the statuses as they are stored; and of queued runs, whether a worker must have registered their task."""
+    stored = {RunStatus.QUEUED if status is RunStatus.PENDING_VERSION else status for status in wanted}
+    registered_only = None
+    if RunStatus.QUEUED in stored and len({RunStatus.QUEUED, RunStatus.PENDING_VERSION} & set(wanted)) == 1:
+        registered_only = RunStatus.QUEUED in wanted
+    return [status.value for status in stored] or None, registered_only
 
 
 async def watch_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
@@ -92,14 +98,10 @@ async def replay_runs(
 ) -> list[Triggered | Refused]:
     """Trigger again with the input of older runs: payload, tags, metadata as given, queue, key and test flag."""
     originals = await retrieve_runs(place, [request.replay_of for request in requests])
-    answers: list[Triggered | Refused] = []
-    for request, original in zip(requests, originals, strict=True):
-        if original is None:
-            message = f"there is no run {request.replay_of} in environment {place.slug}"
-            answers.append(Refused(status=404, code="run_not_found", message=message))
-        else:
-            answers += await trigger.trigger(place, [_replay(request, original)], is_repeat=is_repeat)
-    return answers
+    pairs = list(zip(requests, originals, strict=True))
+    replays = [_replay(request, original) for request, original in pairs if original is not None]
+    made = iter(await trigger.trigger(place, replays, is_repeat=is_repeat))
+    return [_not_there(place, request.replay_of) if original is None else next(made) for request, original in pairs]
 
 
 async def reschedule_runs(place: Place, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
@@ -125,6 +127,11 @@ async def reschedule_runs(place: Place, requests: Sequence[Rescheduling]) -> lis
 def _not_delayed(run: RunRecord) -> Refused:
     message = f"run {run.id} is {run.status.value}: only a delayed run has a date to move"
     return Refused(status=422, code="run_not_delayed", message=message)
+
+
+def _not_there(place: Place, run_id: RunId) -> Refused:
+    message = f"there is no run {run_id} in environment {place.slug}"
+    return Refused(status=404, code="run_not_found", message=message)
 
 
 async def reset_idempotency_key(place: Place, task_id: str, key: str) -> bool:

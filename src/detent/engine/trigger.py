@@ -1,10 +1,9 @@
-"""Triggering: alone, from inside a run, and in batches."""
+"""Triggering, from outside and from inside a run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import cast
 from uuid import UUID
 
@@ -15,12 +14,10 @@ from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.protocol import ids
 from detent.protocol.flow import DebounceMode, Debouncing
-from detent.protocol.ids import BatchId, RunId
+from detent.protocol.ids import RunId
 from detent.protocol.models import (
-    BatchChunk,
     ChildRequest,
     ChildTriggered,
-    ChunkTaken,
     Origin,
     Pending,
     Refused,
@@ -34,8 +31,6 @@ from detent.protocol.models import (
 
 Fields = dict[str, object]
 
-_ABORTED = Refused(status=409, code="batch_aborted", message="the batch was aborted; make another")
-
 
 async def trigger(
     place: Place, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
@@ -45,8 +40,8 @@ async def trigger(
     good = [i for i in range(len(requests)) if i not in refusals]
     answers: list[Triggered | Refused] = [refusals.get(i) or _UNANSWERED for i in range(len(requests))]
     if good:
-        fields = [_fields(place, i, requests[i]) for i in good]
-        await _ensure_lanes(place, [(requests[i], None) for i in good])
+        fields = [fields_of(place, i, requests[i]) for i in good]
+        await ensure_lanes(place, [(requests[i], None) for i in good])
         rows = await place.db.call(
             "trigger_runs",
             {
@@ -58,19 +53,19 @@ async def trigger(
         )
         for i, run_id, is_cached in rows:
             answers[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-        _tell(place, [requests[i] for i in good])
+        tell(place, [requests[i] for i in good])
     return answers
 
 
 async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> list[ChildTriggered | Stale | Refused]:
     requests = [child.request for child in children]
-    refusals = await place.tasks.check(requests, {name for child in children if (name := _preferred(child.origin))})
+    refusals = await place.tasks.check(requests, {name for child in children if (name := preferred_by(child.origin))})
     good = [i for i in range(len(children)) if i not in refusals]
     answers: list[ChildTriggered | Stale | Refused] = [
         refusals.get(i) or Stale(run_id=child.origin.holder.run_id) for i, child in enumerate(children)
     ]
     if good:
-        await _ensure_lanes(place, [(requests[i], _preferred(children[i].origin)) for i in good])
+        await ensure_lanes(place, [(requests[i], preferred_by(children[i].origin)) for i in good])
         rows = await place.db.call(
             "trigger_children",
             {
@@ -86,74 +81,29 @@ async def trigger_children(place: Place, children: Sequence[ChildRequest]) -> li
                 continue
             i = cast("int", row[0])
             answers[i] = _child_triggered(children[i], row)
-        _tell(place, [requests[cast("int", row[0])] for row in rows if row[0] is not None])
+        tell(place, [requests[cast("int", row[0])] for row in rows if row[0] is not None])
     return answers
-
-
-async def trigger_batch(place: Place, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
-    """Take a chunk of a batch whole or, when an item does not fit its task's schema, not at all."""
-    requests, preferred = [request for _, request in chunk.items], _preferred(chunk.origin)
-    refusals = await place.tasks.check(requests, [preferred] if preferred else ())
-    if refusals:
-        first = min(refusals)
-        index, refusal = chunk.items[first][0], refusals[first]
-        return replace(refusal, message=f"item {index}: {refusal.message}")
-    await _ensure_lanes(place, [(request, preferred) for request in requests])
-    origin = chunk.origin
-    rows = await place.db.call(
-        "trigger_batch",
-        {
-            "environment": place.environment,
-            "batch": ids.decode("batch", chunk.batch_id),
-            "requests": json.dumps([_item_fields(place, i, chunk) for i in range(len(requests))]),
-            "has_keys": any(request.idempotency for request in requests),
-            "is_repeat": False,
-            "total": chunk.total,
-            "parent": ids.decode("run", origin.holder.run_id) if origin else None,
-            "fence": origin.holder.fence if origin else None,
-            "operation": origin.operation if origin else None,
-            "fingerprint": fingerprint_of_batch() if origin else None,
-            "waits": origin.wait if origin else None,
-            "suspends": origin.suspends if origin else None,
-            "answers": origin.stamp.answers if origin else None,
-            "seen": list(origin.stamp.seen) if origin and origin.stamp.seen is not None else None,
-        },
-    )
-    _tell(place, requests)
-    if any(row[0] == "opened" for row in rows):
-        place.notifier.notify(place.environment, ready=1)
-    return _chunk_taken(chunk, requests, rows)
-
-
-async def abort_batch(place: Place, batch_id: BatchId, reason: str) -> None:
-    await place.db.call(
-        "abort_batch", {"environment": place.environment, "batch": ids.decode("batch", batch_id), "reason": reason}
-    )
 
 
 def fingerprint_of_child(task_id: str) -> str:
     return task_id
 
 
-def fingerprint_of_batch() -> str:
-    return "batch"
-
-
 _UNANSWERED = Refused(status=500, code="no_answer", message="the database gave no answer for this request")
 
 
-def _tell(place: Place, made: Sequence[TriggerRequest]) -> None:
+def tell(place: Place, made: Sequence[TriggerRequest]) -> None:
     delayed = [when for request in made if (when := _delay(request)) is not None]
     for when in delayed:
         place.alarm.set(when)
     place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
 
 
-def _preferred(origin: Origin | None) -> str | None:
+def preferred_by(origin: Origin | None) -> str | None:
     return origin.version if origin is not None and origin.wait else None
 
 
-async def _ensure_lanes(place: Place, requests: Iterable[tuple[TriggerRequest, str | None]]) -> None:
+async def ensure_lanes(place: Place, requests: Iterable[tuple[TriggerRequest, str | None]]) -> None:
     lanes = {lane for request, preferred in requests for lane in (_base_lane(place, request), _lane(place, request, preferred))}
     await place.lanes.ensure(place.environment, lanes)
 
@@ -183,7 +133,7 @@ def _delay(request: TriggerRequest) -> When | None:
     return request.debounce.delay if request.delay is None and request.debounce is not None else request.delay
 
 
-def _fields(place: Place, i: int, request: TriggerRequest, preferred: str | None = None) -> Fields:
+def fields_of(place: Place, i: int, request: TriggerRequest, preferred: str | None = None) -> Fields:
     """Return what `insert_runs` reads of a request; what is absent is null there."""
     lane, life = _lane(place, request, preferred), place.tasks.task(request.task_id).ttl if request.ttl is None else request.ttl
     fields: Fields = {
@@ -241,7 +191,7 @@ def _debounce_fields(debounce: Debouncing) -> Fields:
 
 def _child_fields(place: Place, i: int, child: ChildRequest) -> Fields:
     origin = child.origin
-    return _fields(place, i, child.request, _preferred(origin)) | {
+    return fields_of(place, i, child.request, preferred_by(origin)) | {
         "parent": ids.to_hex("run", origin.holder.run_id),
         "fence": origin.holder.fence,
         "operation": origin.operation,
@@ -253,17 +203,6 @@ def _child_fields(place: Place, i: int, child: ChildRequest) -> Fields:
         "answers": origin.stamp.answers,
         "seen": origin.stamp.seen,
     }
-
-
-def _item_fields(place: Place, i: int, chunk: BatchChunk) -> Fields:
-    index, request = chunk.items[i]
-    fields = _fields(place, i, request, _preferred(chunk.origin))
-    fields["batch"] = ids.to_hex("batch", chunk.batch_id)
-    fields["batch_index"] = index
-    if chunk.origin is not None:
-        fields["parent"] = ids.to_hex("run", chunk.origin.holder.run_id)
-        fields["awaited"] = chunk.origin.wait
-    return fields
 
 
 def _triggered(request: TriggerRequest, run_id: object, is_cached: object) -> Triggered:
@@ -282,25 +221,3 @@ def _child_triggered(child: ChildRequest, row: Row) -> ChildTriggered:
         return ChildTriggered(triggered=triggered, wait=Suspended() if is_suspended else Pending())
     outcome = child_result(cast("UUID", run_id), task_id, status, output, error)
     return ChildTriggered(triggered=triggered, wait=WaitResult(operation=child.origin.operation, child=outcome))
-
-
-def _chunk_taken(chunk: BatchChunk, requests: Sequence[TriggerRequest], rows: Sequence[Row]) -> ChunkTaken | Stale | Refused:
-    made: list[Triggered | Refused] = [Triggered(run_id=request.run_id) for request in requests]
-    wait: Pending | Suspended | WaitResult | None = None
-    for outcome, i, run_id, is_cached in rows:
-        match outcome:
-            case "stale" if chunk.origin is not None:
-                return Stale(run_id=chunk.origin.holder.run_id)
-            case "aborted":
-                return _ABORTED
-            case "taken":
-                made[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-            case "completed" if chunk.origin is not None:
-                wait = WaitResult(operation=chunk.origin.operation)
-            case "pending":
-                wait = Pending()
-            case "suspended":
-                wait = Suspended()
-            case _:
-                pass
-    return ChunkTaken(items=tuple(made), wait=wait)

@@ -371,12 +371,19 @@ create table detent.batches (
   id uuid primary key,
   environment_id integer not null,
   parent_id uuid,
-  total integer,                                   -- known when sealed
+  total integer,                                   -- items expected; null until whoever gives them says so
+  received int4multirange not null default '{}',   -- the indexes of the items that were given
+  refused integer not null default 0,              -- items that could not be triggered: their runs were born failed
   finished integer not null default 0,             -- counted only when somebody waits
   is_awaited boolean not null,
+  idempotency_user_key text,
+  seal_by timestamptz,                             -- the rest is not waited for any longer
+  sealed_at timestamptz,                           -- every item was given
   aborted text,
-  created_at timestamptz not null default detent.now()
+  created_at timestamptz not null default detent.now(),
+  constraint sealed_is_whole check (sealed_at is null or total is not null and aborted is null)
 );
+create index batches_unsealed on detent.batches (seal_by) where sealed_at is null and aborted is null;
 
 -- The outcomes of the items of an awaited batch; of an item that an idempotency key answered, also before it is final.
 create table detent.batch_items (

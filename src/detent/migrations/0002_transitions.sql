@@ -539,96 +539,7 @@ begin
   select held.i from held order by held.i;
 end $$;
 
--- ---- batches --------------------------------------------------------------------------------------------------------
-
--- Takes some items of a batch; the first call makes it, the one with `total` seals it. `outcome`: stale, aborted, taken,
--- suspended, pending, completed.
-create function detent.trigger_batch(
-  environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer,
-  parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[])
-returns table (outcome text, i integer, run_id uuid, is_cached boolean) language plpgsql as $$
-#variable_conflict use_variable
-declare
-  attempt smallint;
-  is_known boolean;
-  state detent.batches;
-  places integer[]; made_ids uuid[]; cached boolean[];
-begin
-  if parent is not null then
-    select runs.attempt into attempt from detent.runs where runs.id = parent and runs.fence = trigger_batch.fence for update;
-    if not found then
-      return query select 'stale', null::integer, null::uuid, null::boolean;
-      return;
-    end if;
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
-    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch,
-      answers, seen)
-    on conflict do nothing;
-    update detent.runs set has_journal = true, losses_in_row = 0
-    where runs.id = parent and not (has_journal and losses_in_row = 0);
-  end if;
-
-  insert into detent.batches (id, environment_id, parent_id, is_awaited)
-  values (batch, environment, parent, coalesce(waits, false)) on conflict do nothing;
-  -- A batch that exists may be given again by a process that took over: its runs are looked for among those that are over.
-  is_known := not found;
-  select * into state from detent.batches where batches.id = batch for update;
-  if state.aborted is not null then
-    return query select 'aborted', null::integer, null::uuid, null::boolean;
-    return;
-  end if;
-
-  select array_agg(made.i), array_agg(made.run_id), array_agg(made.is_cached) into places, made_ids, cached
-  from detent.insert_runs(environment, requests, has_keys, is_repeat or is_known) as made;
-  return query select 'taken', * from unnest(places, made_ids, cached);
-
-  if state.is_awaited and true = any(cached) then
-    perform detent.await_cached_items(environment, batch, requests, places, made_ids, cached);
-  end if;
-  if trigger_batch.total is not null then
-    update detent.batches set total = trigger_batch.total where batches.id = batch returning * into state;
-    if waits then
-      insert into detent.waitpoints (id, environment_id, kind, completed_at)
-      values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
-      on conflict do nothing;
-      if detent.join_waitpoints(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)))
-      then
-        return query select 'opened', null::integer, null::uuid, null::boolean;
-      end if;
-      return query select
-        case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
-          then 'completed'
-          when exists (select from detent.runs where runs.id = parent and runs.status = 'WAITING') then 'suspended'
-          else 'pending' end,
-        null::integer, null::uuid, null::boolean;
-    end if;
-  end if;
-end $$;
-
--- Items that an idempotency key answered with an older run: its outcome counts for the batch, now or when it comes. The runs
--- are locked, so that none ends unseen between two statements.
-create function detent.await_cached_items(
-  environment integer, batch uuid, requests json, places integer[], made uuid[], cached boolean[])
-returns void language plpgsql as $$
-declare
-  targets uuid[];
-begin
-  insert into detent.batch_items (batch_id, index, run_id, environment_id)
-  select batch, request.batch_index, item.run_id, environment
-  from unnest(places, made, cached) as item (i, run_id, is_cached)
-  join json_to_recordset(requests) as request (i integer, batch_index integer) on request.i = item.i
-  where item.is_cached
-  on conflict do nothing;
-
-  targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
-  perform from detent.runs where id = any(targets) order by id desc for update;
-  update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
-  -- In a new snapshot: those that are over by now.
-  perform detent.count_items(array(
-    select history.id from detent.history
-    where history.id = any(targets) and not exists (select from detent.runs where runs.id = history.id)));
-end $$;
+-- ---- batches -------------------------------------------------------------------------------------------------------
 
 -- Copies the outcomes of finished runs into the awaited batches that hold them; returns the batches that are complete. The
 -- batches are locked first: one that goes with its cancelled parent meanwhile gets no more items.
@@ -833,7 +744,10 @@ begin
   from entry;
   if own_batches is not null then
     -- The batches first: whoever just counts an item of one has its row locked, and the item is only seen after that.
-    delete from detent.batches where id = any(own_batches);
+    update detent.batches
+    set is_awaited = false,
+        aborted = case when sealed_at is null then coalesce(aborted, 'the run that it was given by has ended') end
+    where id = any(own_batches);
     delete from detent.batch_items where batch_id = any(own_batches);
   end if;
   if own_waitpoints is not null then
@@ -1246,7 +1160,7 @@ declare
   name text;
 begin
   foreach name in array array[
-    'insert_runs', 'suspend', 'collect', 'trigger_children', 'wait_for', 'record_steps', 'trigger_batch', 'settle_runs', 'cancel_runs',
+    'insert_runs', 'suspend', 'collect', 'trigger_children', 'wait_for', 'record_steps', 'settle_runs', 'cancel_runs',
     'hand_back', 'end_cancelled', 'end_session', 'renew_session', 'tick'
   ] loop
     execute format('alter function detent.%I set enable_hashjoin = off', name);

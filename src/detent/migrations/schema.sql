@@ -32,6 +32,63 @@ CREATE TYPE detent.run_status AS ENUM (
     'TIMED_OUT'
 );
 
+CREATE FUNCTION detent.abort_batch(environment integer, batch uuid, reason text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  insert into detent.batches (id, environment_id, is_awaited) values (batch, environment, false) on conflict do nothing;
+  perform from detent.batches
+  where id = batch and environment_id = environment and sealed_at is null and aborted is null for update;
+  if found then
+    return query select 'woken', woken.run_id, 'QUEUED', woken.session_id, false
+    from detent.close_batches(array[batch], reason) as woken;
+  end if;
+end $$;
+
+CREATE FUNCTION detent.abort_late_batches(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  late uuid[] := array(
+    select id from detent.batches
+    where seal_by <= detent.now() and sealed_at is null and aborted is null
+    order by seal_by limit most for update skip locked);
+  given uuid[];
+begin
+  if late = '{}' then
+    return;
+  end if;
+  given := array(
+    select batches.id from detent.batches join detent.runs on runs.id = batches.parent_id
+    where batches.id = any(late) and not exists (
+      select from detent.waits where waits.run_id = batches.parent_id and waits.waitpoint_id = batches.id));
+  update detent.batches set seal_by = detent.now() + detent.seal_patience() where id = any(given);
+  return query
+  select 'woken', woken.run_id, 'QUEUED', woken.session_id, false, runs.environment_id
+  from detent.close_batches(
+    array(select unnest(late) except select unnest(given)), 'the rest of its items did not come for 30 minutes') as woken
+  join detent.runs on runs.id = woken.run_id;
+end $$;
+
+CREATE FUNCTION detent.advance_bulk_action(action_id uuid, from_id uuid, to_id uuid, succeeded integer, failed integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  update detent.bulk_actions
+  set last_id = to_id, success = success + succeeded, failure = failure + failed, carried_until = null
+  where id = action_id and last_id is not distinct from from_id;
+  return found;
+end $$;
+
 CREATE FUNCTION detent.apply_limits(environment integer, changed uuid[], tasks text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -93,17 +150,27 @@ CREATE FUNCTION detent.asleep() RETURNS uuid
   select '00000000-0000-0000-0000-000000000000'::uuid
 $$;
 
-CREATE FUNCTION detent.await_cached_items(environment integer, batch uuid, requests json, places integer[], made uuid[], cached boolean[]) RETURNS void
+CREATE FUNCTION detent.await_batch(giver uuid, operation text, batch uuid, suspends boolean, OUT standing text, OUT opens boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+begin
+  opens := detent.join_waitpoints(json_build_array(
+    json_build_object('run', giver, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)));
+  standing := case
+    when not exists (select from detent.waits as edge where edge.run_id = giver and edge.operation = await_batch.operation)
+      then 'completed'
+    when exists (select from detent.runs where runs.id = giver and runs.status = 'WAITING') then 'suspended'
+    else 'pending' end;
+end $$;
+
+CREATE FUNCTION detent.await_cached_items(environment integer, batch uuid, indexes integer[], places integer[], made uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
 declare
   targets uuid[];
 begin
   insert into detent.batch_items (batch_id, index, run_id, environment_id)
-  select batch, request.batch_index, item.run_id, environment
-  from unnest(places, made, cached) as item (i, run_id, is_cached)
-  join json_to_recordset(requests) as request (i integer, batch_index integer) on request.i = item.i
-  where item.is_cached
+  select batch, indexes[item.place + 1], item.run_id, environment from unnest(places, made) as item (place, run_id)
   on conflict do nothing;
 
   targets := array(select run_id from detent.batch_items where batch_id = batch and run_status is null order by run_id);
@@ -113,6 +180,42 @@ begin
   perform detent.count_items(array(
     select history.id from detent.history
     where history.id = any(targets) and not exists (select from detent.runs where runs.id = history.id)));
+end $$;
+
+CREATE FUNCTION detent.now() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS $$ select clock_timestamp() $$;
+
+CREATE TABLE detent.batches (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    parent_id uuid,
+    total integer,
+    received int4multirange DEFAULT '{}'::int4multirange NOT NULL,
+    refused integer DEFAULT 0 NOT NULL,
+    finished integer DEFAULT 0 NOT NULL,
+    is_awaited boolean NOT NULL,
+    idempotency_user_key text,
+    seal_by timestamp with time zone,
+    sealed_at timestamp with time zone,
+    aborted text,
+    created_at timestamp with time zone DEFAULT detent.now() NOT NULL,
+    CONSTRAINT sealed_is_whole CHECK (((sealed_at IS NULL) OR ((total IS NOT NULL) AND (aborted IS NULL))))
+);
+
+CREATE FUNCTION detent.batch_failure(state detent.batches) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select case when state.sealed_at is not null and state.total > 0 and state.refused = state.total then
+    format('none of its %s items could be triggered; batch.retrieve tells why', state.total) end
+$$;
+
+CREATE FUNCTION detent.batch_key_is_free(holder uuid, expires_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  return expires_at <= detent.now()
+    or not exists (select from detent.batches where id = holder and aborted is null);
 end $$;
 
 CREATE FUNCTION detent.bound_lane(lane uuid, version integer) RETURNS uuid
@@ -194,6 +297,44 @@ begin
   where family <> '{}';
 end $$;
 
+CREATE FUNCTION detent.carry_bulk_cancel(action_id uuid, most integer, error text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  action detent.bulk_actions;
+  next_ids uuid[];
+  selected uuid[];
+  whats text[]; cancelled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
+begin
+  select * into action from detent.bulk_actions
+  where bulk_actions.id = action_id and bulk_actions.status = 'PENDING' for update skip locked;
+  if not found then
+    return;
+  end if;
+  next_ids := array(select found.id from detent.find_bulk_runs(action, null, most) as found);
+  if next_ids = '{}' then
+    perform detent.complete_bulk_action(action.id, action.last_id);
+    return;
+  end if;
+  selected := array(
+    with recursive family as (
+      select unnest(next_ids) as id
+      union
+      select child.id from family join detent.runs as child on child.parent_id = family.id
+    )
+    select found.id from detent.find_bulk_runs(action, array(select family.id from family), null) as found);
+
+  select array_agg(c.what), array_agg(c.run_id), array_agg(c.status), array_agg(c.session_id), array_agg(c.is_watched)
+  into whats, cancelled, statuses, holders, watched
+  from detent.cancel_runs(action.environment_id, next_ids, error) as c;
+
+  perform detent.advance_bulk_action(action.id, action.last_id, next_ids[cardinality(next_ids)],
+    (select count(*)::integer from unnest(whats, cancelled) as c (what, id) where c.what = 'settled' and c.id = any(selected)),
+    (select count(*)::integer from unnest(next_ids) as asked (id) where asked.id <> all(array_remove(coalesce(cancelled, '{}'), null))));
+  return query select * from unnest(whats, cancelled, statuses, holders, watched);
+end $$;
+
 CREATE FUNCTION detent.change_limit(environment integer, target uuid, change text, new_total text, new_per_key text, new_rate text, key text, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -246,6 +387,24 @@ begin
   end case;
   perform detent.apply_limits(environment, array[target], '{}');
   return 'done';
+end $$;
+
+CREATE FUNCTION detent.claim_batch_key(environment integer, batch uuid, wanted text, ttl double precision) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+  moment timestamptz := detent.now();
+  holder uuid;
+begin
+  insert into detent.batch_keys (environment_id, key, batch_id, expires_at)
+  values (environment, wanted, batch, moment + make_interval(secs => ttl))
+  on conflict do nothing;
+  update detent.batch_keys as held
+  set batch_id = batch, expires_at = moment + make_interval(secs => ttl)
+  where held.environment_id = environment and held.key = wanted and held.batch_id <> batch
+    and detent.batch_key_is_free(held.batch_id, held.expires_at);
+  select held.batch_id into holder from detent.batch_keys as held where held.environment_id = environment and held.key = wanted;
+  return holder;
 end $$;
 
 CREATE FUNCTION detent.claim_keys(environment integer, requests json, wanted integer[]) RETURNS TABLE(i integer, run_id uuid, is_new boolean)
@@ -311,6 +470,16 @@ begin
     left join detent.waitpoints on waitpoints.id = held.waitpoint_id);
 end $$;
 
+CREATE FUNCTION detent.close_batches(ids uuid[], reason text) RETURNS TABLE(run_id uuid, session_id uuid)
+    LANGUAGE plpgsql
+    AS $$
+begin
+  update detent.batches set aborted = reason where id = any(ids);
+  perform from detent.waitpoints where id = any(ids) order by id for update;
+  update detent.waitpoints set completed_at = detent.now(), error = reason where id = any(ids) and completed_at is null;
+  return query select * from detent.wake_waiters(ids);
+end $$;
+
 CREATE FUNCTION detent.collect(holders json) RETURNS TABLE(run_id uuid, fence bigint, results json)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -334,6 +503,15 @@ begin
   ) as came
   group by runs.id, runs.fence;
 end $$;
+
+CREATE FUNCTION detent.complete_bulk_action(action_id uuid, from_id uuid) RETURNS void
+    LANGUAGE sql
+    AS $$
+  update detent.bulk_actions
+  set status = 'COMPLETED', completed_at = detent.now(), carried_until = null,
+      failure = greatest(failure, total - success), total = greatest(total, success + failure)
+  where id = action_id and status = 'PENDING' and last_id is not distinct from from_id
+$$;
 
 CREATE FUNCTION detent.complete_tokens(environment integer, completions json, is_repeat boolean) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid)
     LANGUAGE plpgsql
@@ -375,6 +553,12 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION detent.count_indexes(indexes int4multirange) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select coalesce(sum(upper(part) - lower(part)), 0)::integer from unnest(indexes) as part
+$$;
+
 CREATE FUNCTION detent.count_items(ended uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql
     AS $$
@@ -414,6 +598,64 @@ begin
   )
   select array_agg(id) into complete from updated where is_complete;
   return coalesce(complete, '{}');
+end $$;
+
+CREATE FUNCTION detent.create_batch(environment integer, batch uuid, total integer, key text, user_key text, key_ttl double precision, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(what text, batch_id uuid, expected integer, is_sealed boolean, opens boolean)
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_variable
+declare
+  holder uuid := batch;
+  standing text := 'created';
+  is_open boolean := false;
+begin
+  if parent is not null and not detent.hold_giver(parent, fence) then
+    return query select 'stale', null::uuid, null::integer, null::boolean, false;
+    return;
+  end if;
+  if key is not null then
+    holder := detent.claim_batch_key(environment, batch, key, key_ttl);
+  end if;
+  if holder = batch then
+    insert into detent.batches (id, environment_id, parent_id, total, is_awaited, idempotency_user_key, seal_by)
+    values (batch, environment, parent, total, coalesce(waits, false), user_key, detent.now() + detent.seal_patience())
+    on conflict do nothing;
+  end if;
+  if parent is not null then
+    perform detent.journal_batch(environment, holder, holder <> batch, parent, operation, fingerprint, waits, answers, seen);
+  end if;
+  if waits then
+    insert into detent.waitpoints (id, environment_id, kind) values (batch, environment, 'batch') on conflict do nothing;
+    select * into standing, is_open from detent.await_batch(parent, operation, batch, suspends);
+  end if;
+  return query
+  select standing, batches.id, batches.total, batches.sealed_at is not null, is_open
+  from detent.batches where batches.id = holder;
+end $$;
+
+CREATE FUNCTION detent.create_bulk_action(environment integer, action uuid, request json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  made detent.bulk_actions;
+begin
+  insert into detent.bulk_actions (
+    id, environment_id, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
+    created_after, created_before)
+  select action, environment, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
+    created_after, created_before
+  from json_to_record(request) as r (
+    kind text, name text, reason text, run_ids uuid[], statuses text[], is_registered boolean, tasks text[], tags text[],
+    queues text[], versions text[], batch_id uuid, created_after timestamptz, created_before timestamptz)
+  on conflict do nothing
+  returning * into made;
+  if found then
+    update detent.bulk_actions set total = (select count(*) from detent.find_bulk_runs(made, null, null)) where id = action;
+  end if;
 end $$;
 
 CREATE FUNCTION detent.create_tokens(environment integer, requests json) RETURNS TABLE(i integer, ref uuid, secret text, is_cached boolean)
@@ -619,6 +861,88 @@ CREATE FUNCTION detent.expiry_error(queued timestamp with time zone, expired tim
     'message', format('the run was not started within its ttl of %s s', extract(epoch from expired - queued)::float8), 'stackTrace', '')::text
 $$;
 
+CREATE TABLE detent.bulk_actions (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    name text,
+    reason text NOT NULL,
+    run_ids uuid[],
+    statuses text[],
+    is_registered boolean,
+    tasks text[],
+    tags text[],
+    queues text[],
+    versions text[],
+    batch_id uuid,
+    created_after timestamp with time zone,
+    created_before timestamp with time zone,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    total integer DEFAULT 0 NOT NULL,
+    success integer DEFAULT 0 NOT NULL,
+    failure integer DEFAULT 0 NOT NULL,
+    last_id uuid,
+    carried_until timestamp with time zone,
+    created_at timestamp with time zone DEFAULT detent.now() NOT NULL,
+    completed_at timestamp with time zone,
+    CONSTRAINT bulk_actions_kind_check CHECK ((kind = ANY (ARRAY['CANCEL'::text, 'REPLAY'::text]))),
+    CONSTRAINT bulk_actions_status_check CHECK ((status = ANY (ARRAY['PENDING'::text, 'COMPLETED'::text, 'ABORTED'::text]))),
+    CONSTRAINT over_has_completed_at CHECK (((status = 'PENDING'::text) = (completed_at IS NULL)))
+);
+
+CREATE FUNCTION detent.find_bulk_runs(action detent.bulk_actions, among uuid[], most integer) RETURNS TABLE(id uuid)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+begin
+  if action.run_ids is not null then
+    return query
+    select named.id from unnest(action.run_ids) as named (id)
+    where case when among is null then action.last_id is null or named.id > action.last_id else named.id = any(among) end
+    order by named.id limit most;
+    return;
+  end if;
+  return query
+  with live as (
+    select runs.id from detent.runs join detent.inputs on inputs.run_id = runs.id
+    where runs.environment_id = action.environment_id and created_at <= action.created_at
+      and (action.last_id is null or among is not null or runs.id > action.last_id and inputs.run_id > action.last_id)
+      and (among is null or runs.id = any(among))
+      and (action.statuses is null or status::text = any(action.statuses)
+        and (action.is_registered is null or status <> 'QUEUED' or action.is_registered = exists (
+          select from detent.version_tasks as t where t.environment_id = runs.environment_id and t.task_id = runs.task_id)))
+      and (action.tasks is null or task_id = any(action.tasks))
+      and (action.tags is null or tags @> action.tags)
+      and (action.queues is null or queue = any(action.queues))
+      and (action.versions is null or version_id in (
+        select versions.id from detent.versions
+        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
+      and (action.batch_id is null or batch_id = action.batch_id)
+      and (action.created_after is null or created_at > action.created_after)
+      and (action.created_before is null or created_at < action.created_before)
+    order by runs.id limit most
+  ), past as (
+    select history.id from detent.history
+    where action.kind = 'REPLAY' and environment_id = action.environment_id and created_at <= action.created_at
+      and (action.last_id is null or among is not null or history.id > action.last_id)
+      and (among is null or history.id = any(among))
+      and (action.statuses is null or status::text = any(action.statuses))
+      and (action.tasks is null or task_id = any(action.tasks))
+      and (action.tags is null or tags @> action.tags)
+      and (action.queues is null or queue = any(action.queues))
+      and (action.versions is null or version_id in (
+        select versions.id from detent.versions
+        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
+      and (action.batch_id is null or batch_id = action.batch_id)
+      and (action.created_after is null or created_at > action.created_after)
+      and (action.created_before is null or created_at < action.created_before)
+    order by history.id limit most
+  )
+  select found.id from (select live.id from live union all select past.id from past) as found
+  order by found.id limit most;
+end $$;
+
 CREATE FUNCTION detent.find_heads(environment integer, version integer, live integer[], by_session uuid, room json, woken uuid[], most_lanes integer, after_served timestamp with time zone, after_line uuid) RETURNS SETOF detent.head
     LANGUAGE plpgsql
     AS $$
@@ -763,7 +1087,10 @@ begin
   from entry;
   if own_batches is not null then
     -- The batches first: whoever just counts an item of one has its row locked, and the item is only seen after that.
-    delete from detent.batches where id = any(own_batches);
+    update detent.batches
+    set is_awaited = false,
+        aborted = case when sealed_at is null then coalesce(aborted, 'the run that it was given by has ended') end
+    where id = any(own_batches);
     delete from detent.batch_items where batch_id = any(own_batches);
   end if;
   if own_waitpoints is not null then
@@ -813,6 +1140,18 @@ begin
   end loop;
   return total;
 end $_$;
+
+CREATE FUNCTION detent.fresh_places(state detent.batches, indexes integer[]) RETURNS integer[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select array(
+    select first.place from (
+      select distinct on (x) x, ordinality::integer - 1 as place
+      from unnest(indexes) with ordinality as given (x) order by x, ordinality
+    ) as first
+    where state.sealed_at is null and not state.received @> first.x
+    order by first.place)
+$$;
 
 CREATE FUNCTION detent.gate_id(limit_id uuid, scope text, key text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
@@ -919,6 +1258,14 @@ CREATE FUNCTION detent.held_slots(environment integer) RETURNS TABLE(gate_id uui
   cross join lateral unnest(slots) as gate
   group by gate
 $$;
+
+CREATE FUNCTION detent.hold_giver(giver uuid, by_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  perform from detent.runs where id = giver and fence = by_fence for update;
+  return found;
+end $$;
 
 CREATE FUNCTION detent.hold_leases(environment integer) RETURNS void
     LANGUAGE plpgsql
@@ -1108,6 +1455,20 @@ begin
   join detent.waits on waits.run_id = e.run and waits.operation = e.operation
   where e.suspends;
   return idle is not null and detent.suspend_runs(idle);
+end $$;
+
+CREATE FUNCTION detent.journal_batch(environment integer, batch uuid, cached boolean, giver uuid, operation text, fingerprint text, waits boolean, answers integer, seen text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+begin
+  insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, is_cached, answers, seen)
+  select giver, runs.attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch,
+    cached, answers, seen
+  from detent.runs where runs.id = giver
+  on conflict do nothing;
+  update detent.runs set has_journal = true, losses_in_row = 0
+  where runs.id = giver and not (has_journal and losses_in_row = 0);
 end $$;
 
 CREATE FUNCTION detent.key_is_free(holder uuid, expires_at timestamp with time zone) RETURNS boolean
@@ -1381,6 +1742,32 @@ begin
   on conflict do nothing;
 end $$;
 
+CREATE FUNCTION detent.make_items(state detent.batches, requests json, has_keys boolean, indexes integer[], fresh integer[], refused integer[]) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid, facts json)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  wanted integer[] := case when refused = '{}' then fresh else array(select unnest(fresh) except select unnest(refused)) end;
+  places integer[]; made_ids uuid[];
+begin
+  -- All of them without a list: to look for each item in it would compare each with each.
+  if cardinality(wanted) = json_array_length(requests) then
+    wanted := null;
+  end if;
+  select array_agg(made.i) filter (where made.is_cached), array_agg(made.run_id) filter (where made.is_cached)
+  into places, made_ids
+  from detent.insert_runs(state.environment_id, requests, has_keys, false, wanted) as made;
+  if places is null then
+    return;
+  end if;
+  insert into detent.batch_cached (batch_id, index, run_id)
+  select state.id, indexes[made.place + 1], made.run from unnest(places, made_ids) as made (place, run)
+  on conflict do nothing;
+  if state.is_awaited then
+    perform detent.await_cached_items(state.environment_id, state.id, indexes, places, made_ids);
+  end if;
+  return query select 'cached', made.place, made.run, null::uuid, null::json from unnest(places, made_ids) as made (place, run);
+end $$;
+
 CREATE FUNCTION detent.make_lanes(environment integer, wanted json) RETURNS void
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -1453,6 +1840,34 @@ begin
 exception when lock_not_available then
   return 'busy';
 end $_$;
+
+CREATE FUNCTION detent.make_refused_runs(environment integer, requests json, fresh integer[], refused integer[], errors text[]) RETURNS uuid[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+  made uuid[];
+begin
+  if cardinality(refused) = 0 then
+    return '{}';
+  end if;
+  with made_runs as (
+    insert into detent.history (
+      id, environment_id, task_id, status, attempt, finished_at, waits, losses, parent_id, batch_id, batch_index, created_at,
+      payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration, is_test, error, keep_days)
+    select r.id, environment, r.task, 'SYSTEM_FAILURE', 1, detent.now(), 0, 0, r.parent, r.batch, r.batch_index, detent.now(),
+      r.payload, r.metadata, coalesce(r.tags, '{}'), r.queue, r.ckey, coalesce(r.priority, 0), r.ttl, r.limits,
+      r.max_duration, coalesce(r.test, false), refusal.error, keep_days
+    from json_to_recordset(requests) as r (
+      i integer, id uuid, task text, queue text, ckey text, payload text, metadata text, tags text[], priority double precision,
+      ttl double precision, limits text[], max_duration double precision, parent uuid, batch uuid, batch_index integer, test boolean)
+    join unnest(refused, errors) as refusal (place, error) on refusal.place = r.i
+    cross join lateral detent.days_kept(environment, r.task, 'SYSTEM_FAILURE')
+    where r.i = any(fresh)
+    returning id
+  )
+  select array_agg(id) into made from made_runs;
+  return coalesce(made, '{}');
+end $$;
 
 CREATE FUNCTION detent.make_run_waitpoints(edges json) RETURNS void
     LANGUAGE plpgsql
@@ -1539,10 +1954,6 @@ begin
   where gate.room > 0 and exists (select from detent.lanes where parked_on = gate.id)
   on conflict do nothing;
 end $$;
-
-CREATE FUNCTION detent.now() RETURNS timestamp with time zone
-    LANGUAGE sql PARALLEL SAFE
-    AS $$ select clock_timestamp() $$;
 
 CREATE FUNCTION detent.open_gates(most integer) RETURNS TABLE(environment_id integer)
     LANGUAGE plpgsql
@@ -1667,6 +2078,18 @@ begin
   )
   select held.i from held order by held.i;
 end $$;
+
+CREATE FUNCTION detent.refusal_of_chunk(state detent.batches, environment integer, total integer, indexes integer[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select case
+    when state.environment_id <> environment then 'foreign'
+    when state.aborted is not null then 'aborted'
+    when state.sealed_at is null and (
+      state.total <> total or upper(state.received) > total
+      or (select min(x) < 0 or max(x) >= coalesce(state.total, total) from unnest(indexes) as x)) then 'beyond'
+  end
+$$;
 
 CREATE FUNCTION detent.refuse_transition() RETURNS trigger
     LANGUAGE plpgsql
@@ -1871,6 +2294,28 @@ CREATE FUNCTION detent.room_of(g detent.gates, moment timestamp with time zone) 
     AS $$
   select case when g.scope = 'rate' then detent.rate_room(g, moment) else coalesce(g.allowed - g.taken, 1000000000) end
 $$;
+
+CREATE FUNCTION detent.seal_patience() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select interval '30 minutes' $$;
+
+CREATE FUNCTION detent.seal_waitpoint(state detent.batches) RETURNS TABLE(run_id uuid, session_id uuid)
+    LANGUAGE plpgsql
+    AS $$
+declare
+  done_at timestamptz := case when state.finished >= state.total then detent.now() end;
+begin
+  insert into detent.waitpoints (id, environment_id, kind, completed_at, error)
+  values (state.id, state.environment_id, 'batch', done_at, case when done_at is not null then detent.batch_failure(state) end)
+  on conflict do nothing;
+  if found or done_at is null then
+    return;
+  end if;
+  perform from detent.waitpoints where id = state.id for update;
+  update detent.waitpoints set completed_at = done_at, error = detent.batch_failure(state)
+  where id = state.id and completed_at is null;
+  return query select * from detent.wake_waiters(array[state.id]);
+end $$;
 
 CREATE FUNCTION detent.set_gates(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -2282,7 +2727,7 @@ CREATE FUNCTION detent.token_timeout(due timestamp with time zone) RETURNS text
     'stackTrace', '')::text
 $$;
 
-CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, is_repeat boolean, total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(outcome text, i integer, run_id uuid, is_cached boolean)
+CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, indexes integer[], refused integer[], errors text[], total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid, facts json)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -2291,61 +2736,83 @@ CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests j
     AS $$
 #variable_conflict use_variable
 declare
-  attempt smallint;
-  is_known boolean;
+  giver uuid := parent;
   state detent.batches;
-  places integer[]; made_ids uuid[]; cached boolean[];
+  expected integer;
+  was_sealed boolean;
+  refusal text;
+  fresh integer[];
+  refused_runs uuid[];
+  standing text;
+  is_open boolean;
 begin
   if parent is not null then
-    select runs.attempt into attempt from detent.runs where runs.id = parent and runs.fence = trigger_batch.fence for update;
-    if not found then
-      return query select 'stale', null::integer, null::uuid, null::boolean;
+    if not detent.hold_giver(parent, fence) then
+      return query select 'stale', null::integer, null::uuid, null::uuid, null::json;
       return;
     end if;
-    insert into detent.journal (run_id, attempt, operation, environment_id, kind, fingerprint, ref, answers, seen)
-    values (parent, attempt, operation, environment, case when waits then 'batch_wait' else 'batch' end, fingerprint, batch,
-      answers, seen)
-    on conflict do nothing;
-    update detent.runs set has_journal = true, losses_in_row = 0
-    where runs.id = parent and not (has_journal and losses_in_row = 0);
+    perform detent.journal_batch(environment, batch, false, parent, operation, fingerprint, waits, answers, seen);
+  else
+    -- Before the batch, and against its cancel: a child of a run that is over would never be cancelled.
+    select batches.parent_id into giver from detent.batches where batches.id = batch;
+    perform from detent.runs where runs.id = giver for key share;
+    if not found and giver is not null then
+      return query select 'aborted', null::integer, null::uuid, null::uuid, null::json;
+      return;
+    end if;
   end if;
 
   insert into detent.batches (id, environment_id, parent_id, is_awaited)
   values (batch, environment, parent, coalesce(waits, false)) on conflict do nothing;
-  -- A batch that exists may be given again by a process that took over: its runs are looked for among those that are over.
-  is_known := not found;
   select * into state from detent.batches where batches.id = batch for update;
-  if state.aborted is not null then
-    return query select 'aborted', null::integer, null::uuid, null::boolean;
+  expected := coalesce(state.total, total);
+  was_sealed := state.sealed_at is not null;
+  refusal := detent.refusal_of_chunk(state, environment, total, indexes);
+  if refusal is not null then
+    return query select refusal, null::integer, null::uuid, null::uuid, json_build_object('expected', expected);
     return;
   end if;
 
-  select array_agg(made.i), array_agg(made.run_id), array_agg(made.is_cached) into places, made_ids, cached
-  from detent.insert_runs(environment, requests, has_keys, is_repeat or is_known) as made;
-  return query select 'taken', * from unnest(places, made_ids, cached);
-
-  if state.is_awaited and true = any(cached) then
-    perform detent.await_cached_items(environment, batch, requests, places, made_ids, cached);
-  end if;
-  if trigger_batch.total is not null then
-    update detent.batches set total = trigger_batch.total where batches.id = batch returning * into state;
-    if waits then
-      insert into detent.waitpoints (id, environment_id, kind, completed_at)
-      values (batch, environment, 'batch', case when state.finished >= state.total then detent.now() end)
-      on conflict do nothing;
-      if detent.join_waitpoints(json_build_array(
-        json_build_object('run', parent, 'operation', operation, 'waitpoint', batch, 'suspends', suspends)))
-      then
-        return query select 'opened', null::integer, null::uuid, null::boolean;
-      end if;
-      return query select
-        case when not exists (select from detent.waits as edge where edge.run_id = parent and edge.operation = trigger_batch.operation)
-          then 'completed'
-          when exists (select from detent.runs where runs.id = parent and runs.status = 'WAITING') then 'suspended'
-          else 'pending' end,
-        null::integer, null::uuid, null::boolean;
+  fresh := detent.fresh_places(state, indexes);
+  if fresh <> '{}' then
+    if parent is null and giver is not null then
+      requests := detent.with_parent(requests, giver, state.is_awaited);
+    end if;
+    refused_runs := detent.make_refused_runs(environment, requests, fresh, refused, errors);
+    return query select * from detent.make_items(state, requests, has_keys, indexes, fresh, refused);
+    if refused_runs <> '{}' and state.is_awaited then
+      perform detent.count_items(refused_runs);
     end if;
   end if;
+
+  if not was_sealed then
+    state.received := state.received + coalesce((
+      select range_agg(int4range(indexes[place + 1], indexes[place + 1] + 1)) from unnest(fresh) as place), '{}');
+    update detent.batches
+    set total = expected,
+        received = state.received,
+        refused = batches.refused + coalesce(cardinality(refused_runs), 0),
+        sealed_at = case when detent.count_indexes(state.received) = expected then detent.now() end,
+        seal_by = detent.now() + detent.seal_patience()
+    where batches.id = batch
+    returning * into state;
+  end if;
+
+  -- What was given before, and answered by an older run then.
+  return query
+  select 'cached', place.ordinality::integer - 1, known.run_id, null::uuid, null::json
+  from unnest(indexes) with ordinality as place (x) join detent.batch_cached as known on known.batch_id = batch and known.index = place.x
+  where place.ordinality::integer - 1 <> all(fresh);
+  if state.sealed_at is not null and state.is_awaited then
+    return query select 'woken', null::integer, woken.run_id, woken.session_id, null::json from detent.seal_waitpoint(state) as woken;
+    if waits and total is not null then
+      select * into standing, is_open from detent.await_batch(parent, operation, batch, suspends);
+      return query select 'opened', null::integer, null::uuid, null::uuid, null::json where is_open;
+    end if;
+  end if;
+  return query select 'taken', null::integer, null::uuid, null::uuid, json_build_object(
+    'accepted', cardinality(fresh), 'enqueued', detent.count_indexes(state.received), 'expected', state.total,
+    'sealed', state.sealed_at is not null, 'was_sealed', was_sealed, 'wait', standing, 'failure', detent.batch_failure(state));
 end $$;
 
 CREATE FUNCTION detent.trigger_children(environment integer, requests json, has_keys boolean, is_repeat boolean) RETURNS TABLE(i integer, run_id uuid, is_cached boolean, is_pending boolean, is_suspended boolean, run_status text, task_id text, output text, error text)
@@ -2567,6 +3034,12 @@ begin
   where id = any(waiters) and status in ('DEQUEUED', 'EXECUTING') and runs.session_id is not null;
 end $$;
 
+CREATE FUNCTION detent.with_parent(requests json, giver uuid, awaited boolean) RETURNS json
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select json_agg(request::jsonb || jsonb_build_object('parent', giver, 'awaited', awaited)) from json_array_elements(requests) as request
+$$;
+
 CREATE TABLE detent.history (
     id uuid NOT NULL,
     environment_id integer NOT NULL,
@@ -2719,6 +3192,12 @@ CREATE TABLE detent.attempts (
     error text NOT NULL
 );
 
+CREATE TABLE detent.batch_cached (
+    batch_id uuid NOT NULL,
+    index integer NOT NULL,
+    run_id uuid NOT NULL
+);
+
 CREATE TABLE detent.batch_items (
     batch_id uuid NOT NULL,
     index integer NOT NULL,
@@ -2730,15 +3209,11 @@ CREATE TABLE detent.batch_items (
     error text
 );
 
-CREATE TABLE detent.batches (
-    id uuid NOT NULL,
+CREATE TABLE detent.batch_keys (
     environment_id integer NOT NULL,
-    parent_id uuid,
-    total integer,
-    finished integer DEFAULT 0 NOT NULL,
-    is_awaited boolean NOT NULL,
-    aborted text,
-    created_at timestamp with time zone DEFAULT detent.now() NOT NULL
+    key text NOT NULL,
+    batch_id uuid NOT NULL,
+    expires_at timestamp with time zone NOT NULL
 );
 
 CREATE TABLE detent.debounces (
@@ -3189,11 +3664,20 @@ ALTER TABLE ONLY detent.logs ATTACH PARTITION detent.logs_held FOR VALUES IN ('-
 ALTER TABLE ONLY detent.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (run_id, number);
 
+ALTER TABLE ONLY detent.batch_cached
+    ADD CONSTRAINT batch_cached_pkey PRIMARY KEY (batch_id, index);
+
 ALTER TABLE ONLY detent.batch_items
     ADD CONSTRAINT batch_items_pkey PRIMARY KEY (batch_id, index);
 
+ALTER TABLE ONLY detent.batch_keys
+    ADD CONSTRAINT batch_keys_pkey PRIMARY KEY (environment_id, key);
+
 ALTER TABLE ONLY detent.batches
     ADD CONSTRAINT batches_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY detent.bulk_actions
+    ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY detent.debounces
     ADD CONSTRAINT debounces_pkey PRIMARY KEY (environment_id, task_id, key);
@@ -3297,6 +3781,14 @@ ALTER TABLE ONLY detent.waits
 CREATE INDEX arrivals_by_environment ON detent.arrivals USING btree (environment_id);
 
 CREATE INDEX batch_items_pending ON detent.batch_items USING btree (run_id) WHERE (run_status IS NULL);
+
+CREATE INDEX batch_keys_expiring ON detent.batch_keys USING btree (expires_at);
+
+CREATE INDEX batches_unsealed ON detent.batches USING btree (seal_by) WHERE ((sealed_at IS NULL) AND (aborted IS NULL));
+
+CREATE INDEX bulk_actions_by_environment ON detent.bulk_actions USING btree (environment_id, id);
+
+CREATE INDEX bulk_actions_pending ON detent.bulk_actions USING btree (id) WHERE (status = 'PENDING'::text);
 
 CREATE INDEX endings_by_session ON detent.endings USING btree (session_id);
 

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
+from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -73,11 +75,19 @@ class CallerBackend(Protocol):
         """Make runs. `is_repeat`: the same ids were sent before and no answer came; their runs may even be over."""
         ...
 
-    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused: ...
+    async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
+        """Make a batch before its items. One that is not sealed 30 minutes after it was last given any is aborted."""
+        ...
+
+    async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
+        """Take items of a batch. An item that cannot be triggered fails alone; an index beyond the total refuses them all."""
+        ...
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
         """End a batch that could not be given whole; runs already made go on, a waiter wakes with an error."""
         ...
+
+    async def retrieve_batches(self, batch_ids: Sequence[BatchId]) -> list[BatchRecord | None]: ...
 
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]: ...
 
@@ -107,6 +117,20 @@ class CallerBackend(Protocol):
 
     async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
         """Override, reset, pause and resume, one after the other; what may start because of it is announced."""
+        ...
+
+    async def create_bulk_action(self, request: BulkRequest) -> BulkRecord:
+        """Begin a bulk action; the workers carry it out."""
+        ...
+
+    async def retrieve_bulk_actions(self, bulk_ids: Sequence[BulkId]) -> list[BulkRecord | None]: ...
+
+    async def list_bulk_actions(self, *, before: BulkId | None = None, limit: int = 25) -> list[BulkRecord]:
+        """Return bulk actions, newest first, older than *before*."""
+        ...
+
+    async def abort_bulk_action(self, bulk_id: BulkId) -> None:
+        """Stop a bulk action after the part that is under way; one that is over stays as it is."""
         ...
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RunId = NewType("RunId", str)
 BatchId = NewType("BatchId", str)
+BulkId = NewType("BulkId", str)
 WaitpointId = NewType("WaitpointId", str)
 SessionId = NewType("SessionId", str)
 
@@ -23,6 +24,8 @@ _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 _DIGITS = frozenset(_CROCKFORD)
 _BODY_LENGTH = 26
 _LARGEST = 1 << 128
+_TAIL = 0x3FFF_FFFF_FFFF_FFFF
+"""The random bits after the time and the variant."""
 
 _lock = threading.Lock()
 _last_tick = 0
@@ -39,6 +42,10 @@ def new_run_id() -> RunId:
 
 def new_batch_id() -> BatchId:
     return BatchId(_encode("batch", _new()))
+
+
+def new_bulk_id() -> BulkId:
+    return BulkId(_encode("bulk", _new()))
 
 
 def new_waitpoint_id() -> WaitpointId:
@@ -62,8 +69,15 @@ def _new() -> int:
 def item_run_id(batch_id: BatchId, index: int) -> RunId:
     """Return the id of the run that item *index* of a batch makes: the same at every try, rising with the index."""
     value = _batch_value(batch_id)
-    tail = (value + index + 1) & 0x3FFF_FFFF_FFFF_FFFF
-    return RunId(_encode("run", value & ~0x3FFF_FFFF_FFFF_FFFF | tail))
+    return RunId(_encode("run", value & ~_TAIL | (value + index + 1) & _TAIL))
+
+
+def replayed_run_id(bulk_id: BulkId, run_id: RunId) -> RunId:
+    """Return the id of the run that replays *run_id* in a bulk action: the same at every try, and of the action's time."""
+    from hashlib import sha256
+
+    head = _decode("bulk", bulk_id) & ~_TAIL
+    return RunId(_encode("run", head | int.from_bytes(sha256(f"{bulk_id} {run_id}".encode()).digest()[:8]) & _TAIL))
 
 
 @lru_cache(maxsize=16)

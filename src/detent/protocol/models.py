@@ -148,9 +148,11 @@ class Triggered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchChunk:
-    """Some items of a batch, by index. The first chunk to arrive makes the batch; `total` on the last one seals it.
+    """Some items of a batch, by index; the first chunk to arrive makes the batch, unless `create_batch` has.
 
-    With an origin that waits, sealing suspends the run until every item is final. Items are de-duplicated by index.
+    Chunks may come in any order, and again: items are de-duplicated by index. Once `total`, told by a chunk or at the creation,
+    is reached, the batch is sealed. With an origin that waits, the chunk that tells the total suspends the run until every
+    item is final.
     """
 
     batch_id: BatchId
@@ -231,9 +233,19 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkTaken:
-    """One answer an item, in the order given. `wait`: how the origin's wait stands, once the batch is sealed."""
+    """One answer an item, in the order given, and how the batch stands.
 
-    items: tuple[Triggered | Refused, ...]
+    `accepted` of these items were new, `deduplicated` known by their index; a sealed batch takes none. `enqueued` of
+    `expected` items are there by now. `wait`: how the origin's wait stands, once the batch is sealed. An item that could not be
+    triggered is answered like the others: its run has failed.
+    """
+
+    items: tuple[Triggered, ...]
+    accepted: int
+    deduplicated: int
+    enqueued: int
+    expected: int | None
+    is_sealed: bool
     wait: WaitResult | Pending | Suspended | None = None
 
 

@@ -52,6 +52,20 @@ class TokenStatus(StrEnum):
     TIMED_OUT = "TIMED_OUT"
 
 
+class BatchStatus(StrEnum):
+    """How a batch stands."""
+
+    PENDING = "PENDING"
+    """Not all of its items were given."""
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    """Every run is over, however it ended."""
+    PARTIAL_FAILED = "PARTIAL_FAILED"
+    """As PROCESSING, but some items could not be triggered."""
+    ABORTED = "ABORTED"
+    """The rest of its items did not come, or none could be triggered."""
+
+
 class Event(StrEnum):
     """What happens to a run."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from dataclasses import replace
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from detent.errors import (
@@ -16,10 +16,10 @@ from detent.errors import (
     RateLimitError,
     RunCancelledError,
     StaleRunError,
-    UnprocessableEntityError,
 )
-from detent.protocol.ids import BatchId, item_run_id
-from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, Triggered, TriggerRequest
+from detent.protocol.ids import BatchId, RunId, item_run_id
+from detent.protocol.items import ItemIds
+from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, TriggerRequest
 from detent.protocol.refusal import to_error
 
 MOST_ITEMS = 500
@@ -28,6 +28,23 @@ _IN_FLIGHT = 2
 
 Requests: TypeAlias = Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
 Chunk: TypeAlias = tuple[tuple[int, TriggerRequest], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenBatch:
+    """A batch that was given whole. `cached`: the items that an older run stands for; the ids of all others follow from its own.
+
+    With `is_cached` its key gave a batch that was there before.
+    """
+
+    batch_id: BatchId
+    count: int
+    cached: Mapping[int, RunId] = field(default_factory=dict)
+    is_cached: bool = False
+
+    @property
+    def run_ids(self) -> ItemIds:
+        return ItemIds(self.batch_id, [range(self.count)], self.cached)
 
 
 async def in_chunks(batch_id: BatchId, requests: Requests) -> AsyncIterator[Chunk]:
@@ -69,12 +86,14 @@ class Sending:
 
     def __init__(self, backend: Giver, batch_id: BatchId) -> None:
         self._backend, self._batch_id = backend, batch_id
-        self._made: dict[int, Triggered] = {}
+        self._made = 0
+        self._total = 0
+        self._cached: dict[int, RunId] = {}
         self._out: deque[asyncio.Task[None]] = deque()
         self._is_begun = False
 
-    async def carry_out(self, requests: Requests) -> list[Triggered]:
-        """Return one answer a request, in order. Raises `BatchTriggerError` after aborting what was begun."""
+    async def carry_out(self, requests: Requests) -> GivenBatch:
+        """Give all items. Raises `BatchTriggerError` after aborting what was begun."""
         try:
             await self._send_all(requests)
         except asyncio.CancelledError:
@@ -86,7 +105,7 @@ class Sending:
         except Exception as error:  # a user's iterable may raise anything: the batch ends, the error goes on
             await self._abort(str(error))
             raise self._failure(error) from error
-        return [self._made[index] for index in range(len(self._made))]
+        return GivenBatch(batch_id=self._batch_id, count=self._total, cached=self._cached)
 
     async def _send_all(self, requests: Requests) -> None:
         held: Chunk = ()
@@ -118,13 +137,12 @@ class Sending:
             raise StaleRunError(taken.run_id)
         if isinstance(taken, Refused):
             raise to_error(taken)
+        self._made += len(chunk.items)
+        # A key may have given a batch that was sealed with another number of items.
+        self._total = taken.expected or self._total
         for (index, _), answer in zip(chunk.items, taken.items, strict=True):
-            if isinstance(answer, Triggered):
-                self._made[index] = answer
-            else:
-                raise UnprocessableEntityError(
-                    f"item {index}: {answer.message}", code=answer.code, details=answer.details
-                )
+            if answer.is_cached:
+                self._cached[index] = answer.run_id
 
     async def _abort(self, reason: str) -> None:
         if self._is_begun:
@@ -136,7 +154,7 @@ class Sending:
         return BatchTriggerError(
             "items" if self._made else "create",
             self._batch_id,
-            len(self._made),
+            self._made,
             str(error),
             is_rate_limited=isinstance(error, RateLimitError),
         )

@@ -15,6 +15,7 @@ from detent.protocol.ids import BatchId, RunId, new_run_id
 from detent.protocol.status import RunStatus
 from detent.sdk import schema, spelling
 from detent.sdk.blocking import blocking
+from detent.sdk.bulk import Bulk
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
 from detent.sdk.options import aware, to_when
@@ -147,6 +148,7 @@ class Runs:
 
     def __init__(self, target: Target = HERE) -> None:
         self._target = target
+        self.bulk = Bulk(target)
         self.sync = RunsSync(self)
 
     @overload
@@ -322,6 +324,7 @@ class RunsSync:
         self._runs = runs
         self.list = blocking(runs.list)
         self.cancel = blocking(runs.cancel)
+        self.bulk = runs.bulk.sync
 
     # A twin derived from an overloaded method would lose its overloads: these have one line for each.
 

@@ -14,12 +14,13 @@ from detent.errors import OutsideRunError
 if TYPE_CHECKING:
     import asyncio
     import contextvars
-    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
     from detent.protocol.backend import CallerBackend
     from detent.protocol.ids import BatchId, WaitpointId
     from detent.protocol.models import (
+        Idempotency,
         RunOutcome,
         TokenCreated,
         TokenRequest,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         WaitResult,
         When,
     )
+    from detent.sdk.chunks import GivenBatch, Requests
     from detent.sdk.context import CancelSignal, Context
 
 R = TypeVar("R")
@@ -77,15 +79,11 @@ class RunScope(Protocol):
         """Trigger a child and suspend until it is final."""
         ...
 
-    async def trigger_batch(
-        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
-    ) -> tuple[BatchId, Sequence[Triggered]]:
-        """Trigger many, recorded as one operation."""
+    async def trigger_batch(self, requests: Requests, key: Idempotency | None) -> GivenBatch:
+        """Trigger many, recorded as one operation. The items are given to the batch that *key* stands for, if there is one."""
         ...
 
-    async def trigger_batch_and_wait(
-        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
-    ) -> tuple[BatchId, Sequence[RunOutcome]]:
+    async def trigger_batch_and_wait(self, requests: Requests) -> tuple[BatchId, Sequence[RunOutcome]]:
         """Trigger many and suspend until all are final; the outcomes are in the order given."""
         ...
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from detent.errors import ConfigError
+from detent.errors import ConfigError, NotFoundError
 from detent.sdk import scope as run_scope
 
 if TYPE_CHECKING:
     from detent.protocol.backend import CallerBackend
     from detent.protocol.ids import BatchId
-    from detent.protocol.models import Refused, TokenCreated, TokenRequest, Triggered, TriggerRequest
-    from detent.sdk.chunks import Requests
+    from detent.protocol.models import Idempotency, Refused, TokenCreated, TokenRequest, Triggered, TriggerRequest
+    from detent.sdk.chunks import GivenBatch, Requests
     from detent.sdk.connection import Connection, Connections
     from detent.sdk.scope import RunScope
 
@@ -28,7 +29,9 @@ class Target(Protocol):
 
     def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]: ...
 
-    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]: ...
+    async def trigger_batch(self, requests: Requests, key: Idempotency | None) -> GivenBatch:
+        """Give a batch; with the *key* of one that was given whole before, nothing of it is given again."""
+        ...
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
         """Make a token. Raises the `ApiError` of a refusal."""
@@ -58,12 +61,20 @@ class Named:
     def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]:
         return self.connections.here().trigger(request)
 
-    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]:
+    async def trigger_batch(self, requests: Requests, key: Idempotency | None) -> GivenBatch:
+        from detent.protocol.batches import BatchCreated, BatchCreation
         from detent.protocol.ids import new_batch_id
         from detent.sdk.chunks import Sending
 
-        batch_id = new_batch_id()
-        return batch_id, await Sending(self.connections.here().backend, batch_id).carry_out(requests)
+        backend = self.connections.here().backend
+        if key is None:
+            return await Sending(backend, new_batch_id()).carry_out(requests)
+        created = await backend.create_batch(BatchCreation(batch_id=new_batch_id(), key=key))
+        assert isinstance(created, BatchCreated)  # it names no run
+        if created.is_sealed:
+            return await _given_before(backend, created.batch_id)
+        given = await Sending(backend, created.batch_id).carry_out(requests)
+        return replace(given, is_cached=created.is_cached)
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
         from detent.protocol.models import Refused, Stale
@@ -97,12 +108,9 @@ class Here:
         present = run_scope.current()
         return self._outside.trigger(request) if present is None else present.trigger(request)
 
-    async def trigger_batch(self, requests: Requests) -> tuple[BatchId, list[Triggered]]:
+    async def trigger_batch(self, requests: Requests, key: Idempotency | None) -> GivenBatch:
         present = run_scope.current()
-        if present is None:
-            return await self._outside.trigger_batch(requests)
-        batch_id, made = await present.trigger_batch(requests)
-        return batch_id, list(made)
+        return await (self._outside if present is None else present).trigger_batch(requests, key)
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
         present = run_scope.current()
@@ -118,6 +126,15 @@ class Here:
         if self._inside is None or self._inside[0] is not backend:
             self._inside = backend, Connection(backend)
         return self._inside[1]
+
+
+async def _given_before(backend: CallerBackend, batch_id: BatchId) -> GivenBatch:
+    from detent.sdk.chunks import GivenBatch
+
+    (record,) = await backend.retrieve_batches([batch_id])
+    if record is None:
+        raise NotFoundError(f"batch {batch_id} is gone since its key was looked up; trigger it again", code="batch_not_found")
+    return GivenBatch(batch_id=batch_id, count=record.run_count, cached=record.run_ids.cached, is_cached=True)
 
 
 def connect(database_url: str, environment: str, listen_url: str | None = None) -> CallerBackend:

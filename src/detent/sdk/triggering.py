@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-    Sized,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
@@ -21,13 +12,13 @@ from detent.protocol.status import RunStatus
 from detent.sdk import idempotency
 from detent.sdk.blocking import is_on_loop
 from detent.sdk.calls import ChildCall
-from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.handles import BatchHandle, BatchResult, ItemHandles, RunHandle
 from detent.sdk.options import check_child, default_version, to_fields
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
-    from detent.protocol.models import RunOutcome, TriggerRequest
+    from detent.protocol.models import Idempotency, RunOutcome, TriggerRequest
     from detent.sdk.chunks import Requests
     from detent.sdk.scope import RunScope
 
@@ -38,6 +29,7 @@ Out_co = TypeVar("Out_co", covariant=True)
 Options: TypeAlias = Mapping[str, object]
 
 _NONE: Options = {}
+_KEY_OPTIONS = ("idempotency_key", "idempotency_key_ttl")
 NUMBERED = RunId("numbered")
 """Stands for the id of a batch's item, which follows from the batch's id: `Sending` gives it."""
 
@@ -181,24 +173,17 @@ class Building(Generic[Out]):
     async def start(self) -> BatchHandle[Out]:
         if self._is_empty():
             return BatchHandle(new_batch_id(), ())
-        batch_id, made = await self._target.trigger_batch(self.requests)
-        tasks = await self._tasks_of(len(made))
-        return BatchHandle(
-            batch_id,
-            tuple(
-                RunHandle(triggered.run_id, task.id, triggered.is_cached, decode=task.decode)
-                for triggered, task in zip(made, tasks, strict=True)
-            ),
-        )
+        given = await self._target.trigger_batch(self.requests, self._key())
+        task_at = await self._task_of_each(given.count)
+        return BatchHandle(given.batch_id, ItemHandles(given.run_ids, task_at), given.is_cached)
 
     async def run(self, present: RunScope) -> BatchResult[Out]:
         if self._is_empty():
             return BatchResult(new_batch_id(), ())
         batch_id, outcomes = await present.trigger_batch_and_wait(self.requests)
-        tasks = await self._tasks_of(len(outcomes))
-        return BatchResult(
-            batch_id, tuple(task.result_of(outcome) for task, outcome in zip(tasks, outcomes, strict=True))
-        )
+        task_at = await self._task_of_each(len(outcomes))
+        results = tuple(task_at(index).result_of(outcome) for index, outcome in enumerate(outcomes))
+        return BatchResult(batch_id, results)
 
     def _is_empty(self) -> bool:
         return isinstance(self.requests, list) and not self.requests
@@ -238,12 +223,20 @@ class Building(Generic[Out]):
             options["idempotency_key"] = idempotency.of_item(self._options["idempotency_key"], index)
         return options
 
-    async def _tasks_of(self, count: int) -> Sequence[Triggerable[Out]]:
-        if self._whole is not None:
-            return [self._whole] * count
+    def _key(self) -> Idempotency | None:
+        if self._options.get("idempotency_key") is None:
+            return None
+        fields = to_fields({name: self._options[name] for name in _KEY_OPTIONS if name in self._options})
+        return cast("Idempotency", fields["idempotency"])
+
+    async def _task_of_each(self, count: int) -> Callable[[int], Triggerable[Out]]:
+        """Return what tells the task of an item by its index."""
+        whole = self._whole
+        if whole is not None:
+            return lambda index: whole
         if len(self._tasks) < count:
             await self._read_on()
-        return self._tasks
+        return self._tasks.__getitem__
 
     async def _read_on(self) -> None:
         """Read what a journal's answer left unread: the items say which task each run is of."""

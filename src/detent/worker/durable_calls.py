@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.batches import BatchCreated, BatchCreation
 from detent.protocol.coalesce import Coalescer
 from detent.protocol.ids import BatchId
 from detent.protocol.models import (
@@ -62,6 +63,7 @@ class DurableCalls:
             persistently(backend.read_journals), most=100, in_flight=2
         )
         self._collect = persistently(backend.collect)
+        self._new_batch = persistently(backend.create_batch)
         self._batch = persistently(backend.trigger_batch)
         self._abort = persistently(backend.abort_batch)
         self._results = persistently(backend.read_batch_results)
@@ -93,6 +95,9 @@ class DurableCalls:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
+        return await self._apart(self._new_batch(creation))
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
         return await self._apart(self._batch(chunk))

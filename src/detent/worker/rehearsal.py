@@ -212,7 +212,15 @@ class _RehearsalScope(AttemptScope):
         return
 
     async def give_chunk(self, chunk: BatchChunk, operation: str, *, wait: bool) -> ChunkTaken | Refused:
-        return ChunkTaken(items=tuple(Triggered(run_id=request.run_id) for _, request in chunk.items), wait=Pending())
+        return ChunkTaken(
+            items=tuple(Triggered(run_id=request.run_id) for _, request in chunk.items),
+            accepted=0,
+            deduplicated=len(chunk.items),
+            enqueued=len(chunk.items),
+            expected=chunk.total,
+            is_sealed=chunk.total is not None,
+            wait=Pending(),
+        )
 
     def _goes_on(self, operation: str, asked: str) -> None:
         self._tell(operation, asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import sys
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
@@ -21,12 +21,14 @@ from detent.errors import (
 )
 from detent.protocol import ids
 from detent.protocol.backend import CallerBackend
+from detent.protocol.batches import BatchCreated, BatchCreation
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     BatchChunk,
     ChildRequest,
     ChildTriggered,
     ChunkTaken,
+    Idempotency,
     JournalEntry,
     OperationKind,
     Origin,
@@ -50,7 +52,7 @@ from detent.protocol.models import (
 )
 from detent.protocol.refusal import to_error
 from detent.sdk import failure
-from detent.sdk.chunks import Sending
+from detent.sdk.chunks import GivenBatch, Requests, Sending
 from detent.worker.attempt import Attempt, Phase
 from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
@@ -191,22 +193,27 @@ class AttemptScope:
 
     # ---- batches ----
 
-    async def trigger_batch(
-        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
-    ) -> tuple[BatchId, Sequence[Triggered]]:
+    async def trigger_batch(self, requests: Requests, key: Idempotency | None) -> GivenBatch:
         operation, recorded = self._begin(OperationKind.BATCH, BATCH)
-        batch_id = _batch_of(recorded)
 
-        async def ask() -> Sequence[Triggered]:
-            # Given again on a replay, too: items are known by their index, and the answers are their run ids.
-            sending = Sending(cast("CallerBackend", _RunBatch(self, operation, wait=False)), batch_id)
-            return await sending.carry_out(requests)
+        async def ask() -> GivenBatch:
+            batch_id, is_cached = _batch_of(recorded), recorded is not None and recorded.is_cached
+            if key is not None and recorded is None:
+                created = await self._create_batch(BatchCreation(batch_id=batch_id, key=key), operation)
+                batch_id, is_cached = created.batch_id, created.is_cached
+            # Given again on a replay, too: items are known by their index, and their iterable may have operations of its own.
+            given = await Sending(_RunBatch(self, operation, wait=False), batch_id).carry_out(requests)
+            return replace(given, is_cached=is_cached)
 
-        return batch_id, await self._answered(operation, ask)
+        return await self._answered(operation, ask)
 
-    async def trigger_batch_and_wait(
-        self, requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]
-    ) -> tuple[BatchId, Sequence[RunOutcome]]:
+    async def _create_batch(self, creation: BatchCreation, operation: str) -> BatchCreated:
+        def ask(origin: Origin) -> Awaitable[BatchCreated | Stale]:
+            return self._calls.create_batch(replace(creation, origin=origin))
+
+        return await self._ask(operation, ask, wait=False)
+
+    async def trigger_batch_and_wait(self, requests: Requests) -> tuple[BatchId, Sequence[RunOutcome]]:
         operation, recorded = self._begin(OperationKind.BATCH_WAIT, BATCH)
         batch_id = _batch_of(recorded)
         outcomes: list[RunOutcome] = []
@@ -221,8 +228,8 @@ class AttemptScope:
             batch = _RunBatch(self, operation, wait=True)
 
             async def ask() -> WaitResult | Pending | Suspended:
-                made = await Sending(cast("CallerBackend", batch), batch_id).carry_out(requests)
-                return batch.answer if made and batch.answer is not None else WaitResult(operation=operation)
+                given = await Sending(batch, batch_id).carry_out(requests)
+                return batch.answer if given.count and batch.answer is not None else WaitResult(operation=operation)
 
             result = await self._wait(operation, ask, read)
         if result.error is not None:

@@ -43,7 +43,7 @@ select r.i, journal.operation, journal.number, journal.attempt, journal.kind, jo
   journal.answers, journal.seen,
   clock_timestamp() - (detent.now() - journal.recorded_at) as recorded_at, journal.output, journal.error,
   waitpoints.completed_at is not null as is_done, waitpoints.task_id, waitpoints.run_status, waitpoints.output, waitpoints.error,
-  batches.total is not null as is_sealed
+  batches.sealed_at is not null as is_sealed
 from json_to_recordset(%(reads)s) as r (i integer, id uuid, fence bigint, after bigint)
 join detent.runs on runs.id = r.id and (r.fence is null or runs.fence = r.fence) and runs.environment_id = %(environment)s
 left join lateral (
@@ -56,12 +56,6 @@ left join lateral (
 left join detent.waitpoints on waitpoints.id = journal.ref and journal.kind in ('time', 'child', 'batch_wait', 'token')
 left join detent.batches on batches.id = journal.ref and journal.kind in ('batch', 'batch_wait')
 order by r.i, journal.number
-
--- name: read_batch_results
-select index, run_id, task_id, run_status, output, error from detent.batch_items
-where batch_id = %(batch)s and index > %(after)s
-order by index
-limit %(limit)s
 
 -- name: append_logs
 -- How a run will end is not known yet: its lines are kept as those of one that succeeds.

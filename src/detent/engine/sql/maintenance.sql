@@ -5,7 +5,7 @@ from detent.tick(%(most)s)
 
 -- name: forget_expired
 -- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches older than any run of theirs that is kept,
--- and that nobody waits for (what remembers that their items were given), tokens and shared waitpoints completed as long ago as runs are
+-- and that nobody waits for (what remembers that their items were given), bulk actions as old as that, tokens and shared waitpoints completed as long ago as runs are
 -- kept, that no key stands for.
 with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
@@ -21,6 +21,13 @@ with key as (
   where not is_awaited and created_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
     and not exists (select from detent.runs where runs.id = batches.parent_id)
     and not exists (select from detent.runs where runs.batch_id = batches.id)
+  returning id
+), batch_cached as (
+  delete from detent.batch_cached where batch_id in (select id from batch)
+), bulk_action as (
+  delete from detent.bulk_actions where completed_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
+), batch_key as (
+  delete from detent.batch_keys where expires_at < detent.now() - interval '1 day'
 )
 delete from detent.waitpoints
 where is_shared

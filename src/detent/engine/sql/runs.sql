@@ -8,21 +8,6 @@ from detent.insert_runs(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat
 select i, run_id, is_cached, is_pending, is_suspended, run_status, task_id, output, error
 from detent.trigger_children(%(environment)s, %(requests)s, %(has_keys)s, %(is_repeat)s)
 
--- name: trigger_batch
--- Locks the parent, then the batch.
-select outcome, i, run_id, is_cached
-from detent.trigger_batch(
-  %(environment)s, %(batch)s::uuid, %(requests)s, %(has_keys)s, %(is_repeat)s, %(total)s::integer,
-  %(parent)s::uuid, %(fence)s::bigint, %(operation)s::text, %(fingerprint)s::text, %(waits)s::boolean,
-  %(suspends)s::boolean, %(answers)s::integer, %(seen)s::text[])
-
--- name: abort_batch
--- A sealed batch is left alone. One that is not there yet is made, for its first items may still be under way.
-insert into detent.batches (id, environment_id, is_awaited, aborted)
-values (%(batch)s, %(environment)s, false, %(reason)s)
-on conflict (id) do update set aborted = excluded.aborted
-where batches.environment_id = excluded.environment_id and batches.total is null and batches.aborted is null
-
 -- name: find_tasks
 -- What triggers must know of tasks, as each task's current version has registered it: the newest that has a live worker, else the
 -- newest. And the queues that are full, whatever the task.
