@@ -1147,14 +1147,19 @@ begin
   if expired = '{}' then
     return;
   end if;
+  -- For those that wait for their task or queue it has not begun.
+  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where id = any(expired) and not detent.is_known(lane_id);
+  expired := array(select id from detent.runs where id = any(expired) and expires_at <= detent.now());
+
   return query
   with place as materialized (
     select id, environment_id from detent.runs where id = any(expired)
   )
   select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
-  from detent.settle_runs((
+  from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
-    from detent.runs where id = any(expired))) as settled
+    from detent.runs where id = any(expired)), '[]')) as settled
   left join place on place.id = settled.run_id
   left join detent.runs on runs.id = settled.run_id;
 end $$;

@@ -604,14 +604,19 @@ begin
   if expired = '{}' then
     return;
   end if;
+  -- For those that wait for their task or queue it has not begun.
+  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where id = any(expired) and not detent.is_known(lane_id);
+  expired := array(select id from detent.runs where id = any(expired) and expires_at <= detent.now());
+
   return query
   with place as materialized (
     select id, environment_id from detent.runs where id = any(expired)
   )
   select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
-  from detent.settle_runs((
+  from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
-    from detent.runs where id = any(expired))) as settled
+    from detent.runs where id = any(expired)), '[]')) as settled
   left join place on place.id = settled.run_id
   left join detent.runs on runs.id = settled.run_id;
 end $$;
@@ -1217,7 +1222,9 @@ begin
     leased := leased || taken;
     rest := detent.room_left(rest, taken);
     is_contended := is_contended or is_short or stopped <> '{}';
-    is_again := is_again or opened <> '{}' or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
+    -- What cannot start any more has uncovered others, too.
+    is_again := is_again or opened <> '{}' or cardinality(startable) < cardinality(heads)
+      or coalesce((select bool_or(h.is_cut) from unnest(heads) as h), false);
     if (select count(distinct h.lane_id) from unnest(heads) as h) >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
@@ -1377,7 +1384,8 @@ begin
   return query
   select h.lane_id, h.line_id, h.served_at, h.gates, h.isolation, h.max_attempts, h.max_duration, h.run_id, h.row, h.position,
     h.resident_session, h.place, h.is_cut, coalesce(runs.attempt_started_at is not null, false)
-  from unnest(heads) as h left join detent.runs on runs.id = h.run_id and status = 'QUEUED'
+  from unnest(heads) as h
+  left join detent.runs on runs.id = h.run_id and status = 'QUEUED' and (expires_at is null or expires_at > detent.now())
   where h.run_id is null or runs.id is not null;
 end $$;
 
@@ -1729,8 +1737,15 @@ CREATE FUNCTION detent.register_tasks(environment integer, version integer, task
 declare
   changed uuid[];
   concerned text[];
+  new_tasks text[]; new_queues text[];
 begin
   perform detent.hold_leases(environment);
+  new_tasks := array(
+    select t.task from json_to_recordset(tasks) as t (task text)
+    where not exists (
+      select from detent.version_tasks as former where former.environment_id = environment and former.task_id = t.task));
+  new_queues := array(
+    select name from detent.limits where environment_id = environment and kind = 'queue' and not is_declared);
 
   with declaration as (
     select kind, name, total, per_key, rate, most_queued, true as is_explicit
@@ -1778,10 +1793,11 @@ begin
     limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
-  -- The ttl of runs that waited for their task begins.
-  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
-  where environment_id = environment and task_id = any(concerned) and status = 'QUEUED' and started_at is null and expires_at is null
-    and detent.life_of(runs) is not null;
+  -- The ttl of runs begins that waited for their task, or for their queue.
+  update detent.runs set queued_at = detent.now(), expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where status = 'QUEUED' and started_at is null and detent.is_known(lane_id) and lane_id in (
+    select lanes.id from detent.lanes
+    where lanes.environment_id = environment and (task_id = any(new_tasks) or queue = any(new_queues)));
   if changed = '{}' and concerned = '{}' then
     return false;
   end if;
