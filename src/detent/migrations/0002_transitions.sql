@@ -80,21 +80,31 @@ begin
 end $$;
 
 -- Makes runs. `is_repeat`: an earlier call with the same ids may have been committed, and its runs may even be over.
--- `wanted`: positions of the requests to take (null: all).
+-- `wanted`: positions of the requests to take (null: all). `joins`: those debounced among them join runs that are there.
 create function detent.insert_runs(
-  environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] default null)
+  environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] default null, joins boolean default false)
 returns table (i integer, run_id uuid, is_cached boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
   sleepers uuid[];
   has_debounce boolean;
+  later integer[] := '{}';
 begin
   select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
   into sleepers, has_debounce
   from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
   if sleepers is not null then
     perform detent.stir(sleepers, false);
+  end if;
+  if has_debounce and not joins then
+    -- All but the first of each key join its run, once that is there.
+    select coalesce(array_agg(r.i) filter (where turn > 1), '{}'), array_agg(r.i) filter (where turn = 1) into later, wanted
+    from (
+      select r.i, case when r.debounce is null then 1 else row_number() over (partition by r.task, r.debounce order by r.i) end as turn
+      from json_to_recordset(requests) as r (i integer, task text, debounce text)
+      where wanted is null or r.i = any(wanted)
+    ) as r;
   end if;
 
   return query
@@ -154,6 +164,9 @@ begin
   from request left join claimed using (i)
   order by request.i;
 
+  if later <> '{}' then
+    return query select * from detent.insert_runs(environment, requests, has_keys, is_repeat, later, true);
+  end if;
   if is_repeat then
     perform detent.forget_doubles(array(select r.id from json_to_recordset(requests) as r (id uuid)));
   end if;

@@ -950,7 +950,7 @@ begin
   perform from detent.sessions where environment_id = environment and ended_at is null order by id for update;
 end $$;
 
-CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
+CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[], joins boolean DEFAULT false) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -962,12 +962,22 @@ declare
   moment timestamptz := detent.now();
   sleepers uuid[];
   has_debounce boolean;
+  later integer[] := '{}';
 begin
   select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
   into sleepers, has_debounce
   from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
   if sleepers is not null then
     perform detent.stir(sleepers, false);
+  end if;
+  if has_debounce and not joins then
+    -- All but the first of each key join its run, once that is there.
+    select coalesce(array_agg(r.i) filter (where turn > 1), '{}'), array_agg(r.i) filter (where turn = 1) into later, wanted
+    from (
+      select r.i, case when r.debounce is null then 1 else row_number() over (partition by r.task, r.debounce order by r.i) end as turn
+      from json_to_recordset(requests) as r (i integer, task text, debounce text)
+      where wanted is null or r.i = any(wanted)
+    ) as r;
   end if;
 
   return query
@@ -1027,6 +1037,9 @@ begin
   from request left join claimed using (i)
   order by request.i;
 
+  if later <> '{}' then
+    return query select * from detent.insert_runs(environment, requests, has_keys, is_repeat, later, true);
+  end if;
   if is_repeat then
     perform detent.forget_doubles(array(select r.id from json_to_recordset(requests) as r (id uuid)));
   end if;
