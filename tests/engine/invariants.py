@@ -15,7 +15,7 @@ RULES = {
         from (select * from detent.runs where status = 'QUEUED' and due_at is null) as queued
         full join detent.ready on ready.run_id = queued.id
           and ready.lane_id = queued.lane_id and ready.position = queued.position and ready.is_solo = queued.is_solo
-        where queued.id is null or ready.run_id is null""",
+        where queued.id is null or ready.run_id is null and coalesce(queued.expires_at > detent.now(), true)""",
     "a head start is for the session that has the run in memory": """
         select runs.id from detent.ready join detent.runs on runs.id = ready.run_id
         where ready.resident_session is not null and ready.resident_session is distinct from runs.session_id""",

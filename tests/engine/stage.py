@@ -102,7 +102,7 @@ def holder(lease: Lease) -> Holder:
 
 
 def origin(lease: Lease, operation: str, *, wait: bool = True, suspends: bool = True) -> Origin:
-    return Origin(holder=holder(lease), operation=operation, wait=wait, suspends=suspends)
+    return Origin(holder=holder(lease), operation=operation, wait=wait, suspends=suspends, version=lease.version)
 
 
 def child(

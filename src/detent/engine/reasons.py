@@ -81,6 +81,9 @@ def why_waiting(facts: Facts) -> WaitingReason | None:
 
 def _unknown(facts: Facts) -> WaitingReason:
     """It is PENDING_VERSION: what would it take?"""
+    undeclared = [each for each in facts.obstacles if not each.is_declared and each.kind is LimitKind.LIMIT]
+    if facts.has_task and undeclared:
+        return _stopped(tuple(undeclared))
     if facts.has_task:
         text = f'no worker has declared queue "{facts.queue}"; declare it with queue("{facts.queue}") and start a worker'
         return WaitingReason(code="QUEUE_NOT_DECLARED", text=text, facts={"queue": facts.queue})

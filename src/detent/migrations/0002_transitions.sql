@@ -80,21 +80,31 @@ begin
 end $$;
 
 -- Makes runs. `is_repeat`: an earlier call with the same ids may have been committed, and its runs may even be over.
--- `wanted`: positions of the requests to take (null: all).
+-- `wanted`: positions of the requests to take (null: all). `joins`: those debounced among them join runs that are there.
 create function detent.insert_runs(
-  environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] default null)
+  environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] default null, joins boolean default false)
 returns table (i integer, run_id uuid, is_cached boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
   moment timestamptz := detent.now();
   sleepers uuid[];
   has_debounce boolean;
+  later integer[] := '{}';
 begin
   select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
   into sleepers, has_debounce
   from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
   if sleepers is not null then
     perform detent.stir(sleepers, false);
+  end if;
+  if has_debounce and not joins then
+    -- All but the first of each key join its run, once that is there.
+    select coalesce(array_agg(r.i) filter (where turn > 1), '{}'), array_agg(r.i) filter (where turn = 1) into later, wanted
+    from (
+      select r.i, case when r.debounce is null then 1 else row_number() over (partition by r.task, r.debounce order by r.i) end as turn
+      from json_to_recordset(requests) as r (i integer, task text, debounce text)
+      where wanted is null or r.i = any(wanted)
+    ) as r;
   end if;
 
   return query
@@ -154,6 +164,9 @@ begin
   from request left join claimed using (i)
   order by request.i;
 
+  if later <> '{}' then
+    return query select * from detent.insert_runs(environment, requests, has_keys, is_repeat, later, true);
+  end if;
   if is_repeat then
     perform detent.forget_doubles(array(select r.id from json_to_recordset(requests) as r (id uuid)));
   end if;
@@ -1067,14 +1080,19 @@ begin
   if expired = '{}' then
     return;
   end if;
+  -- For those that wait for their task or queue it has not begun.
+  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where id = any(expired) and not detent.is_known(lane_id);
+  expired := array(select id from detent.runs where id = any(expired) and expires_at <= detent.now());
+
   return query
   with place as materialized (
     select id, environment_id from detent.runs where id = any(expired)
   )
   select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
-  from detent.settle_runs((
+  from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
-    from detent.runs where id = any(expired))) as settled
+    from detent.runs where id = any(expired)), '[]')) as settled
   left join place on place.id = settled.run_id
   left join detent.runs on runs.id = settled.run_id;
 end $$;

@@ -153,7 +153,7 @@ begin
   on conflict do nothing;
 end $$;
 
--- Whether anybody has ever registered what a lane's runs need: their task, in the version they are pinned to, and their queue.
+-- Whether anybody has ever registered what a lane's runs need: their task, in the version they are pinned to, their queue and limits.
 create function detent.is_known(lane uuid) returns boolean language plpgsql stable as $$
 begin
   return (
@@ -161,7 +161,7 @@ begin
         select from detent.version_tasks as tasks
         where tasks.environment_id = lanes.environment_id and tasks.task_id = lanes.task_id
           and (not is_pinned or tasks.version_id = lanes.version_id))
-      and coalesce((select is_declared from detent.limits where id = detent.limit_id(lanes.environment_id, 'queue', queue)), false)
+      and not exists (select from detent.limits_of(lanes) as held where not held.is_declared)
     from detent.lanes where id = lane);
 end $$;
 
@@ -569,7 +569,10 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
-    select count(distinct h.lane_id), is_again or opened <> '{}' or coalesce(bool_or(h.is_cut), false) into lanes, is_again
+    -- What cannot start any more has uncovered others, too.
+    select count(distinct h.lane_id),
+      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
+    into lanes, is_again
     from unnest(heads) as h;
     if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
@@ -622,14 +625,15 @@ begin
 end $$;
 
 -- Locks the runs of heads, and returns those that may still start, and the lanes that had none. What is left of the others is a
--- row of the queue: its run was cancelled, or suspended, when that was locked already.
+-- row of the queue: its run was cancelled, or suspended, when that was locked already, or its ttl is over.
 create function detent.lock_heads(heads detent.head[]) returns setof detent.head language plpgsql as $$
 begin
   perform from detent.runs where id in (select h.run_id from unnest(heads) as h) order by id desc for update;
   return query
   select h.lane_id, h.line_id, h.served_at, h.gates, h.isolation, h.max_attempts, h.max_duration, h.run_id, h.row, h.position,
     h.resident_session, h.place, h.is_cut, coalesce(runs.attempt_started_at is not null, false)
-  from unnest(heads) as h left join detent.runs on runs.id = h.run_id and status = 'QUEUED'
+  from unnest(heads) as h
+  left join detent.runs on runs.id = h.run_id and status = 'QUEUED' and (expires_at is null or expires_at > detent.now())
   where h.run_id is null or runs.id is not null;
 end $$;
 
@@ -748,8 +752,14 @@ create function detent.register_tasks(environment integer, version integer, task
 declare
   changed uuid[];
   concerned text[];
+  new_tasks text[]; new_limits uuid[];
 begin
   perform detent.hold_leases(environment);
+  new_tasks := array(
+    select t.task from json_to_recordset(tasks) as t (task text)
+    where not exists (
+      select from detent.version_tasks as former where former.environment_id = environment and former.task_id = t.task));
+  new_limits := array(select id from detent.limits where environment_id = environment and not is_declared);
 
   with declaration as (
     select kind, name, total, per_key, rate, most_queued, true as is_explicit
@@ -774,6 +784,11 @@ begin
     returning id
   )
   select coalesce(array_agg(id), '{}') into changed from upserted;
+  insert into detent.limits (id, environment_id, kind, name, is_declared)
+  select distinct detent.limit_id(environment, 'limit', held), environment, 'limit', held, false
+  from json_to_recordset(tasks) as t (limits text[]) cross join lateral unnest(t.limits) as held
+  order by 1
+  on conflict do nothing;
 
   -- Tasks that nobody had, or whose limits are others than before.
   concerned := array(
@@ -797,10 +812,12 @@ begin
     limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
-  -- The ttl of runs that waited for their task begins.
-  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
-  where environment_id = environment and task_id = any(concerned) and status = 'QUEUED' and started_at is null and expires_at is null
-    and detent.life_of(runs) is not null;
+  -- The ttl of runs begins that waited for their task, their queue or a limit.
+  update detent.runs set queued_at = detent.now(), expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where status = 'QUEUED' and started_at is null and detent.is_known(lane_id) and lane_id in (
+    select lanes.id from detent.lanes
+    where lanes.environment_id = environment and (
+      task_id = any(new_tasks) or exists (select from detent.limits_of(lanes) as held where held.id = any(new_limits))));
   if changed = '{}' and concerned = '{}' then
     return false;
   end if;

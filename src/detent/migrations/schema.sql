@@ -841,14 +841,19 @@ begin
   if expired = '{}' then
     return;
   end if;
+  -- For those that wait for their task or queue it has not begun.
+  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where id = any(expired) and not detent.is_known(lane_id);
+  expired := array(select id from detent.runs where id = any(expired) and expires_at <= detent.now());
+
   return query
   with place as materialized (
     select id, environment_id from detent.runs where id = any(expired)
   )
   select settled.*, coalesce(place.environment_id, runs.environment_id), null::timestamptz
-  from detent.settle_runs((
+  from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'EXPIRED', 'error', detent.expiry_error(queued_at, expires_at)))
-    from detent.runs where id = any(expired))) as settled
+    from detent.runs where id = any(expired)), '[]')) as settled
   left join place on place.id = settled.run_id
   left join detent.runs on runs.id = settled.run_id;
 end $$;
@@ -1275,7 +1280,7 @@ begin
   perform from detent.sessions where environment_id = environment and ended_at is null order by id for update;
 end $$;
 
-CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[]) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
+CREATE FUNCTION detent.insert_runs(environment integer, requests json, has_keys boolean, is_repeat boolean, wanted integer[] DEFAULT NULL::integer[], joins boolean DEFAULT false) RETURNS TABLE(i integer, run_id uuid, is_cached boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1287,12 +1292,22 @@ declare
   moment timestamptz := detent.now();
   sleepers uuid[];
   has_debounce boolean;
+  later integer[] := '{}';
 begin
   select array_agg(distinct r.lane) filter (where r.sleeps), coalesce(bool_or(r.debounce is not null), false)
   into sleepers, has_debounce
   from json_to_recordset(requests) as r (lane uuid, sleeps boolean, debounce text);
   if sleepers is not null then
     perform detent.stir(sleepers, false);
+  end if;
+  if has_debounce and not joins then
+    -- All but the first of each key join its run, once that is there.
+    select coalesce(array_agg(r.i) filter (where turn > 1), '{}'), array_agg(r.i) filter (where turn = 1) into later, wanted
+    from (
+      select r.i, case when r.debounce is null then 1 else row_number() over (partition by r.task, r.debounce order by r.i) end as turn
+      from json_to_recordset(requests) as r (i integer, task text, debounce text)
+      where wanted is null or r.i = any(wanted)
+    ) as r;
   end if;
 
   return query
@@ -1352,6 +1367,9 @@ begin
   from request left join claimed using (i)
   order by request.i;
 
+  if later <> '{}' then
+    return query select * from detent.insert_runs(environment, requests, has_keys, is_repeat, later, true);
+  end if;
   if is_repeat then
     perform detent.forget_doubles(array(select r.id from json_to_recordset(requests) as r (id uuid)));
   end if;
@@ -1366,7 +1384,7 @@ begin
         select from detent.version_tasks as tasks
         where tasks.environment_id = lanes.environment_id and tasks.task_id = lanes.task_id
           and (not is_pinned or tasks.version_id = lanes.version_id))
-      and coalesce((select is_declared from detent.limits where id = detent.limit_id(lanes.environment_id, 'queue', queue)), false)
+      and not exists (select from detent.limits_of(lanes) as held where not held.is_declared)
     from detent.lanes where id = lane);
 end $$;
 
@@ -1553,7 +1571,10 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
-    select count(distinct h.lane_id), is_again or opened <> '{}' or coalesce(bool_or(h.is_cut), false) into lanes, is_again
+    -- What cannot start any more has uncovered others, too.
+    select count(distinct h.lane_id),
+      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
+    into lanes, is_again
     from unnest(heads) as h;
     if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
@@ -1707,7 +1728,8 @@ begin
   return query
   select h.lane_id, h.line_id, h.served_at, h.gates, h.isolation, h.max_attempts, h.max_duration, h.run_id, h.row, h.position,
     h.resident_session, h.place, h.is_cut, coalesce(runs.attempt_started_at is not null, false)
-  from unnest(heads) as h left join detent.runs on runs.id = h.run_id and status = 'QUEUED'
+  from unnest(heads) as h
+  left join detent.runs on runs.id = h.run_id and status = 'QUEUED' and (expires_at is null or expires_at > detent.now())
   where h.run_id is null or runs.id is not null;
 end $$;
 
@@ -2104,8 +2126,14 @@ CREATE FUNCTION detent.register_tasks(environment integer, version integer, task
 declare
   changed uuid[];
   concerned text[];
+  new_tasks text[]; new_limits uuid[];
 begin
   perform detent.hold_leases(environment);
+  new_tasks := array(
+    select t.task from json_to_recordset(tasks) as t (task text)
+    where not exists (
+      select from detent.version_tasks as former where former.environment_id = environment and former.task_id = t.task));
+  new_limits := array(select id from detent.limits where environment_id = environment and not is_declared);
 
   with declaration as (
     select kind, name, total, per_key, rate, most_queued, true as is_explicit
@@ -2130,6 +2158,11 @@ begin
     returning id
   )
   select coalesce(array_agg(id), '{}') into changed from upserted;
+  insert into detent.limits (id, environment_id, kind, name, is_declared)
+  select distinct detent.limit_id(environment, 'limit', held), environment, 'limit', held, false
+  from json_to_recordset(tasks) as t (limits text[]) cross join lateral unnest(t.limits) as held
+  order by 1
+  on conflict do nothing;
 
   -- Tasks that nobody had, or whose limits are others than before.
   concerned := array(
@@ -2153,10 +2186,12 @@ begin
     limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
-  -- The ttl of runs that waited for their task begins.
-  update detent.runs set expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
-  where environment_id = environment and task_id = any(concerned) and status = 'QUEUED' and started_at is null and expires_at is null
-    and detent.life_of(runs) is not null;
+  -- The ttl of runs begins that waited for their task, their queue or a limit.
+  update detent.runs set queued_at = detent.now(), expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
+  where status = 'QUEUED' and started_at is null and detent.is_known(lane_id) and lane_id in (
+    select lanes.id from detent.lanes
+    where lanes.environment_id = environment and (
+      task_id = any(new_tasks) or exists (select from detent.limits_of(lanes) as held where held.id = any(new_limits))));
   if changed = '{}' and concerned = '{}' then
     return false;
   end if;

@@ -59,6 +59,8 @@ select
   array(
     select holder.id from detent.runs as holder
     where holder.session_id is not null and holder.slots @> array[gate.id] and holder.status in ('DEQUEUED', 'EXECUTING')
+    union all
+    select run_id from detent.endings where endings.environment_id = runs.environment_id and endings.slots @> array[gate.id]
     limit 5)
 from detent.runs
 join detent.lanes on lanes.id = runs.lane_id
