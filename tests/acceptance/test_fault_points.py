@@ -30,23 +30,27 @@ WORKERS = 2
 PASSED = (
     "lease_runs", "start_attempts", "trigger_children", "trigger_batch", "wait_for", "suspend", "collect", "record_steps",
     "create_tokens", "read_batch_results", "append_logs", "settle_runs", "notify", "tick", "count_solo", "renew_session",
-    "list_sessions", "abort_late_batches", "reserve_bulk_action",
+    "list_sessions", "abort_late_batches", "reserve_bulk_action", "find_tasks", "find_version_tasks",
 )  # fmt: skip
-PASSED_AFTER_A_DEATH = ("read_journals", "end_session", "find_version", "make_version_tasks", "open_session")
+PASSED_AFTER_A_DEATH = ("read_journals", "end_session", "find_version", "register_tasks", "set_retention", "open_session")
 """By whoever takes the place of the dead, and goes on with its runs."""
 ELSEWHERE = {
     "when a database is new": {"make_environment", "make_version", "find_named_version", "make_lanes"},
     "at every connection's beginning, before it does anything": {"find_environment"},
-    "once an hour": {"make_partitions", "forget_expired"},
+    "once an hour, as test_retention has it": {
+        "make_partition", "find_due_partitions", "clear_history", "clear_logs", "drop_partition", "forget_past", "forget_expired",
+        "rest_lanes", "find_miscounted", "recount_slots",
+    },
     "while a bulk action goes on, as test_bulk_killed has it": {
         "carry_bulk_cancel", "find_bulk_runs", "advance_bulk_action", "complete_bulk_action",
     },
     "when a worker ends, or its runs are cancelled": {"hand_back", "end_cancelled"},
     "by callers": {
         "trigger_runs", "abort_batch", "create_batch", "find_batches", "find_refused_items", "create_bulk_action",
-        "abort_bulk_action", "find_bulk_actions", "find_schemas", "cancel_runs", "find_statuses", "watch_runs", "find_outcomes",
-        "reset_idempotency_key", "find_runs", "find_waits", "find_attempts", "list_runs", "list_tasks", "find_tokens",
-        "list_tokens", "complete_tokens", "read_logs",
+        "abort_bulk_action", "find_bulk_actions", "list_version_names", "reschedule_runs", "count_limits", "find_limits",
+        "change_limit", "make_environment_limit", "find_obstacles", "find_partitions", "find_retention_rules",
+        "cancel_runs", "find_statuses", "watch_runs", "find_outcomes", "reset_idempotency_key", "find_runs", "find_waits",
+        "find_attempts", "list_runs", "list_tasks", "find_tokens", "list_tokens", "complete_tokens", "read_logs",
     },
 }  # fmt: skip
 
