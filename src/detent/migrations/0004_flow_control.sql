@@ -696,9 +696,11 @@ end $$;
 create function detent.apply_limits(environment integer, changed uuid[], tasks text[]) returns void language plpgsql as $$
 declare
   touched uuid[];
-  before jsonb;
   mine uuid[];
 begin
+  -- Before lanes are looked for: whoever gives a run back makes one that has the gates of that moment.
+  perform from detent.runs
+  where session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING') order by id desc for update;
   touched := array(
     select lanes.id from detent.lanes
     where lanes.environment_id = environment and (
@@ -716,9 +718,6 @@ begin
   on conflict do nothing;
   perform detent.set_gates(touched);
 
-  -- The runs before the gates, as everywhere.
-  perform from detent.runs
-  where session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING') order by id desc for update;
   update detent.runs set slots = array(
     select distinct gate.id
     from unnest(runs.slots || lanes.gates || environments.gates) as held
