@@ -2018,17 +2018,20 @@ declare
   opened uuid[] := '{}';
   sleepers uuid[];
 begin
-  if gate_ids <> '{}' then
-    opened := detent.parked_lanes(
-      gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
-  end if;
-  if stopped || opened || woken <> '{}' then
-    perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+  if stopped || woken <> '{}' then
+    perform from detent.lanes where id = any(stopped || woken) order by id for no key update;
     update detent.lanes
     set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
-    where id = any(stopped || opened || woken);
+    where id = any(stopped || woken);
   end if;
   if gate_ids <> '{}' then
+    -- After that: those that were woken, and stopped elsewhere, leave the room to others. Who has one of these locked looks at it.
+    opened := array(
+      select id from detent.lanes
+      where id = any(detent.parked_lanes(
+        gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i)))
+      for no key update skip locked);
+    update detent.lanes set parked_on = null where id = any(opened);
     perform detent.note_vacancies(gate_ids, gate_room);
   end if;
   if empty <> '{}' then
