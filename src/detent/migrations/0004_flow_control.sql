@@ -495,13 +495,14 @@ begin
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
         and exists (select from detent.ready where ready.lane_id = lanes.id)
       order by served_at, line_id
-      limit greatest(0, detent.room_of(gate, detent.now()))
+      -- Some more than there is room for: another gate may stop them.
+      limit case when detent.room_of(gate, detent.now()) > 0 then detent.room_of(gate, detent.now()) + 20 else 0 end
     ) as lane
     where vacancies.environment_id = environment);
 end $$;
 
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
--- in every limit that they hold.
+-- in every limit that they hold. A row without an id says that another call, a transaction of its own, may find more.
 create function detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer)
 returns table (
   id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
@@ -512,7 +513,7 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false; is_unfinished boolean := false;
   stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
@@ -572,11 +573,19 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
       is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
     into lanes, is_again
     from unnest(heads) as h;
+    if gate_ids <> '{}' then
+      -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
+      is_unfinished := (is_again or lanes >= most_lanes)
+        and (taken <> '{}' or stopped <> '{}' or opened <> '{}' or cardinality(startable) < cardinality(heads));
+      exit;
+    end if;
     if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
@@ -586,8 +595,6 @@ begin
       after_served := '-infinity';
       is_again := false;
     end if;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_contended then
@@ -625,6 +632,10 @@ begin
   join detent.versions on versions.id = leased_run.version_id
   left join result on result.run_id = leased_run.id
   order by leased_run.position, leased_run.id;
+  if is_unfinished then
+    id := null;
+    return next;
+  end if;
 end $$;
 
 -- Locks the runs of heads, and returns those that may still start, and the lanes that had none. What is left of the others is a

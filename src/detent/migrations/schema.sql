@@ -1039,7 +1039,8 @@ begin
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
         and exists (select from detent.ready where ready.lane_id = lanes.id)
       order by served_at, line_id
-      limit greatest(0, detent.room_of(gate, detent.now()))
+      -- Some more than there is room for: another gate may stop them.
+      limit case when detent.room_of(gate, detent.now()) > 0 then detent.room_of(gate, detent.now()) + 20 else 0 end
     ) as lane
     where vacancies.environment_id = environment);
 end $$;
@@ -1510,7 +1511,7 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false; is_unfinished boolean := false;
   stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
@@ -1570,11 +1571,19 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
       is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
     into lanes, is_again
     from unnest(heads) as h;
+    if gate_ids <> '{}' then
+      -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
+      is_unfinished := (is_again or lanes >= most_lanes)
+        and (taken <> '{}' or stopped <> '{}' or opened <> '{}' or cardinality(startable) < cardinality(heads));
+      exit;
+    end if;
     if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
@@ -1584,8 +1593,6 @@ begin
       after_served := '-infinity';
       is_again := false;
     end if;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_contended then
@@ -1623,6 +1630,10 @@ begin
   join detent.versions on versions.id = leased_run.version_id
   left join result on result.run_id = leased_run.id
   order by leased_run.position, leased_run.id;
+  if is_unfinished then
+    id := null;
+    return next;
+  end if;
 end $$;
 
 CREATE TABLE detent.runs (
