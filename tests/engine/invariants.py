@@ -77,6 +77,11 @@ RULES = {
         where parked_on = detent.asleep()
           and exists (select from detent.ready where ready.lane_id = lanes.id)
           and not exists (select from detent.arrivals where arrivals.lane_id = lanes.id)""",
+    "before a lane stand the gates that its limits say": """
+        select lanes.id from detent.lanes
+        where lanes.gates <> array(
+          select detent.gate_id(l.id, bound.scope, case when bound.is_per_key then lanes.concurrency_key end)
+          from detent.limits_of(lanes) as l cross join lateral detent.bounds_of(l) as bound order by 1)""",
     "an ending belongs to an open session": """
         select run_id from detent.endings left join detent.sessions on sessions.id = endings.session_id
         where sessions.id is null or sessions.ended_at is not null""",

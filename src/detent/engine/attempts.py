@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
@@ -29,21 +30,35 @@ from detent.protocol.models import (
     WaitResult,
 )
 
+MOST_PASSES = 20
 FEWEST_LANES = 50
 """A lease looks at so many lanes at once, or at one for each place: then no line is served twice before another is once."""
 
 
 async def lease(place: Place, request: LeaseRequest) -> list[Lease]:
+    leases: list[Lease] = []
+    for _ in range(MOST_PASSES):
+        taken, is_unfinished = await _lease_once(place, request, leases)
+        leases += taken
+        if not is_unfinished:
+            break
+    return leases
+
+
+async def _lease_once(place: Place, request: LeaseRequest, had: Sequence[Lease]) -> tuple[list[Lease], bool]:
+    """Lease what there is room for beside what this request *had* before; say whether there may be more."""
+    used = Counter(lease.isolation for lease in had)
     rows = await place.db.call(
         "lease_runs",
         {
             "session": ids.decode("session", request.session_id),
             "fence": request.fence,
-            "room": json.dumps({isolation.value: request.room.get(isolation, 0) for isolation in Isolation}),
+            "room": json.dumps({isolation.value: request.room.get(isolation, 0) - used[isolation] for isolation in Isolation}),
             "most_lanes": max(FEWEST_LANES, *request.room.values()),
         },
     )
-    return [_lease(request.fence, row) for row in rows]
+    taken = [_lease(request.fence, row) for row in rows if row[0] is not None]
+    return taken, len(taken) < len(rows)
 
 
 async def start_attempts(place: Place, holders: Sequence[Holder]) -> None:

@@ -447,17 +447,20 @@ declare
   opened uuid[] := '{}';
   sleepers uuid[];
 begin
-  if gate_ids <> '{}' then
-    opened := detent.parked_lanes(
-      gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i));
-  end if;
-  if stopped || opened || woken <> '{}' then
-    perform from detent.lanes where id = any(stopped || opened || woken) order by id for no key update;
+  if stopped || woken <> '{}' then
+    perform from detent.lanes where id = any(stopped || woken) order by id for no key update;
     update detent.lanes
     set parked_on = (select stop.gate from unnest(stopped, stops) as stop (lane, gate) where stop.lane = lanes.id limit 1)
-    where id = any(stopped || opened || woken);
+    where id = any(stopped || woken);
   end if;
   if gate_ids <> '{}' then
+    -- After that: those that were woken, and stopped elsewhere, leave the room to others. Who has one of these locked looks at it.
+    opened := array(
+      select id from detent.lanes
+      where id = any(detent.parked_lanes(
+        gate_ids, array(select greatest(0, n) from unnest(gate_room) with ordinality as free (n, i) order by i)))
+      for no key update skip locked);
+    update detent.lanes set parked_on = null where id = any(opened);
     perform detent.note_vacancies(gate_ids, gate_room);
   end if;
   if empty <> '{}' then
@@ -492,13 +495,14 @@ begin
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
         and exists (select from detent.ready where ready.lane_id = lanes.id)
       order by served_at, line_id
-      limit greatest(0, detent.room_of(gate, detent.now()))
+      -- Some more than there is room for: another gate may stop them.
+      limit case when detent.room_of(gate, detent.now()) > 0 then detent.room_of(gate, detent.now()) + 20 else 0 end
     ) as lane
     where vacancies.environment_id = environment);
 end $$;
 
 -- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
--- in every limit that they hold.
+-- in every limit that they hold. A row without an id says that another call, a transaction of its own, may find more.
 create function detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer)
 returns table (
   id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
@@ -509,7 +513,7 @@ returns table (
 declare
   environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
   heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false; is_unfinished boolean := false;
   stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
   lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
@@ -569,11 +573,19 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
       is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
     into lanes, is_again
     from unnest(heads) as h;
+    if gate_ids <> '{}' then
+      -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
+      is_unfinished := (is_again or lanes >= most_lanes)
+        and (taken <> '{}' or stopped <> '{}' or opened <> '{}' or cardinality(startable) < cardinality(heads));
+      exit;
+    end if;
     if lanes >= most_lanes then
       select h.served_at, h.line_id into after_served, after_line
       from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
@@ -583,8 +595,6 @@ begin
       after_served := '-infinity';
       is_again := false;
     end if;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     woken := '{}';
   end loop;
   if is_contended then
@@ -622,6 +632,10 @@ begin
   join detent.versions on versions.id = leased_run.version_id
   left join result on result.run_id = leased_run.id
   order by leased_run.position, leased_run.id;
+  if is_unfinished then
+    id := null;
+    return next;
+  end if;
 end $$;
 
 -- Locks the runs of heads, and returns those that may still start, and the lanes that had none. What is left of the others is a
@@ -696,9 +710,11 @@ end $$;
 create function detent.apply_limits(environment integer, changed uuid[], tasks text[]) returns void language plpgsql as $$
 declare
   touched uuid[];
-  before jsonb;
   mine uuid[];
 begin
+  -- Before lanes are looked for: whoever gives a run back makes one that has the gates of that moment.
+  perform from detent.runs
+  where session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING') order by id desc for update;
   touched := array(
     select lanes.id from detent.lanes
     where lanes.environment_id = environment and (
@@ -716,9 +732,6 @@ begin
   on conflict do nothing;
   perform detent.set_gates(touched);
 
-  -- The runs before the gates, as everywhere.
-  perform from detent.runs
-  where session_id is not null and runs.environment_id = environment and status in ('DEQUEUED', 'EXECUTING') order by id desc for update;
   update detent.runs set slots = array(
     select distinct gate.id
     from unnest(runs.slots || lanes.gates || environments.gates) as held

@@ -24,9 +24,12 @@ returning id, name
 select detent.register_tasks(%(environment)s, %(version)s, %(tasks)s, %(limits)s)
 
 -- name: open_session
+-- Locks the environment (share): while limits change, nobody comes who could lease by the old ones.
 insert into detent.sessions (id, environment_id, version_id, worker)
 select %(session)s, %(environment)s, versions.id, %(worker)s
-from detent.versions where environment_id = %(environment)s and name = %(version)s
+from detent.versions join detent.environments on environments.id = environment_id
+where environment_id = %(environment)s and versions.name = %(version)s
+for share of environments
 on conflict do nothing
 
 -- name: renew_session
