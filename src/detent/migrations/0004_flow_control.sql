@@ -501,25 +501,11 @@ begin
     where vacancies.environment_id = environment);
 end $$;
 
--- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
--- in every limit that they hold. A row without an id says that another call, a transaction of its own, may find more.
-create function detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer)
-returns table (
-  id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
-  created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
-  payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
-  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
-#variable_conflict use_column
-declare
-  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
-  heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_contended boolean := false; is_again boolean := false; is_unfinished boolean := false;
-  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
-  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+-- Whether there may be anything for a session to take; no lock, which would cost a flush to disk. Looked for from the end, here and
+-- below: while an old snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
+create function detent.has_work(by_session uuid) returns boolean language plpgsql stable as $$
 begin
-  -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
-  -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
-  if not exists (
+  return exists (
     select from detent.sessions
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
     join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
@@ -535,15 +521,21 @@ begin
     join detent.lanes on parked_on = gate_id
     join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
     where sessions.id = by_session
-  ) then
-    return;
-  end if;
+  );
+end $$;
 
-  -- Who changes limits locks the sessions: from here on all limits are those of this moment.
-  perform from detent.sessions where sessions.id = by_session and ended_at is null for share;
-  if not found then
-    return;
-  end if;
+-- Chooses runs for a session, as many as there is room of each kind, and takes their slots. Where there are gates, the first lanes only:
+-- `is_unfinished` says that another call may find more. The session is locked by the caller.
+create function detent.fill_room(by_session uuid, room json, most_lanes integer, out leased detent.head[], out is_unfinished boolean)
+language plpgsql as $$
+declare
+  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
+  heads detent.head[]; startable detent.head[]; taken detent.head[];
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+begin
+  leased := '{}'; is_unfinished := false;
   select mine.environment_id, mine.version_id, environments.gates, array(
     select distinct sessions.version_id from detent.sessions
     where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
@@ -600,6 +592,30 @@ begin
   if is_contended then
     perform detent.note_served(leased);
   end if;
+end $$;
+
+-- Takes the first ready runs of the lanes whose tasks this session's version has, as much as there is room of each kind, and a slot
+-- in every limit that they hold. A row without a run says that another call may find more.
+create function detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer)
+returns table (
+  id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
+  created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
+  payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
+  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
+#variable_conflict use_column
+declare
+  leased detent.head[];
+  is_unfinished boolean;
+begin
+  if not detent.has_work(by_session) then
+    return;
+  end if;
+  -- Who changes limits locks the sessions: from here on all limits are those of this moment.
+  perform from detent.sessions where sessions.id = by_session and ended_at is null for share;
+  if not found then
+    return;
+  end if;
+  select filled.leased, filled.is_unfinished into leased, is_unfinished from detent.fill_room(by_session, room, most_lanes) as filled;
 
   return query
   with chosen as (
@@ -609,10 +625,10 @@ begin
     set status = 'DEQUEUED', session_id = by_session, fence = by_fence, slots = nullif(chosen.gates, '{}'), expires_at = null,
         leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
         attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
-        version_id = version,
+        version_id = session.version_id,
         max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
-    from chosen
-    where runs.id = chosen.run_id
+    from chosen, detent.sessions as session
+    where runs.id = chosen.run_id and session.id = by_session
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
       runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed

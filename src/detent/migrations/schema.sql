@@ -865,6 +865,75 @@ CREATE FUNCTION detent.expiry_error(queued timestamp with time zone, expired tim
     'message', format('the run was not started within its ttl of %s s', extract(epoch from expired - queued)::float8), 'stackTrace', '')::text
 $$;
 
+CREATE FUNCTION detent.fill_room(by_session uuid, room json, most_lanes integer, OUT leased detent.head[], OUT is_unfinished boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
+  heads detent.head[]; startable detent.head[]; taken detent.head[];
+  is_short boolean := false; is_contended boolean := false; is_again boolean := false;
+  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
+  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+begin
+  leased := '{}'; is_unfinished := false;
+  select mine.environment_id, mine.version_id, environments.gates, array(
+    select distinct sessions.version_id from detent.sessions
+    where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
+      and beat_at > clock_timestamp() - interval '15 seconds')
+  into environment, version, everywhere, live
+  from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
+  where mine.id = by_session;
+  if exists (select from detent.arrivals where arrivals.environment_id = environment)
+    or exists (select from detent.vacancies where vacancies.environment_id = environment)
+  then
+    woken := detent.find_woken(environment, version, live);
+  end if;
+
+  for passes in 1..20 loop
+    heads := array(select detent.find_heads(
+      environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
+    exit when cardinality(heads) = 0 and woken = '{}';
+    startable := array(select detent.lock_heads(heads));
+    select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
+    opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
+      select h.lane_id from unnest(heads) as h where h.run_id is null));
+    -- What has a place in the queue, but may not start any more, goes with those that do.
+    delete from detent.ready where ctid = any(array(
+      select h.row from unnest(taken) as h
+      union all
+      select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
+    leased := leased || taken;
+    is_contended := is_contended or is_short or stopped <> '{}';
+    exit when is_short;
+    rest := detent.room_left(rest, taken);
+    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
+    -- What cannot start any more has uncovered others, too.
+    select count(distinct h.lane_id),
+      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
+    into lanes, is_again
+    from unnest(heads) as h;
+    if gate_ids <> '{}' then
+      -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
+      is_unfinished := (is_again or lanes >= most_lanes)
+        and (taken <> '{}' or stopped <> '{}' or opened <> '{}' or cardinality(startable) < cardinality(heads));
+      exit;
+    end if;
+    if lanes >= most_lanes then
+      select h.served_at, h.line_id into after_served, after_line
+      from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
+    else
+      -- The last lanes: what room they leave is for those that may have more.
+      exit when not is_again;
+      after_served := '-infinity';
+      is_again := false;
+    end if;
+    woken := '{}';
+  end loop;
+  if is_contended then
+    perform detent.note_served(leased);
+  end if;
+end $$;
+
 CREATE TABLE detent.bulk_actions (
     id uuid NOT NULL,
     environment_id integer NOT NULL,
@@ -1250,6 +1319,29 @@ begin
     from unnest(unrepeatable) as id), '[]'), freed);
 end $$;
 
+CREATE FUNCTION detent.has_work(by_session uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+  return exists (
+    select from detent.sessions
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
+    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
+    where sessions.id = by_session and (
+      lanes.concurrency_key is not null
+      or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
+    union all
+    select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
+    where sessions.id = by_session
+    union all
+    select from detent.sessions
+    join detent.vacancies on vacancies.environment_id = sessions.environment_id
+    join detent.lanes on parked_on = gate_id
+    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
+    where sessions.id = by_session
+  );
+end $$;
+
 CREATE FUNCTION detent.held_slots(environment integer) RETURNS TABLE(gate_id uuid, n integer)
     LANGUAGE sql STABLE
     AS $$
@@ -1509,95 +1601,18 @@ CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, m
     AS $$
 #variable_conflict use_column
 declare
-  environment integer; version integer; everywhere uuid[]; live integer[]; woken uuid[] := '{}';
-  heads detent.head[]; startable detent.head[]; taken detent.head[]; leased detent.head[] := '{}';
-  is_short boolean := false; is_contended boolean := false; is_again boolean := false; is_unfinished boolean := false;
-  stopped uuid[]; stops uuid[]; gate_ids uuid[]; gate_room integer[]; opened uuid[];
-  lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
+  leased detent.head[];
+  is_unfinished boolean;
 begin
-  -- Nothing to take: the lock on the session would cost a flush to disk. Looked for from the end, here and below: while an old
-  -- snapshot keeps what was taken from being removed, it lies before all that waits (14 ms for 100,000 rows each time).
-  if not exists (
-    select from detent.sessions
-    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id
-    join detent.lanes on lanes.environment_id = sessions.environment_id and lanes.task_id = tasks.task_id and lanes.parked_on is null
-    where sessions.id = by_session and (
-      lanes.concurrency_key is not null
-      or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
-    union all
-    select from detent.sessions join detent.arrivals on arrivals.environment_id = sessions.environment_id
-    where sessions.id = by_session
-    union all
-    select from detent.sessions
-    join detent.vacancies on vacancies.environment_id = sessions.environment_id
-    join detent.lanes on parked_on = gate_id
-    join detent.version_tasks as tasks on tasks.version_id = sessions.version_id and tasks.task_id = lanes.task_id
-    where sessions.id = by_session
-  ) then
+  if not detent.has_work(by_session) then
     return;
   end if;
-
   -- Who changes limits locks the sessions: from here on all limits are those of this moment.
   perform from detent.sessions where sessions.id = by_session and ended_at is null for share;
   if not found then
     return;
   end if;
-  select mine.environment_id, mine.version_id, environments.gates, array(
-    select distinct sessions.version_id from detent.sessions
-    where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
-      and beat_at > clock_timestamp() - interval '15 seconds')
-  into environment, version, everywhere, live
-  from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
-  where mine.id = by_session;
-  if exists (select from detent.arrivals where arrivals.environment_id = environment)
-    or exists (select from detent.vacancies where vacancies.environment_id = environment)
-  then
-    woken := detent.find_woken(environment, version, live);
-  end if;
-
-  for passes in 1..20 loop
-    heads := array(select detent.find_heads(
-      environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
-    exit when cardinality(heads) = 0 and woken = '{}';
-    startable := array(select detent.lock_heads(heads));
-    select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
-    opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
-      select h.lane_id from unnest(heads) as h where h.run_id is null));
-    -- What has a place in the queue, but may not start any more, goes with those that do.
-    delete from detent.ready where ctid = any(array(
-      select h.row from unnest(taken) as h
-      union all
-      select h.row from unnest(heads) as h where h.run_id not in (select f.run_id from unnest(startable) as f where f.run_id is not null)));
-    leased := leased || taken;
-    is_contended := is_contended or is_short or stopped <> '{}';
-    exit when is_short;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
-    -- What cannot start any more has uncovered others, too.
-    select count(distinct h.lane_id),
-      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
-    into lanes, is_again
-    from unnest(heads) as h;
-    if gate_ids <> '{}' then
-      -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
-      is_unfinished := (is_again or lanes >= most_lanes)
-        and (taken <> '{}' or stopped <> '{}' or opened <> '{}' or cardinality(startable) < cardinality(heads));
-      exit;
-    end if;
-    if lanes >= most_lanes then
-      select h.served_at, h.line_id into after_served, after_line
-      from unnest(heads) as h order by h.served_at desc, h.line_id desc limit 1;
-    else
-      -- The last lanes: what room they leave is for those that may have more.
-      exit when not is_again;
-      after_served := '-infinity';
-      is_again := false;
-    end if;
-    woken := '{}';
-  end loop;
-  if is_contended then
-    perform detent.note_served(leased);
-  end if;
+  select filled.leased, filled.is_unfinished into leased, is_unfinished from detent.fill_room(by_session, room, most_lanes) as filled;
 
   return query
   with chosen as (
@@ -1607,10 +1622,10 @@ begin
     set status = 'DEQUEUED', session_id = by_session, fence = by_fence, slots = nullif(chosen.gates, '{}'), expires_at = null,
         leased_at = clock_timestamp(), started_at = coalesce(runs.started_at, detent.now()),
         attempt_started_at = coalesce(runs.attempt_started_at, detent.now()),
-        version_id = version,
+        version_id = session.version_id,
         max_attempts = coalesce(runs.max_attempts, chosen.max_attempts)
-    from chosen
-    where runs.id = chosen.run_id
+    from chosen, detent.sessions as session
+    where runs.id = chosen.run_id and session.id = by_session
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
       runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
