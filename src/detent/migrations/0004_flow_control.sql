@@ -565,13 +565,16 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
       is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
     into lanes, is_again
     from unnest(heads) as h;
+    rest := detent.room_left(rest, taken);
+    if not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0) then
+      is_contended := is_contended or lanes > 1;
+      exit;
+    end if;
     if gate_ids <> '{}' then
       -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
       is_unfinished := (is_again or lanes >= most_lanes)
