@@ -892,7 +892,12 @@ begin
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
       environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
-    exit when cardinality(heads) = 0 and woken = '{}';
+    if heads = '{}' and woken = '{}' then
+      exit when not is_again;
+      after_served := '-infinity';
+      is_again := false;
+      continue;
+    end if;
     startable := array(select detent.lock_heads(heads));
     select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
     opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
