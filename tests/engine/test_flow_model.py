@@ -28,7 +28,7 @@ from tests.engine.flow_model import PERIOD, Limit, Model, Run, State, first_out_
 from tests.engine.invariants import broken_rules
 from tests.engine.stage import Stage, Worker, holder, limit, queue, request, task
 
-SEEDS = range(int(os.environ.get("DETENT_TEST_SEEDS", "8")))
+SEEDS = range(int(os.environ.get("DETENT_TEST_SEEDS", "3")))
 STEPS = 100
 TASKS = ("a", "b", "c")
 QUEUES = ("task/a", "task/b", "task/c", "shared")
