@@ -32,7 +32,7 @@ from tests.engine.stage import (
     task,
 )
 
-RUNS = 300
+RUNS = 200
 SHORT = timedelta(milliseconds=20)
 REFS = (queue_ref("one"), queue_ref("shared"), limit_ref("db"), limit_ref("api"), ENVIRONMENT)
 
@@ -80,7 +80,7 @@ for each row when (new.status = 'DEQUEUED') execute function testing.count_execu
 """
 
 
-def code() -> WorkerRegistration:
+def code(db: int = 3) -> WorkerRegistration:
     """Parents and children share a queue of one; two tasks name the same limits in opposite orders."""
     tasks = [
         task("parent", queue="one", max_attempts=100),
@@ -88,7 +88,7 @@ def code() -> WorkerRegistration:
         task("left", queue="shared", limits=("db", "api"), max_attempts=100),
         task("right", limits=("api", "db"), max_attempts=100),
     ]
-    limits = [queue("one", 1), queue("shared", 2), limit("db", total=3), limit("api", total=4, per_key=2)]
+    limits = [queue("one", 1), queue("shared", 2), limit("db", total=db), limit("api", total=4, per_key=2)]
     return registration(*tasks, limits=limits)
 
 
@@ -182,7 +182,7 @@ async def trigger(stage: Stage, chance: random.Random) -> None:
 
 
 async def change(stage: Stage, chance: random.Random) -> None:
-    """Until the runs are few; then everything is as declared again."""
+    """Also by deploys, until the runs are few; then everything is open again."""
     while (await stage.query("select count(*) > 20 or not bool_and(is_triggered) from detent.runs, testing.storm"))[0][
         0
     ]:
@@ -195,6 +195,7 @@ async def change(stage: Stage, chance: random.Random) -> None:
         ]
         await stage.engine.change_limits([chance.choice(changes)])
         await stage.engine.change_limits([Resume(ref=ref)])
+        await stage.engine.register_worker(code(db=chance.randint(1, 5)))
     await stage.engine.change_limits([each for ref in REFS for each in (Reset(ref=ref), Resume(ref=ref))])
 
 

@@ -126,6 +126,15 @@ async def test_one_lease_takes_all_that_may_start_however_it_lies_in_lanes(stage
     assert len(await worker.lease(**{"async": 100})) == 92
 
 
+async def test_lanes_that_have_become_empty_take_no_room_from_others(stage: Stage) -> None:
+    worker = await stage.worker("work")
+    for i in range(60):
+        await stage.trigger(concurrency_key=f"{i}")
+    await worker.succeed(*await worker.lease())
+    await stage.trigger_many(100, concurrency_key="7")
+    assert len(await worker.lease(**{"async": 60})) == 60
+
+
 async def test_a_lease_short_of_one_kind_of_room_fills_the_others(stage: Stage) -> None:
     both = [task("slow", isolation=Isolation.THREAD), *(task(f"t{i}", limits=("db",)) for i in range(4))]
     worker = await stage.worker(*both, limits=[limit("db", total=2)])

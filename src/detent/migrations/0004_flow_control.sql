@@ -552,7 +552,12 @@ begin
   for passes in 1..20 loop
     heads := array(select detent.find_heads(
       environment, version, live, by_session, rest, woken, most_lanes, after_served, after_line));
-    exit when cardinality(heads) = 0 and woken = '{}';
+    if heads = '{}' and woken = '{}' then
+      exit when not is_again;
+      after_served := '-infinity';
+      is_again := false;
+      continue;
+    end if;
     startable := array(select detent.lock_heads(heads));
     select * into taken, is_short, stopped, stops, gate_ids, gate_room from detent.take_slots(startable, everywhere, rest);
     opened := detent.park_lanes(stopped, stops, gate_ids, gate_room, woken, array(
@@ -565,13 +570,16 @@ begin
     leased := leased || taken;
     is_contended := is_contended or is_short or stopped <> '{}';
     exit when is_short;
-    rest := detent.room_left(rest, taken);
-    exit when not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0);
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
       is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
     into lanes, is_again
     from unnest(heads) as h;
+    rest := detent.room_left(rest, taken);
+    if not exists (select from json_each_text(rest) as r (kind, places) where places::integer > 0) then
+      is_contended := is_contended or lanes > 1;
+      exit;
+    end if;
     if gate_ids <> '{}' then
       -- Gates are locked by id, and after runs: another pass might come to some that stand before these.
       is_unfinished := (is_again or lanes >= most_lanes)
