@@ -327,6 +327,7 @@ async def test_a_limit_that_code_drops_bounds_nothing_any_more(stage: Stage) -> 
     worker = await bounded(stage, total=1)
     await stage.trigger_many(3)
     assert len(await worker.lease()) == 1
+    assert await worker.lease() == []
     free = await stage.worker("work")
     assert len(await free.lease()) == 2
 

@@ -13,7 +13,7 @@ from detent.engine import events
 from detent.engine.backend import connect
 from detent.protocol.models import Wake
 from tests.database import Clock
-from tests.engine.stage import SOON, Stage, Worker, request
+from tests.engine.stage import SOON, Stage, Worker, limit, request, task
 from tests.pooler import direct
 
 
@@ -52,6 +52,17 @@ async def test_hints_of_one_moment_are_gathered(stage: Stage, worker: Worker) ->
         for _ in range(30):
             await stage.trigger()
         assert (await heard(wakes, lambda wake: wake.ready >= 30)).ready == 30
+
+
+@pytest.mark.parametrize("key", [None, "acme"])
+async def test_a_slot_given_back_is_told_though_nobody_has_asked_in_vain_yet(stage: Stage, key: str | None) -> None:
+    worker = await stage.worker(task("work", limits=("openai",)), limits=[limit("openai", per_key=1)])
+    await stage.trigger_many(3, concurrency_key=key)
+    for _ in range(2):
+        lease = await worker.lease_one()
+        async with listening(stage) as wakes:
+            await worker.succeed(lease)
+            assert (await heard(wakes, lambda wake: wake.ready > 0)).ready == 1
 
 
 async def test_the_holder_of_a_woken_run_is_told(stage: Stage, worker: Worker) -> None:

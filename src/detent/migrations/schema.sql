@@ -125,8 +125,9 @@ begin
     and lanes.id = runs.lane_id and environments.id = environment
     and not coalesce(runs.slots, '{}') @> (lanes.gates || environments.gates);
 
+  -- Also those that lanes are parked on, and do not have to pass any more.
   mine := array(select gates.id from detent.gates where limit_id = any(changed) or gates.id in (
-    select unnest(lanes.gates) from detent.lanes where lanes.id = any(touched)) order by 1);
+    select unnest(lanes.gates || parked_on) from detent.lanes where lanes.id = any(touched)) order by 1);
   perform from detent.gates where id = any(mine) order by id for update;
   update detent.gates
   set taken = coalesce(held.n, 0),
@@ -912,7 +913,8 @@ begin
     exit when is_short;
     -- What cannot start any more has uncovered others, too.
     select count(distinct h.lane_id),
-      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads) or coalesce(bool_or(h.is_cut), false)
+      is_again or opened <> '{}' or cardinality(startable) < cardinality(heads)
+        or exists (select cut.lane_id from unnest(heads) as cut where cut.is_cut except select unnest(stopped))
     into lanes, is_again
     from unnest(heads) as h;
     rest := detent.room_left(rest, taken);
@@ -1055,8 +1057,12 @@ begin
     order by served_at, line_id
     limit most_lanes
   ), share as (
-    -- Of few lanes each may fill the room; of many each gets its part, and in another pass what the others leave.
-    select lane.*, case when total.lanes <= 8 then places else (places + total.lanes - 1) / total.lanes end as most
+    -- Of few lanes each may fill the room; of many each gets its part, and in another pass what the others leave. And of each so many as
+    -- its gates let pass, and one more: what they stop parks the lane, so that whoever frees a slot sees that it is waited for.
+    select lane.*, least(
+      case when total.lanes <= 8 then places else (places + total.lanes - 1) / total.lanes end,
+      (select greatest(1, min(allowed - taken) + 1) from detent.gates
+       where gates.id = any(lane.gates) and scope <> 'rate' and allowed is not null having count(*) > 0)) as most
     from (select count(*) as lanes from lane) as total
     cross join (select *, own_room + (room ->> 'process')::integer as places from lane) as lane
   ), head as (
@@ -1068,11 +1074,7 @@ begin
         and case when is_solo then (room ->> 'process')::integer else lane.own_room end > 0
         and (resident_session is null or resident_session = by_session or resident_until < clock_timestamp())
       order by position, run_id
-      limit least(
-        lane.most,
-        -- As many as may start; one in any case, to see whether there is one.
-        (select greatest(1, min(allowed - taken)) from detent.gates
-         where gates.id = any(lane.gates) and scope <> 'rate' and allowed is not null having count(*) > 0))
+      limit lane.most
       for update skip locked
     ) as ready on true
     where ready.run_id is not null or lane.may_sleep
