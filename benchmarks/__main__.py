@@ -28,6 +28,7 @@ from benchmarks.questions import (
     sequential,
     sleepers,
     steps,
+    tenants,
     trigger,
 )
 from benchmarks.stage import Stage, set_up
@@ -43,6 +44,7 @@ QUESTIONS: Mapping[str, Callable[[Stage], object]] = {
     "sleepers": sleepers.answer,
     "backlog": backlog.answer,
     "history": history.answer,
+    "tenants": tenants.answer,
     "retention": retention.answer,
     "recovery_s": recovery.answer,
     "idle": idle.answer,

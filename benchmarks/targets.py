@@ -12,6 +12,7 @@ AT_LEAST = {
     "drain.of_bare": 0.15,
     "end_to_end.runs_per_s": 5_000,
     "backlog.ratio": 0.8,
+    "tenants.ratio": 0.5,
     "history.ratio": 0.9,
     "retention.lease_ratio": 0.9,
     "retention.trigger_ratio": 0.9,

@@ -6,11 +6,16 @@ import asyncio
 import os
 import time
 
-from detent import step, task, wait
+from detent import Concurrency, step, task, wait
 
 
 @task(id="noop")
 async def noop(payload: dict[str, int]) -> int:
+    return payload["n"]
+
+
+@task(id="noop-of-tenant", concurrency=Concurrency(per_key=1))
+async def noop_of_tenant(payload: dict[str, int]) -> int:
     return payload["n"]
 
 

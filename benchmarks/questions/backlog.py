@@ -1,10 +1,11 @@
-"""Does leasing slow down when a million runs are queued?"""
+"""Does leasing slow down when a million runs are queued, in one line or in those of ten thousand tenants?"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 
 from benchmarks import rows
 from benchmarks.database import Database
@@ -18,6 +19,7 @@ from detent.protocol.models import Isolation, LeaseRequest, SessionOpening, Work
 from detent.protocol.retry import Retry
 
 SHORT, LONG = 1_000, 1_000_000
+TENANTS, OF_A_TENANT = 10_000, 100
 ROUNDS = 10
 A_CALL = 250
 """What a runner with 500 slots asks for at once."""
@@ -28,7 +30,9 @@ def answer(stage: Stage) -> dict[str, float]:
         alone = asyncio.run(_seconds(database))
     with stage.database() as database:
         behind = asyncio.run(_seconds(database, backlog=stage.sized(LONG)))
-    return {"ratio": figure(alone / behind)}
+    with stage.database() as database:
+        among = asyncio.run(_seconds_among_tenants(database, stage.sized(TENANTS), large=stage.sized(LONG)))
+    return {"ratio": figure(alone / behind), "fair_ratio": figure(alone / among)}
 
 
 async def _seconds(database: Database, *, backlog: int = 0) -> float:
@@ -36,16 +40,28 @@ async def _seconds(database: Database, *, backlog: int = 0) -> float:
     await noop.trigger({"n": 0})
     if backlog:
         rows.queue(database, backlog)
+    return await _rounds(database, lambda: rows.queue(database, SHORT))
+
+
+async def _seconds_among_tenants(database: Database, tenants: int, *, large: int) -> float:
+    """Lease as often from the lines of many tenants, one of which has as many queued as all others."""
+    made = await noop.batch_trigger([noop.item({"n": n}, concurrency_key=n) for n in range(1 + tenants)])
+    rows.queue_each(database, made.runs[:1], large)
+    rows.queue_each(database, made.runs[1:], OF_A_TENANT)
+    return await _rounds(database, lambda: rows.settle_queue(database))
+
+
+async def _rounds(database: Database, prepare: Callable[[], None]) -> float:
     engine = backend.connect(database.dsn)
     try:
         session = await _open_session(engine)
-        return sum([await _round(database, engine, session) for _ in range(1 + ROUNDS)][1:])
+        return sum([await _round(engine, session, prepare) for _ in range(1 + ROUNDS)][1:])
     finally:
         await engine.close()
 
 
-async def _round(database: Database, engine: EngineBackend, session: SessionId) -> float:
-    rows.queue(database, SHORT)
+async def _round(engine: EngineBackend, session: SessionId, prepare: Callable[[], None]) -> float:
+    prepare()
     began = time.monotonic()
     for _ in range(SHORT // A_CALL):
         await _lease(engine, session)

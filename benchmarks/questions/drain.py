@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import psycopg
 
@@ -15,6 +16,9 @@ from benchmarks.measuring import figure, median
 from benchmarks.stage import Stage
 from benchmarks.tasks import noop
 from benchmarks.worker import WARM_UP_RUNS, Worker
+from detent import Item, batch
+
+NoopItem: TypeAlias = Item[dict[str, int], int]
 
 RUNS = 10_000
 ROUNDS = 3
@@ -39,15 +43,23 @@ def answer(stage: Stage) -> dict[str, float]:
 
 def drain_per_s(database: Database, worker: Worker, count: int) -> float:
     """Queue runs while the worker is held, let it go, and return how many a second it finishes."""
+    return drain_items_per_s(database, worker, noops(count))
+
+
+def drain_items_per_s(database: Database, worker: Worker, items: Sequence[NoopItem]) -> float:
     with worker.held():
-        asyncio.run(_enqueue(count))
+        asyncio.run(_enqueue(items))
         began = time.monotonic()
     database.await_end_of_runs()
-    return count / (time.monotonic() - began)
+    return len(items) / (time.monotonic() - began)
 
 
-async def _enqueue(count: int) -> None:
-    await noop.batch_trigger([{"n": n} for n in range(count)])
+def noops(count: int) -> list[NoopItem]:
+    return [noop.item({"n": n}) for n in range(count)]
+
+
+async def _enqueue(items: Sequence[NoopItem]) -> None:
+    await batch.trigger(items)
 
 
 @contextmanager
@@ -60,6 +72,6 @@ def _old_snapshot(database: Database) -> Iterator[None]:
 
 def _age(database: Database, worker: Worker, count: int) -> None:
     with worker.held():
-        asyncio.run(_enqueue(1))
+        asyncio.run(_enqueue(noops(1)))
         rows.come_and_go(database, count)
     database.await_end_of_runs()

@@ -50,6 +50,7 @@ from (
   select min(due_at) as at from (
     select due_at from detent.runs where status <> 'DELAYED'
     union all select due_at from detent.waitpoints where completed_at is null
+    union all select opens_at from detent.gates where scope = 'rate'
   ) as each
 ) as due
 where due.at > detent.now()
