@@ -308,13 +308,18 @@ begin
       where lanes.environment_id = environment and lanes.task_id = tasks.task_id and parked_on is null
         and (served_at, line_id) > (after_served, after_line)
         and (lanes.version_id is null or lanes.version_id = version or not is_pinned and lanes.version_id <> all(live))
+        and (
+          (room ->> tasks.isolation)::integer > 0
+          -- Only what starts alone has room: not looked for behind all others.
+          or (room ->> 'process')::integer > 0 and exists (
+            select from detent.ready where ready.environment_id = environment and is_solo and ready.lane_id = lanes.id))
         -- Looked for from the end, as in `lease_runs`.
         and (concurrency_key is not null
           or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
       order by served_at, line_id
       limit most_lanes
     ) as candidate
-    where tasks.version_id = version and (room ->> tasks.isolation)::integer + (room ->> 'process')::integer > 0
+    where tasks.version_id = version
     union
     select lanes.id, line_id, served_at, gates, concurrency_key is not null, tasks.isolation, tasks.max_attempts, tasks.max_duration,
       (room ->> tasks.isolation)::integer
@@ -789,6 +794,7 @@ end $$;
 -- it. What a limit is overridden with stays. Queues that tasks only name are declared without bounds of their own.
 create function detent.register_tasks(environment integer, version integer, tasks json, declared json) returns boolean language plpgsql as $$
 declare
+  opened uuid[];
   changed uuid[];
   concerned text[];
   new_tasks text[]; new_limits uuid[];
@@ -851,12 +857,20 @@ begin
     limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
-  -- The ttl of runs begins that waited for their task, their queue or a limit.
-  update detent.runs set queued_at = detent.now(), expires_at = detent.now() + make_interval(secs => detent.life_of(runs))
-  where status = 'QUEUED' and started_at is null and detent.is_known(lane_id) and lane_id in (
+  -- The ttl of runs begins that waited for their task, their queue or a limit. There may be very many without one.
+  opened := array(
     select lanes.id from detent.lanes
-    where lanes.environment_id = environment and (
+    where lanes.environment_id = environment and detent.is_known(lanes.id) and (
       task_id = any(new_tasks) or exists (select from detent.limits_of(lanes) as held where held.id = any(new_limits))));
+  update detent.runs set queued_at = detent.now(), expires_at = detent.now() + make_interval(secs => waiting.life)
+  from (
+    select waited.id, coalesce(inputs.ttl, (
+      select t.ttl from detent.version_tasks as t
+      where t.environment_id = environment and t.task_id = waited.task_id order by version_id desc limit 1)) as life
+    from detent.runs as waited join detent.inputs on inputs.run_id = waited.id
+    where waited.lane_id = any(opened) and waited.status = 'QUEUED' and waited.started_at is null
+  ) as waiting
+  where runs.id = waiting.id and waiting.life > 0;
   if changed = '{}' and concerned = '{}' then
     return false;
   end if;
