@@ -66,7 +66,7 @@ class Maintenance:
 
     async def fire_schedules(self) -> float:
         """Fire some of the schedules that are due; return the seconds until more may be."""
-        return _within_limits(await ticks.fire_due(self._db, self._place))
+        return max(SHORTEST_SLEEP, await ticks.fire_due(self._db, self._place))
 
     async def _work_on(self) -> float:
         return 0.0 if await self.carry_on() else LONGEST_SLEEP

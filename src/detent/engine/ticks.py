@@ -28,7 +28,9 @@ DEVELOPMENT = "dev"
 """The environment in which schedules fire only while a worker runs, and nothing is made up."""
 PUNCTUAL = timedelta(minutes=1)
 """What is later than this was missed."""
-_MOST_FIRED = 1000
+AHEAD_SECONDS = 2.0
+"""So far ahead a ticker looks, and so long it sleeps when nothing is due by then."""
+_MOST_FIRED = 2000
 _PHASES = 1 << 32
 
 log = logging.getLogger("detent.schedules")
@@ -113,9 +115,9 @@ class CurrentVersion:
         return None
 
 
-async def fire_due(db: Db, place_of: Callable[[int, str], Place]) -> float | None:
-    """Fire some of the schedules that are due; return the seconds until more are, None: none is within a second."""
-    rows = await db.call("find_due_schedules", {"most": _MOST_FIRED})
+async def fire_due(db: Db, place_of: Callable[[int, str], Place]) -> float:
+    """Fire some of the schedules that are due; return the seconds until more may be."""
+    rows = await db.call("find_due_schedules", {"ahead": AHEAD_SECONDS, "most": _MOST_FIRED})
     due: defaultdict[tuple[int, str], list[Tick]] = defaultdict(list)
     pauses = [cast("float", row[-1]) for row in rows]
     for environment, slug, *row, pause in rows:
@@ -123,9 +125,7 @@ async def fire_due(db: Db, place_of: Callable[[int, str], Place]) -> float | Non
             due[cast("int", environment), str(slug)].append(_tick(row))
     for at, ticks in due.items():
         await _fire(place_of(*at), ticks)
-    if due:
-        return 0.0
-    return min(pauses, default=None)
+    return 0.0 if due else min(pauses, default=AHEAD_SECONDS)
 
 
 async def _fire(place: Place, ticks: Sequence[Tick]) -> None:
