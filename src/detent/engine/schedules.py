@@ -141,6 +141,7 @@ async def _sample_payload(place: Place, schedule_id: ScheduleId, task_id: str, c
     at, due_at = timetable.first_after(now)
     tick = Tick(
         timetable=timetable,
+        run=ids.scheduled_run_uuid(timetable.schedule, at),
         definition=1,
         type=ScheduleType.IMPERATIVE.value,
         task_id=task_id,

@@ -77,6 +77,7 @@ class Tick:
     """A schedule that is due, as it was read."""
 
     timetable: Timetable
+    run: UUID
     definition: int
     type: str
     task_id: str
@@ -85,10 +86,6 @@ class Tick:
     due_at: datetime
     last_at: datetime | None
     now: datetime
-
-    @property
-    def run(self) -> UUID:
-        return ids.scheduled_run_uuid(self.timetable.schedule, self.at)
 
     @property
     def is_late(self) -> bool:
@@ -229,13 +226,15 @@ def _tick(row: Sequence[object]) -> Tick:
     timetable = Timetable(
         schedule=cast("UUID", schedule), cron=str(cron), timezone=str(timezone), spread=cast("str | None", window)
     )
+    at = utc(next_at)
     return Tick(
         timetable=timetable,
+        run=ids.scheduled_run_uuid(timetable.schedule, at),
         definition=cast("int", definition),
         type=str(kind),
         task_id=str(task_id),
         external_id=cast("str | None", external_id),
-        at=utc(next_at),
+        at=at,
         due_at=utc(due_at),
         last_at=utc(last_at) if last_at is not None else None,
         now=utc(now),
