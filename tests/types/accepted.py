@@ -428,7 +428,7 @@ def steps_in_a_thread(bank: Bank) -> None:
     assert_type(bank.take("EUR"), Receipt)
 
 
-@schedules.task(id="daily", cron=Cron("0 5 * * *", timezone="Asia/Tokyo"), retry=5)
+@schedules.task(id="daily", cron=Cron("0 5 * * *", timezone="Asia/Tokyo", environments=["production"]), retry=5)
 async def daily(payload: ScheduledPayload, ctx: Context) -> int:
     return payload.local.day
 

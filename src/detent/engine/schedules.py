@@ -29,8 +29,6 @@ from detent.protocol.schedules import (
     ScheduleUpdate,
 )
 
-_EVERY = 1_000_000
-
 
 async def sync_schedules(place: Place, version: int, tasks: Iterable[TaskRegistration]) -> None:
     """Make the declarative schedules those of a version that was registered just now."""
@@ -198,7 +196,7 @@ async def _now(place: Place) -> datetime:
 
 
 async def _find(
-    place: Place, *, wanted: Sequence[UUID] | None = None, key: str | None = None, offset: int = 0, limit: int = _EVERY
+    place: Place, *, wanted: Sequence[UUID] | None = None, key: str | None = None, offset: int = 0, limit: int | None = None
 ) -> list[ScheduleRecord]:
     params = {
         "environment": place.environment,

@@ -9,7 +9,7 @@ A pattern is about the clock on the wall of its time zone. Twice a year that clo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -59,7 +59,7 @@ class Cron:
     window: Duration | None = None
     """Spreads schedules that share a pattern: each starts at a time of its own, always the same, so much after its tick at most.
     At most a day, or a part of the interval between two ticks: `"30%"`. None: at the tick."""
-    environments: tuple[str, ...] = ()
+    environments: Sequence[str] = ()
     """On a task: the environments in which it is scheduled; none named is all."""
     overlap: Overlap = "allow"
     """`"skip"`: no run while the one before is not over."""

@@ -49,7 +49,7 @@ where environment_id = %(environment)s
   and (%(ids)s::uuid[] is null or id = any(%(ids)s::uuid[]))
   and (%(key)s::text is null or deduplication_key = %(key)s::text)
 order by id
-offset %(offset)s limit %(limit)s
+offset %(offset)s limit %(limit)s::bigint
 
 -- name: count_schedules
 select count(*) from detent.schedules where environment_id = %(environment)s
