@@ -120,6 +120,23 @@ async def test_each_tick_fires_once_however_many_tick(stage: Stage, clock: Clock
     assert sorted(count for _, count in fired) == [2] * 20
 
 
+async def test_maintenance_fires_what_is_due_and_tells_the_workers(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    await jump(stage, clock, next_of(declared))
+    maintenance = stage.engine.maintenance
+    async with asyncio.timeout(30), stage.engine.listen() as wakes:
+        running = asyncio.create_task(maintenance.run())
+        async for _ in wakes:
+            if await runs(stage):
+                break
+        running.cancel()
+    await asyncio.wait([running])
+    await maintenance.close()
+
+    assert [run.schedule_id for run in await runs(stage)] == [declared.id]
+
+
 async def test_run_of_a_tick_has_the_same_id_at_every_try(stage: Stage, clock: Clock) -> None:
     await stage.worker(scheduled())
     (declared,) = await all_schedules(stage)
@@ -184,6 +201,21 @@ async def test_task_that_is_not_in_the_current_version_does_not_fire_and_says_so
     reason = f'task "work" is not in the current version {new.version}; deploy one that has it, or delete the schedule'
     assert after.obstacle == reason
     assert f'1 schedules of task "work" in environment "production" made no run: {reason}' in caplog.text
+
+
+async def test_time_zone_that_this_host_does_not_know_stops_no_other_schedule(
+    stage: Stage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    strange = await create(stage)
+    await stage.query("update detent.schedules set timezone = 'Mars/Olympus' where type = 'IMPERATIVE'")
+    await jump(stage, clock, next_of(declared))
+    with caplog.at_level(logging.WARNING, "detent.schedules"):
+        await fire(stage.engine)
+
+    assert [run.schedule_id for run in await runs(stage)] == [declared.id]
+    assert f"schedule {strange.id} is left to other hosts: there is no time zone 'Mars/Olympus'" in caplog.text
 
 
 async def test_full_queue_takes_no_scheduled_run_and_the_next_tick_comes_all_the_same(

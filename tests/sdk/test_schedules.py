@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,19 +18,21 @@ from detent import (
     ScheduleError,
     ScheduleType,
     UnprocessableEntityError,
+    runs,
     schedules,
     task,
 )
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import WorkerRegistration
+from detent.protocol.models import SessionOpening, WorkerRegistration
 from detent.sdk.definition import AnyTask
+from tests.database import Clock
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 
 
-async def register(engine: EngineBackend, *tasks: AnyTask) -> None:
-    await engine.register_worker(WorkerRegistration(tasks=tuple(task.registration(Retry()) for task in tasks)))
+async def register(engine: EngineBackend, *tasks: AnyTask) -> str:
+    return await engine.register_worker(WorkerRegistration(tasks=tuple(task.registration(Retry()) for task in tasks)))
 
 
 def test_scheduled_task_is_a_task_with_a_cron() -> None:
@@ -106,6 +109,31 @@ async def test_schedule_is_made_changed_and_deleted(engine: EngineBackend) -> No
     assert (await schedules.delete(made.id)).id == made.id
     with pytest.raises(NotFoundError, match=f"there is no schedule {made.id}"):
         await schedules.retrieve(made.id)
+
+
+async def test_scheduled_run_is_given_what_the_task_declares(engine: EngineBackend, clock: Clock) -> None:
+    @schedules.task(cron=Cron("0 5 * * *", "Asia/Tokyo"))
+    async def report(payload: ScheduledPayload) -> None: ...
+
+    version = await register(engine, report)
+    await engine.open_session(SessionOpening(session_id=ids.new_session_id(), version=version, worker="host:1"))
+    (declared,) = await schedules.list()
+    assert declared.next_run_at is not None
+    clock.advance(declared.next_run_at - datetime.now(UTC) + timedelta(seconds=1))
+    maintenance = engine.maintenance
+    await maintenance.fire_schedules()
+    await maintenance.close()
+
+    (run,) = (await runs.list()).runs
+    assert run.schedule_id == declared.id
+    tick = declared.next_run_at
+    assert report.decode_payload(json.dumps(run.payload)) == ScheduledPayload(
+        timestamp=tick,
+        timezone="Asia/Tokyo",
+        schedule_id=declared.id,
+        type=ScheduleType.DECLARATIVE,
+        upcoming=tuple(tick + timedelta(days=i) for i in range(1, 11)),
+    )
 
 
 async def test_list_goes_on_over_pages(engine: EngineBackend) -> None:

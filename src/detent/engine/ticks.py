@@ -20,6 +20,7 @@ from detent.engine import trigger
 from detent.engine.db import Db
 from detent.engine.place import Place
 from detent.engine.trigger import Fields
+from detent.errors import ScheduleError
 from detent.protocol import ids
 from detent.protocol.cron import LONGEST_WINDOW, next_tick, spread, ticks_after
 from detent.protocol.models import Refused, TriggerRequest
@@ -118,11 +119,23 @@ async def fire_due(db: Db, place_of: Callable[[int, str], Place]) -> float:
     due: defaultdict[tuple[int, str], list[Tick]] = defaultdict(list)
     pauses = [cast("float", row[-1]) for row in rows]
     for environment, slug, *row, pause in rows:
-        if cast("float", pause) <= 0:
-            due[cast("int", environment), str(slug)].append(_tick(row))
+        tick = _tick(row)
+        if cast("float", pause) <= 0 and _is_understood(tick):
+            due[cast("int", environment), str(slug)].append(tick)
     for at, ticks in due.items():
         await _fire(place_of(*at), ticks)
-    return 0.0 if due else min(pauses, default=AHEAD_SECONDS)
+    return 0.0 if due else min((pause for pause in pauses if pause > 0), default=AHEAD_SECONDS)
+
+
+def _is_understood(tick: Tick) -> bool:
+    """Whether this host knows the tick's time zone: its data may be older than those of whoever made the schedule."""
+    try:
+        tick.timetable.first_after(tick.at)
+    except ScheduleError as error:
+        schedule = ids.encode("sched", tick.timetable.schedule)
+        log.warning("schedule %s is left to other hosts: %s", schedule, error)
+        return False
+    return True
 
 
 async def _fire(place: Place, ticks: Sequence[Tick]) -> None:

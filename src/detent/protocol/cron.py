@@ -160,9 +160,14 @@ def _walls_after(pattern: str, wall: datetime) -> Iterator[datetime]:
 
 @lru_cache(maxsize=_KNOWN)
 def _zone(name: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-    return ZoneInfo(name)
+    try:
+        if name not in _NO_ZONES:
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise ScheduleError(f"there is no time zone {name!r}{_nearest(name)}")
 
 
 @lru_cache(maxsize=_KNOWN)
@@ -201,15 +206,9 @@ def _refusal(pattern: str, fields: list[str], name: str) -> str:
 
 def check_timezone(name: object) -> None:
     """Raise `ScheduleError` for what is no IANA time zone, with the nearest name there is."""
-    from zoneinfo import ZoneInfoNotFoundError
-
-    try:
-        if isinstance(name, str) and name not in _NO_ZONES:
-            _zone(name)
-            return
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        pass
-    raise ScheduleError(f"there is no time zone {name!r}{_nearest(str(name))}")
+    if not isinstance(name, str):
+        raise ScheduleError(f'a time zone is an IANA name such as "Europe/Paris", not {name!r}')
+    _zone(name)
 
 
 def _nearest(name: str) -> str:
