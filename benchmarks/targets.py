@@ -35,6 +35,7 @@ AT_MOST = {
     "sleepers.bytes_per_run": 12_000,
     "sleepers.lateness_p99_s": 1,
     "retention.disk_ratio": 1.05,
+    "schedules.seconds": 10,
     "recovery_s.runner": 1,
     "recovery_s.worker": 20,
     "idle.queries_per_s": 5,

@@ -35,6 +35,7 @@ from detent.errors import (
     RateLimitError,
     ResultMisuseError,
     RunCancelledError,
+    ScheduleError,
     SchemaDriftError,
     SchemaVersionError,
     SerializationError,
@@ -50,9 +51,11 @@ from detent.errors import (
 from detent.protocol.batches import BatchItemError, BatchRecord
 from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
 from detent.protocol.codec import JsonValue
+from detent.protocol.cron import Cron
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
+from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
 from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.bulk import RunQuery
@@ -74,6 +77,7 @@ from detent.sdk.queues import RetrievedQueue, queues
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
+from detent.sdk.schedules import schedules
 from detent.sdk.step import step
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
@@ -109,6 +113,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "Context",
+    "Cron",
     "DatabaseError",
     "DatabaseRightsError",
     "DatabaseUnreachableError",
@@ -156,6 +161,10 @@ __all__ = [
     "RunPage",
     "RunQuery",
     "RunStatus",
+    "ScheduleError",
+    "ScheduleRecord",
+    "ScheduleType",
+    "ScheduledPayload",
     "SchemaDriftError",
     "SchemaVersionError",
     "SerializationError",
@@ -181,6 +190,7 @@ __all__ = [
     "queue",
     "queues",
     "runs",
+    "schedules",
     "schema_task",
     "step",
     "task",

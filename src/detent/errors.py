@@ -4,6 +4,7 @@
     ├── DefinitionError                 a task, option or config is wrong; raised at import
     │   ├── DuplicateTaskIdError
     │   ├── DuplicateLimitError         a queue or a limit is declared twice, with other bounds
+    │   ├── ScheduleError               a cron pattern, a time zone or a window is none (also a ValueError)
     │   └── ConfigError
     ├── PayloadError                    a value cannot be stored (also a ValueError)
     │   ├── SerializationError
@@ -87,6 +88,10 @@ class DuplicateLimitError(DefinitionError):
             "import that one, or give one of the two another name"
         )
         self.kind, self.name, self.first, self.second = kind, name, first, second
+
+
+class ScheduleError(DefinitionError, ValueError):
+    """What should say when a task runs says nothing that can be understood."""
 
 
 class ConfigError(DefinitionError):

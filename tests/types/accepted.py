@@ -22,6 +22,7 @@ from detent import (
     Client,
     Concurrency,
     Context,
+    Cron,
     Debounce,
     Err,
     IdempotencyKey,
@@ -40,6 +41,8 @@ from detent import (
     RunError,
     RunHandle,
     RunPage,
+    ScheduledPayload,
+    ScheduleRecord,
     TaskRef,
     Token,
     TokenStatus,
@@ -53,6 +56,7 @@ from detent import (
     queue,
     queues,
     runs,
+    schedules,
     schema_task,
     step,
     task,
@@ -422,6 +426,31 @@ def steps_in_a_thread(bank: Bank) -> None:
     assert_type(count_words("a b"), dict[str, int])
     assert_type(bank.fetch.sync("EUR"), Receipt)
     assert_type(bank.take("EUR"), Receipt)
+
+
+@schedules.task(id="daily", cron=Cron("0 5 * * *", timezone="Asia/Tokyo", environments=["production"]), retry=5)
+async def daily(payload: ScheduledPayload, ctx: Context) -> int:
+    return payload.local.day
+
+
+@schedules.task(cron="0 5 * * *")
+def nightly() -> str:
+    return "done"
+
+
+async def scheduling(payload: ScheduledPayload) -> None:
+    assert_type(await daily.trigger(payload), RunHandle[int])
+    assert_type(await nightly.trigger(), RunHandle[str])
+    made = await schedules.create(task=daily, cron="0 5 * * *", overlap="skip", deduplication_key="daily")
+    assert_type(made, ScheduleRecord)
+    assert_type(await schedules.update(made.id, window=timedelta(minutes=5)), ScheduleRecord)
+    async for schedule in schedules.list():
+        assert_type(schedule, ScheduleRecord)
+
+
+def scheduling_in_a_thread() -> None:
+    assert_type(schedules.sync.create(task="daily", cron=Cron("0 5 * * *")), ScheduleRecord)
+    assert_type(schedules.sync.list(), Page[ScheduleRecord])
 
 
 async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:

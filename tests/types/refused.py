@@ -25,6 +25,7 @@ from detent import (
     queue,
     queues,
     runs,
+    schedules,
     schema_task,
     step,
     task,
@@ -201,4 +202,15 @@ def wrong_definitions() -> None:
     @schema_task(schema=Order)  # type: ignore[arg-type]
     async def other(order: Receipt) -> None: ...
 
+    @schedules.task(cron=5)  # type: ignore[arg-type]
+    async def scheduled() -> None: ...
+
+    @schedules.task(cron="0 5 * * *")  # type: ignore[arg-type]
+    async def ordered(order: Order) -> None: ...
+
     define_config(projct="shop")  # type: ignore[call-arg]
+
+
+async def wrong_schedules() -> None:
+    await schedules.create(task="daily", cron="0 5 * * *", overlap="queue")  # type: ignore[arg-type]
+    await schedules.update("sched_1", tz="UTC")  # type: ignore[call-arg]

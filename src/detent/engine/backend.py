@@ -15,6 +15,7 @@ from detent.engine import (
     limits,
     retention,
     runs,
+    schedules,
     sessions,
     tokens,
     trigger,
@@ -30,7 +31,7 @@ from detent.engine.place import Place
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -79,6 +80,7 @@ from detent.protocol.models import (
     WorkerRegistration,
 )
 from detent.protocol.retention import RetentionRecord
+from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 
 
 def connect(
@@ -176,6 +178,18 @@ class EngineBackend:
 
     async def abort_bulk_action(self, bulk_id: BulkId) -> None:
         await bulk.abort_bulk_action(await self._at(), bulk_id)
+
+    async def create_schedules(self, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
+        return await schedules.create_schedules(await self._at(), requests)
+
+    async def retrieve_schedules(self, schedule_ids: Sequence[ScheduleId]) -> list[ScheduleRecord | None]:
+        return await schedules.retrieve_schedules(await self._at(), schedule_ids)
+
+    async def list_schedules(self, *, offset: int = 0, limit: int = 25) -> tuple[list[ScheduleRecord], int]:
+        return await schedules.list_schedules(await self._at(), offset, limit)
+
+    async def change_schedules(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRecord | Refused]:
+        return await schedules.change_schedules(await self._at(), changes)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)

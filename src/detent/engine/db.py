@@ -3,9 +3,9 @@
 Every engine operation is one statement in autocommit: one round trip, no session state. A call that a lost connection
 interrupted is repeated, told so by `is_repeat`; each operation is written so that a repeat doubles nothing.
 
-Lock order, everywhere: session, runs by falling id (a child before its parent, whom its end wakes), batches and waitpoints by
-id, waits, runs that wake. Rows of the ready queue stand outside of it: a lease locks them before its runs, so everybody else
-passes over the locked ones. What still meets crosswise is undone by PostgreSQL as a deadlock and repeated here.
+Lock order, everywhere: schedules by id, session, runs by falling id (a child before its parent, whom its end wakes), batches and
+waitpoints by id, waits, runs that wake. Rows of the ready queue stand outside of it: a lease locks them before its runs, so
+everybody else passes over the locked ones. What still meets crosswise is undone by PostgreSQL as a deadlock and repeated here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What nobody asked for but time: delays, retries and waits that fall due, partitions, what has expired.
+"""What nobody asked for but time: delays, retries, waits and schedules that fall due, partitions, what has expired.
 
 Any number of processes may run it; each due row is taken once.
 """
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
-from detent.engine import bulk, retention
+from detent.engine import bulk, retention, ticks
 from detent.engine.alarm import LONGEST_SLEEP, Alarm
 from detent.engine.db import Db, Row
 from detent.engine.events import Notifier, announce
@@ -46,6 +46,7 @@ class Maintenance:
             works.create_task(self._go_on(self.tick, "tick", LONGEST_SLEEP))
             works.create_task(self._go_on(self.keep_house, "housekeeping", BUSY_SECONDS))
             works.create_task(self._go_on(self._work_on, "long work", LONGEST_SLEEP))
+            works.create_task(self._go_on(self.fire_schedules, "schedules", LONGEST_SLEEP))
 
     async def _go_on(self, work: Callable[[], Awaitable[float]], name: str, pause_after_error: float) -> None:
         while True:
@@ -62,6 +63,10 @@ class Maintenance:
         self._announce([row[:-1] for row in rows if row[0] != "next"])
         pauses = [cast("float | None", seconds) for what, *_, seconds in rows if what == "next"]
         return _within_limits(pauses[0]) if pauses else LONGEST_SLEEP
+
+    async def fire_schedules(self) -> float:
+        """Fire some of the schedules that are due; return the seconds until more may be."""
+        return max(SHORTEST_SLEEP, await ticks.fire_due(self._db, self._place))
 
     async def _work_on(self) -> float:
         return 0.0 if await self.carry_on() else LONGEST_SLEEP

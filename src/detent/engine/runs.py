@@ -19,7 +19,7 @@ from detent.engine.place import Place
 from detent.engine.reasons import Facts, Obstacle, Wait, why_waiting
 from detent.protocol import ids, run_error
 from detent.protocol.flow import LimitKind
-from detent.protocol.ids import BatchId, RunId
+from detent.protocol.ids import BatchId, RunId, ScheduleId
 from detent.protocol.models import (
     AttemptRecord,
     Refused,
@@ -203,8 +203,8 @@ async def _find_attempts(place: Place, retried: list[object]) -> defaultdict[obj
 def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) -> RunRecord:
     (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
      parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, expires_at,
-     max_duration, idempotency_key, root_id, replay_of, is_test, output, error, is_solo, version, pinned_version, is_known,
-     has_task, has_live_worker) = row  # fmt: skip
+     max_duration, idempotency_key, root_id, replay_of, schedule_id, is_test, output, error, is_solo, version, pinned_version,
+     is_known, has_task, has_live_worker) = row  # fmt: skip
     status = RunStatus(str(stored_status))
     if status is RunStatus.QUEUED and not is_known:
         status = RunStatus.PENDING_VERSION
@@ -250,6 +250,7 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
         root_run_id=RunId(public("run", root_id)) if root_id else None,
         batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
         replay_of=RunId(public("run", replay_of)) if replay_of else None,
+        schedule_id=ScheduleId(public("sched", schedule_id)) if schedule_id else None,
         is_test=bool(is_test),
         losses=cast("int", losses),
         waits=cast("int", wait_count),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import cast
 
-from detent.engine import retention
+from detent.engine import retention, schedules
 from detent.engine.attempts import holders_json, public
 from detent.engine.db import Db
 from detent.engine.events import announce
@@ -51,6 +51,7 @@ async def register_worker(place: Place, registration: WorkerRegistration) -> str
     ((is_open,),) = await place.db.call("register_tasks", params)
     if is_open:
         place.notifier.notify(place.environment, ready=1)
+    await schedules.sync_schedules(place, cast("int", version), registration.tasks)
     return str(name)
 
 
@@ -148,7 +149,7 @@ async def _renew(place: Place, renewal: Renewal, solo: int) -> Renewed:
 
 
 def _task_fields(task: TaskRegistration) -> dict[str, object]:
-    return {
+    fields: dict[str, object] = {
         "task": task.task_id,
         "isolation": task.isolation.value,
         "file": task.file_path,
@@ -163,6 +164,8 @@ def _task_fields(task: TaskRegistration) -> dict[str, object]:
         "payload_schema": task.payload_schema,
         "output_schema": task.output_schema,
     }
+    # A version with another schedule is another version.
+    return fields if task.cron is None else fields | {"cron": asdict(task.cron)}
 
 
 def _limit_fields(limit: LimitDeclaration) -> dict[str, object]:

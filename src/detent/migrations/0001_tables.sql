@@ -206,6 +206,7 @@ create table detent.inputs (
   idempotency_scope text,
   root_id uuid,
   replay_of uuid,
+  schedule_id uuid,
   is_test boolean not null
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
 
@@ -265,6 +266,7 @@ create table detent.history (
   idempotency_scope text,
   root_id uuid,
   replay_of uuid,
+  schedule_id uuid,
   is_test boolean not null,
   output text,
   error text,

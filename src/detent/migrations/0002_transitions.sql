@@ -114,7 +114,8 @@ begin
       i integer, id uuid, task text, lane uuid, queue text, ckey text, payload text, metadata text, tags text[],
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
-      awaited boolean, watched boolean, replay_of uuid, test boolean, ttl double precision, life double precision, limits text[])
+      awaited boolean, watched boolean, replay_of uuid, schedule uuid, position timestamptz, test boolean, ttl double precision,
+      life double precision, limits text[])
     where wanted is null or r.i = any(wanted)
   ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
@@ -137,7 +138,7 @@ begin
       fresh.id, environment, task, lane,
       case when is_delayed then 'DELAYED' else 'QUEUED' end::detent.run_status,
       coalesce(
-        case when is_delayed then due end, case when awaited then parent.position end, moment
+        case when is_delayed then due end, case when awaited then parent.position end, fresh.position, moment
       ) - make_interval(secs => coalesce(fresh.priority, 0)),
       case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment + make_interval(secs => life) end,
       case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
@@ -148,11 +149,11 @@ begin
   ), input as (
     insert into detent.inputs (
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
-      coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
+      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false)
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
@@ -669,11 +670,13 @@ begin
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days)
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
+      keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
+      keep_days
     from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
@@ -1159,7 +1162,7 @@ select
   runs.id, runs.environment_id, runs.task_id, runs.status, runs.attempt, runs.max_attempts, runs.version_id, runs.queued_at,
   runs.started_at, null::timestamptz as finished_at, runs.due_at, runs.expires_at, runs.waits, runs.losses, runs.parent_id, runs.batch_id,
   inputs.created_at, inputs.payload, inputs.metadata, inputs.tags, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.ttl,
-  inputs.limits, inputs.max_duration, inputs.idempotency_user_key, inputs.root_id, inputs.replay_of, inputs.is_test,
+  inputs.limits, inputs.max_duration, inputs.idempotency_user_key, inputs.root_id, inputs.replay_of, inputs.schedule_id, inputs.is_test,
   null::text as output, null::text as error, runs.is_solo, runs.fence is not null as is_held, runs.lane_id
 from detent.runs join detent.inputs on inputs.run_id = runs.id
 union all
@@ -1167,7 +1170,7 @@ select
   id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at,
   started_at, finished_at, null, null, waits, losses, parent_id, batch_id,
   created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl,
-  limits, max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, false, false, null
+  limits, max_duration, idempotency_user_key, root_id, replay_of, schedule_id, is_test, output, error, false, false, null
 from detent.history;
 
 -- These functions look up some hundred rows by key in tables of any size. A plan made while a table was small would go on

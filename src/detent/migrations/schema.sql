@@ -1129,6 +1129,46 @@ begin
     where vacancies.environment_id = environment);
 end $$;
 
+CREATE FUNCTION detent.fire_schedules(environment integer, ticks json, requests json) RETURNS TABLE(i integer)
+    LANGUAGE plpgsql
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  taken integer[];
+  fired integer[];
+begin
+  with locked as (
+    select t.i
+    from json_to_recordset(ticks) as t (i integer, schedule uuid, definition integer, at timestamptz)
+    join detent.schedules on schedules.id = t.schedule
+    where schedules.next_at = t.at and schedules.definition = t.definition
+    order by schedules.id
+    for update of schedules skip locked
+  )
+  select array_agg(i) into taken from locked;
+  fired := array(
+    select r.i
+    from json_to_recordset(requests) as r (i integer, schedule uuid)
+    join unnest(taken) as place on place = r.i
+    join detent.schedules on schedules.id = r.schedule
+    where overlap = 'allow' or not exists (select from detent.runs where runs.id = schedules.last_run_id));
+  if fired <> '{}' then
+    perform detent.insert_runs(environment, requests, false, false, fired);
+  end if;
+  update detent.schedules
+  set next_at = t.next_at, due_at = t.due_at,
+      last_at = case when made is null then schedules.last_at else schedules.next_at end,
+      last_run_id = case when made is null then schedules.last_run_id else t.run end
+  from json_to_recordset(ticks) as t (i integer, schedule uuid, run uuid, next_at timestamptz, due_at timestamptz)
+  join unnest(taken) as place on place = t.i
+  left join unnest(fired) as made on made = t.i
+  where schedules.id = t.schedule;
+  return query select unnest(fired);
+end $$;
+
 CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1424,7 +1464,8 @@ begin
       i integer, id uuid, task text, lane uuid, queue text, ckey text, payload text, metadata text, tags text[],
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
-      awaited boolean, watched boolean, replay_of uuid, test boolean, ttl double precision, life double precision, limits text[])
+      awaited boolean, watched boolean, replay_of uuid, schedule uuid, position timestamptz, test boolean, ttl double precision,
+      life double precision, limits text[])
     where wanted is null or r.i = any(wanted)
   ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
@@ -1447,7 +1488,7 @@ begin
       fresh.id, environment, task, lane,
       case when is_delayed then 'DELAYED' else 'QUEUED' end::detent.run_status,
       coalesce(
-        case when is_delayed then due end, case when awaited then parent.position end, moment
+        case when is_delayed then due end, case when awaited then parent.position end, fresh.position, moment
       ) - make_interval(secs => coalesce(fresh.priority, 0)),
       case when is_delayed then due end, case when not coalesce(is_delayed, false) then moment + make_interval(secs => life) end,
       case when not coalesce(is_delayed, false) then moment end, fresh.max_attempts,
@@ -1458,11 +1499,11 @@ begin
   ), input as (
     insert into detent.inputs (
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test)
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
-      coalesce(parent.root_id, fresh.parent), fresh.replay_of, coalesce(test, parent.is_test, false)
+      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false)
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
@@ -2498,11 +2539,13 @@ begin
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days)
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
+      keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
-      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, is_test, output, error, keep_days
+      max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
+      keep_days
     from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
@@ -2656,6 +2699,35 @@ begin
   set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id)
   where id = any(idle);
   return detent.release_slots(freed);
+end $$;
+
+CREATE FUNCTION detent.sync_schedules(environment integer, version integer, declared json, always boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  if not always and exists (
+    select from detent.sessions
+    where environment_id = environment and version_id > version
+      and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds')
+  then
+    return;
+  end if;
+  insert into detent.schedules (id, environment_id, type, task_id, cron, timezone, spread, overlap, next_at, due_at)
+  select id, environment, 'DECLARATIVE', task, cron, timezone, spread, overlap, next_at, due_at
+  from json_to_recordset(declared) as d (
+    id uuid, task text, cron text, timezone text, spread text, overlap text, next_at timestamptz, due_at timestamptz)
+  order by task
+  on conflict (environment_id, task_id) where type = 'DECLARATIVE' do update
+  set cron = excluded.cron, timezone = excluded.timezone, spread = excluded.spread, overlap = excluded.overlap,
+      next_at = excluded.next_at, due_at = excluded.due_at, definition = schedules.definition + 1
+  where (schedules.cron, schedules.timezone, schedules.spread, schedules.overlap)
+    is distinct from (excluded.cron, excluded.timezone, excluded.spread, excluded.overlap);
+  delete from detent.schedules
+  where environment_id = environment and type = 'DECLARATIVE'
+    and task_id not in (select d.task from json_to_recordset(declared) as d (task text));
 end $$;
 
 CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, OUT taken detent.head[], OUT is_short boolean, OUT stopped uuid[], OUT stops uuid[], OUT gate_ids uuid[], OUT gate_room integer[]) RETURNS record
@@ -3158,6 +3230,7 @@ CREATE TABLE detent.history (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean NOT NULL,
     output text,
     error text,
@@ -3185,6 +3258,7 @@ CREATE TABLE detent.inputs (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='5000');
@@ -3219,6 +3293,7 @@ CREATE VIEW detent.all_runs AS
     inputs.idempotency_user_key,
     inputs.root_id,
     inputs.replay_of,
+    inputs.schedule_id,
     inputs.is_test,
     NULL::text AS output,
     NULL::text AS error,
@@ -3257,6 +3332,7 @@ UNION ALL
     history.idempotency_user_key,
     history.root_id,
     history.replay_of,
+    history.schedule_id,
     history.is_test,
     history.output,
     history.error,
@@ -3366,6 +3442,7 @@ CREATE TABLE detent.history_30 (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
     output text,
     error text,
@@ -3406,6 +3483,7 @@ CREATE TABLE detent.history_30_rest (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
     output text,
     error text,
@@ -3445,6 +3523,7 @@ CREATE TABLE detent.history_ever (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
     output text,
     error text,
@@ -3484,6 +3563,7 @@ CREATE TABLE detent.history_held (
     idempotency_scope text,
     root_id uuid,
     replay_of uuid,
+    schedule_id uuid,
     is_test boolean CONSTRAINT history_is_test_not_null NOT NULL,
     output text,
     error text,
@@ -3631,6 +3711,30 @@ CREATE TABLE detent.retention_rules (
     keep_days integer NOT NULL,
     CONSTRAINT retention_rules_keep_days_check CHECK ((keep_days >= 0))
 );
+
+CREATE TABLE detent.schedules (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    type text NOT NULL,
+    task_id text NOT NULL,
+    cron text NOT NULL,
+    timezone text NOT NULL,
+    spread text,
+    overlap text NOT NULL,
+    external_id text,
+    deduplication_key text,
+    definition integer DEFAULT 1 NOT NULL,
+    next_at timestamp with time zone,
+    due_at timestamp with time zone,
+    last_at timestamp with time zone,
+    last_run_id uuid,
+    created_at timestamp with time zone DEFAULT detent.now() NOT NULL,
+    CONSTRAINT due_is_not_before_its_tick CHECK ((due_at >= next_at)),
+    CONSTRAINT schedules_overlap_check CHECK ((overlap = ANY (ARRAY['allow'::text, 'skip'::text]))),
+    CONSTRAINT schedules_type_check CHECK ((type = ANY (ARRAY['DECLARATIVE'::text, 'IMPERATIVE'::text]))),
+    CONSTRAINT tick_has_due_date CHECK (((next_at IS NULL) = (due_at IS NULL)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='2000');
 
 CREATE TABLE detent.schema_migrations (
     version integer NOT NULL,
@@ -3838,6 +3942,9 @@ ALTER TABLE ONLY detent.retention_rules
 ALTER TABLE ONLY detent.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.schedules
+    ADD CONSTRAINT schedules_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY detent.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
@@ -3917,6 +4024,14 @@ CREATE INDEX runs_due ON detent.runs USING btree (due_at) WHERE (due_at IS NOT N
 
 CREATE INDEX runs_expiring ON detent.runs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
+CREATE INDEX schedules_by_environment ON detent.schedules USING btree (environment_id, id);
+
+CREATE UNIQUE INDEX schedules_by_key ON detent.schedules USING btree (environment_id, deduplication_key) WHERE (deduplication_key IS NOT NULL);
+
+CREATE UNIQUE INDEX schedules_declared ON detent.schedules USING btree (environment_id, task_id) WHERE (type = 'DECLARATIVE'::text);
+
+CREATE INDEX schedules_due ON detent.schedules USING btree (due_at) WHERE (due_at IS NOT NULL);
+
 CREATE INDEX sessions_open ON detent.sessions USING btree (environment_id) WHERE (ended_at IS NULL);
 
 CREATE INDEX vacancies_by_environment ON detent.vacancies USING btree (environment_id);
@@ -3962,6 +4077,9 @@ ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_ever_pkey;
 ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_held_pkey;
 
 CREATE TRIGGER illegal_transition BEFORE UPDATE OF status ON detent.runs FOR EACH ROW WHEN (((old.status <> new.status) AND (NOT detent.is_legal(old.status, new.status)))) EXECUTE FUNCTION detent.refuse_transition();
+
+ALTER TABLE ONLY detent.schedules
+    ADD CONSTRAINT schedules_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES detent.environments(id);
 
 ALTER TABLE ONLY detent.version_tasks
     ADD CONSTRAINT version_tasks_version_id_fkey FOREIGN KEY (version_id) REFERENCES detent.versions(id) ON DELETE CASCADE;

@@ -15,7 +15,7 @@ from typing import Protocol
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
+from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -64,6 +64,7 @@ from detent.protocol.models import (
     WorkerRegistration,
 )
 from detent.protocol.retention import RetentionRecord
+from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 
 
 class CallerBackend(Protocol):
@@ -131,6 +132,20 @@ class CallerBackend(Protocol):
 
     async def abort_bulk_action(self, bulk_id: BulkId) -> None:
         """Stop a bulk action after the part that is under way; one that is over stays as it is."""
+        ...
+
+    async def create_schedules(self, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
+        """Make schedules; one whose deduplication key has a schedule changes that one."""
+        ...
+
+    async def retrieve_schedules(self, schedule_ids: Sequence[ScheduleId]) -> list[ScheduleRecord | None]: ...
+
+    async def list_schedules(self, *, offset: int = 0, limit: int = 25) -> tuple[list[ScheduleRecord], int]:
+        """Return a page of schedules, the oldest first, and how many there are."""
+        ...
+
+    async def change_schedules(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRecord | Refused]:
+        """Change imperative schedules, and return each as it is then; a deleted one as it was."""
         ...
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:

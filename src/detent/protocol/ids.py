@@ -17,6 +17,7 @@ BatchId = NewType("BatchId", str)
 BulkId = NewType("BulkId", str)
 WaitpointId = NewType("WaitpointId", str)
 SessionId = NewType("SessionId", str)
+ScheduleId = NewType("ScheduleId", str)
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _TO_PYTHON_DIGITS = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
@@ -56,6 +57,10 @@ def new_session_id() -> SessionId:
     return SessionId(_encode("session", _new()))
 
 
+def new_schedule_id() -> ScheduleId:
+    return ScheduleId(_encode("sched", _new()))
+
+
 def _new() -> int:
     global _last_tick
     now = time.time_ns()
@@ -78,6 +83,15 @@ def replayed_run_id(bulk_id: BulkId, run_id: RunId) -> RunId:
 
     head = _decode("bulk", bulk_id) & ~_TAIL
     return RunId(_encode("run", head | int.from_bytes(sha256(f"{bulk_id} {run_id}".encode()).digest()[:8]) & _TAIL))
+
+
+def scheduled_run_uuid(schedule: UUID, tick: datetime) -> UUID:
+    """Return the id of the run that a schedule makes for a tick: the same at every try, and of the tick's time."""
+    from hashlib import sha256
+
+    milliseconds = int(tick.timestamp() * 1000)
+    digest = int.from_bytes(sha256(schedule.bytes + milliseconds.to_bytes(8)).digest()[:10])
+    return _uuid(milliseconds << 80 | 0x7 << 76 | (digest >> 64 & 0xFFF) << 64 | 0x2 << 62 | digest & _TAIL)
 
 
 @lru_cache(maxsize=16)

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
+from detent.protocol.cron import Cron
 from detent.protocol.flow import Debouncing, LimitDeclaration
-from detent.protocol.ids import BatchId, RunId, SessionId, WaitpointId
+from detent.protocol.ids import BatchId, RunId, ScheduleId, SessionId, WaitpointId
 from detent.protocol.limits import WAIT_KEY_LIMIT
 from detent.protocol.retention import RetentionRule
 from detent.protocol.run_error import RunError
@@ -538,6 +539,8 @@ class TaskRegistration:
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
     output_schema: str | None = None
+    cron: Cron | None = None
+    """When it runs by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -718,6 +721,7 @@ class RunRecord:
     root_run_id: RunId | None
     batch_id: BatchId | None
     replay_of: RunId | None
+    schedule_id: ScheduleId | None
     is_test: bool
     losses: int
     """How often a worker died or was lost under this run."""

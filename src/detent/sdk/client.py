@@ -13,13 +13,14 @@ from detent.sdk.concurrency_limits import ConcurrencyLimits
 from detent.sdk.idempotency_keys import IdempotencyKeys
 from detent.sdk.queues import Queues
 from detent.sdk.runs import Runs
+from detent.sdk.schedules import Schedules
 from detent.sdk.tasks import Tasks
 from detent.sdk.wait import Wait
 
 
 class Client:
     """The namespaces for the database that is named: `tasks`, `batch`, `runs`, `wait` (of which: tokens), `idempotency_keys`,
-    `queues` and `concurrency_limits`.
+    `queues`, `concurrency_limits` and `schedules`.
 
     Example::
 
@@ -56,6 +57,7 @@ class Client:
         self.idempotency_keys = IdempotencyKeys(named)
         self.queues = Queues(named)
         self.concurrency_limits = ConcurrencyLimits(named)
+        self.schedules = Schedules(named)
         self.sync = ClientSync(self)
 
     async def close(self) -> None:
@@ -82,6 +84,7 @@ class ClientSync:
         self.idempotency_keys = client.idempotency_keys.sync
         self.queues = client.queues.sync
         self.concurrency_limits = client.concurrency_limits.sync
+        self.schedules = client.schedules.sync
         self.close = blocking(client.close)
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ from detent.sdk.queue import Queue
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
+    from detent.protocol.cron import Cron
     from detent.protocol.models import Isolation, OnLost, TaskRegistration
     from detent.sdk.context import CancelSignal, Context
 
@@ -72,6 +73,9 @@ _LATER = frozenset({
 
 class AnyTask:
     """A task without its types: what the registry holds and the worker executes."""
+
+    cron: Cron | None = None
+    """When it runs by itself, as `@schedules.task` was told."""
 
     def __init__(self, fn: Callable[..., object], options: Mapping[str, object]) -> None:
         self._fn = fn
@@ -144,6 +148,7 @@ class AnyTask:
             if self._payload is None or self._has_default
             else self._payload.json_schema(mode="validation"),
             output_schema=self._output.json_schema(mode="serialization"),
+            cron=self.cron,
         )
 
     def decode_payload(self, text: str | None) -> object:
@@ -175,6 +180,20 @@ class AnyTask:
         except schema.MismatchError as error:
             raise SerializationError(what, f"it does not fit the return annotation: {error}") from error
         return None if text == "null" else text
+
+    def take_payload_of(self, expected: type) -> None:
+        """Take payloads of one type, which the annotation of the payload may only repeat. Raises `DefinitionError`."""
+        annotation = self._signature.payload
+        if annotation is None:
+            return
+        try:
+            resolved = annotation.resolve()
+        except NameError:  # imported for type checkers only
+            resolved = UNTYPED
+        if resolved is UNTYPED:
+            self._payload = schema.of(expected, what=f'the payload of task "{self.id}" in {self.place}')
+        elif resolved is not expected:
+            self._refuse(f"its payload is a {expected.__name__}: annotate it so, or leave it out")
 
     # ---- for callers that hold the task ----
 
@@ -213,6 +232,8 @@ class AnyTask:
         for name in options:
             if name in _LATER:
                 self._refuse(f"the option {name}= is not available yet in this version of detent; leave it out")
+            if name == "cron":
+                self._refuse("cron= is an option of @schedules.task; use that decorator")
             if name not in KNOWN:
                 self._refuse(f"unknown option {name!r}{spelling.hint(name, KNOWN)}")
 

@@ -11,7 +11,7 @@ from detent.duration import Duration, seconds
 from detent.errors import NotFoundError
 from detent.protocol import codec, ids
 from detent.protocol.codec import JsonValue
-from detent.protocol.ids import BatchId, RunId, new_run_id
+from detent.protocol.ids import BatchId, RunId, ScheduleId, new_run_id
 from detent.protocol.status import RunStatus
 from detent.sdk import schema, spelling
 from detent.sdk.blocking import blocking
@@ -80,6 +80,8 @@ class Run(Generic[T]):
     root_run_id: RunId | None
     batch_id: BatchId | None
     replay_of: RunId | None
+    schedule_id: ScheduleId | None
+    """The schedule that made it."""
     is_test: bool
     losses: int
     """How often a worker died or was lost under it."""

@@ -137,7 +137,7 @@ class TaskDecorator:
         payload's annotation is its schema, the return annotation the output's. Raises `DefinitionError`.
         """
         given = {**self._options, **options}
-        return _define(fn[0], given) if fn else TaskDecorator(given)
+        return define(fn[0], given) if fn else TaskDecorator(given)
 
 
 task = TaskDecorator({})
@@ -156,7 +156,7 @@ class SchemaTaskDecorator(Generic[Given, In]):
     @overload
     def __call__(self, fn: Callable[Concatenate[In, P], Out], /) -> Task[Given, Out, Concatenate[In, P], Out]: ...
     def __call__(self, fn: Callable[..., object], /) -> object:
-        return _define(fn, self._options)
+        return define(fn, self._options)
 
 
 @overload
@@ -178,9 +178,10 @@ def schema_task(*, schema: object, **options: object) -> object:
     return SchemaTaskDecorator[object, object]({**options, "schema": schema})
 
 
-def _define(
+def define(
     fn: Callable[..., object], options: Mapping[str, object]
 ) -> Task[Any, Any, ..., Any] | BareTask[Any, ..., Any]:
+    """Make a task of a function, and register it. Raises `DefinitionError`."""
     if not callable(fn) or isinstance(fn, (type, AnyTask)):
         raise DefinitionError(
             f"a task is made of a function, not of {fn!r}; options are given by name, as in @task(id=...)"

@@ -80,7 +80,7 @@ returning run_id
 select
   all_runs.id, all_runs.task_id, all_runs.status, all_runs.attempt, all_runs.max_attempts, queued_at, started_at, finished_at, due_at,
   waits, losses, parent_id, batch_id, all_runs.created_at, payload, metadata, tags, all_runs.queue, all_runs.concurrency_key, priority, ttl,
-  all_runs.limits, expires_at, max_duration, idempotency_user_key, root_id, replay_of, is_test, output, error, is_solo, versions.name as version,
+  all_runs.limits, expires_at, max_duration, idempotency_user_key, root_id, replay_of, schedule_id, is_test, output, error, is_solo, versions.name as version,
   pinned.name as pinned_version,
   all_runs.finished_at is not null or detent.is_known(all_runs.lane_id) as is_known,
   exists (

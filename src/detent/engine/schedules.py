@@ -1,0 +1,243 @@
+"""Schedules as callers make, read and change them, and as code declares them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from typing import assert_never, cast
+from uuid import UUID
+
+from detent.engine import ticks
+from detent.engine.attempts import public
+from detent.engine.db import Row, one
+from detent.engine.place import Place
+from detent.engine.ticks import DEVELOPMENT, CurrentVersion, Tick, Timetable
+from detent.protocol import ids
+from detent.protocol.cron import Cron, Overlap
+from detent.protocol.ids import ScheduleId
+from detent.protocol.models import Refused, TaskRegistration, TriggerRequest
+from detent.protocol.schedules import (
+    Activation,
+    Deactivation,
+    Deletion,
+    ScheduleChange,
+    ScheduleRecord,
+    ScheduleRequest,
+    ScheduleType,
+    ScheduleUpdate,
+)
+
+
+async def sync_schedules(place: Place, version: int, tasks: Iterable[TaskRegistration]) -> None:
+    """Make the declarative schedules those of a version that was registered just now."""
+    now = await _now(place)
+    declared = [
+        _declared_fields(task.task_id, task.cron, now)
+        for task in tasks
+        if task.cron is not None and (not task.cron.environments or place.slug in task.cron.environments)
+    ]
+    params = {
+        "environment": place.environment,
+        "version": version,
+        "declared": json.dumps(declared),
+        # There, saving a file may bring back a version of before.
+        "always": place.slug == DEVELOPMENT,
+    }
+    await place.db.call("sync_schedules", params)
+
+
+async def create_schedules(place: Place, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
+    return [await _create(place, request) for request in requests]
+
+
+async def retrieve_schedules(place: Place, schedule_ids: Sequence[ScheduleId]) -> list[ScheduleRecord | None]:
+    uuids = [ids.decode("sched", schedule_id) for schedule_id in schedule_ids]
+    found = {record.id: record for record in await _find(place, wanted=uuids)}
+    return [found.get(schedule_id) for schedule_id in schedule_ids]
+
+
+async def list_schedules(place: Place, offset: int, limit: int) -> tuple[list[ScheduleRecord], int]:
+    """Return a page, the oldest first, and how many schedules there are."""
+    (count,) = one(await place.db.call("count_schedules", {"environment": place.environment}))
+    return await _find(place, offset=offset, limit=limit), cast("int", count)
+
+
+async def change_schedules(place: Place, changes: Sequence[ScheduleChange]) -> list[ScheduleRecord | Refused]:
+    """Carry out changes, and return each schedule as it is then; a deleted one as it was."""
+    return [await _change(place, change) for change in changes]
+
+
+async def _create(place: Place, request: ScheduleRequest) -> ScheduleRecord | Refused:
+    if refusal := await _task_refusal(place, request.schedule_id, request.task_id, request.cron):
+        return refusal
+    fields = await _definition_fields(place, request.schedule_id, request.task_id, request.cron, request.external_id)
+    await place.db.call("insert_schedule", fields | {"key": request.deduplication_key})
+    wanted = None if request.deduplication_key is not None else [ids.decode("sched", request.schedule_id)]
+    found = await _find(place, wanted=wanted, key=request.deduplication_key)
+    if found and found[0].id != request.schedule_id:
+        update = ScheduleUpdate(
+            schedule_id=found[0].id, task_id=request.task_id, cron=request.cron, external_id=request.external_id
+        )
+        return await _change(place, update)
+    return found[0] if found else _not_there(place, request.schedule_id)
+
+
+async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refused:
+    (record,) = await retrieve_schedules(place, [change.schedule_id])
+    if record is None:
+        return _not_there(place, change.schedule_id)
+    if record.type is ScheduleType.DECLARATIVE:
+        return _is_declared(record)
+    named = {"environment": place.environment, "id": ids.decode("sched", change.schedule_id)}
+    match change:
+        case ScheduleUpdate():
+            if refusal := await _task_refusal(place, change.schedule_id, change.task_id, change.cron):
+                return refusal
+            fields = await _definition_fields(place, change.schedule_id, change.task_id, change.cron, change.external_id)
+            await place.db.call("update_schedule", fields)
+        case Activation():
+            timetable = _timetable(record.id, record.cron, record.timezone, record.window)
+            next_at, due_at = timetable.first_after(await _now(place))
+            await place.db.call("set_next_tick", named | {"next_at": next_at, "due_at": due_at})
+        case Deactivation():
+            await place.db.call("set_next_tick", named | {"next_at": None, "due_at": None})
+        case Deletion():
+            await place.db.call("delete_schedule", named)
+            return record
+        case _:
+            assert_never(change)
+    (changed,) = await retrieve_schedules(place, [change.schedule_id])
+    return changed or _not_there(place, change.schedule_id)
+
+
+async def _task_refusal(place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron) -> Refused | None:
+    """Return why a task cannot be scheduled: nobody has registered it, or it takes other payloads."""
+    sample = await _sample_payload(place, schedule_id, task_id, cron)
+    request = TriggerRequest(run_id=ids.new_run_id(), task_id=task_id, payload=sample)
+    refusals = await place.tasks.check([request])
+    if place.tasks.task(task_id).version_id is None:
+        current = await ticks.find_current_version(place)
+        return Refused(status=422, code="unknown_task", message=_unknown_task(task_id, current.tasks))
+    refusal = refusals.get(0)
+    if refusal is None or refusal.code != "invalid_payload":
+        return None
+    message = f'task "{task_id}" takes no ScheduledPayload, so it cannot be scheduled; define it with @schedules.task'
+    return Refused(status=422, code="task_not_scheduled", message=message, details=refusal.details)
+
+
+def _unknown_task(task_id: str, known: Iterable[str]) -> str:
+    near = get_close_matches(task_id, sorted(known), n=1)
+    hint = f'did you mean "{near[0]}"?' if near else "start a worker that has it first"
+    return f'no worker has registered a task "{task_id}"; {hint}'
+
+
+async def _sample_payload(place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron) -> str:
+    now = await _now(place)
+    timetable = _timetable(schedule_id, cron.pattern, cron.timezone, None)
+    at, due_at = timetable.first_after(now)
+    tick = Tick(
+        timetable=timetable,
+        run=ids.scheduled_run_uuid(timetable.schedule, at),
+        definition=1,
+        type=ScheduleType.IMPERATIVE.value,
+        task_id=task_id,
+        external_id=None,
+        at=at,
+        due_at=due_at,
+        last_at=None,
+        now=now,
+    )
+    return ticks.payload(tick)
+
+
+async def _definition_fields(
+    place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron, external_id: str | None
+) -> dict[str, object]:
+    timetable = _timetable(schedule_id, cron.pattern, cron.timezone, cast("str | None", cron.window))
+    next_at, due_at = timetable.first_after(await _now(place))
+    return {
+        "id": timetable.schedule,
+        "environment": place.environment,
+        "task": task_id,
+        "cron": cron.pattern,
+        "timezone": cron.timezone,
+        "spread": cron.window,
+        "overlap": cron.overlap,
+        "external_id": external_id,
+        "next_at": next_at,
+        "due_at": due_at,
+    }
+
+
+def _declared_fields(task_id: str, cron: Cron, now: datetime) -> dict[str, object]:
+    timetable = _timetable(ids.new_schedule_id(), cron.pattern, cron.timezone, cast("str | None", cron.window))
+    next_at, due_at = timetable.first_after(now)
+    return {
+        "id": timetable.schedule.hex,
+        "task": task_id,
+        "cron": cron.pattern,
+        "timezone": cron.timezone,
+        "spread": cron.window,
+        "overlap": cron.overlap,
+        "next_at": next_at.isoformat(),
+        "due_at": due_at.isoformat(),
+    }
+
+
+def _timetable(schedule_id: ScheduleId, cron: str, timezone: str, window: str | None) -> Timetable:
+    return Timetable(schedule=ids.decode("sched", schedule_id), cron=cron, timezone=timezone, spread=window)
+
+
+async def _now(place: Place) -> datetime:
+    (now,) = one(await place.db.call("read_clock", {}))
+    return ticks.utc(now)
+
+
+async def _find(
+    place: Place, *, wanted: Sequence[UUID] | None = None, key: str | None = None, offset: int = 0, limit: int | None = None
+) -> list[ScheduleRecord]:
+    params = {
+        "environment": place.environment,
+        "ids": None if wanted is None else list(wanted),
+        "key": key,
+        "offset": offset,
+        "limit": limit,
+    }
+    rows = await place.db.call("find_schedules", params)
+    current = await ticks.find_current_version(place) if rows else CurrentVersion()
+    return [_record(row, place.slug, current) for row in rows]
+
+
+def _record(row: Row, slug: str, current: CurrentVersion) -> ScheduleRecord:
+    (schedule, kind, task_id, cron, timezone, window, overlap, external_id, key, next_at, due_at, last_at,
+     created_at) = row  # fmt: skip
+    return ScheduleRecord(
+        id=ScheduleId(public("sched", schedule)),
+        type=ScheduleType(str(kind)),
+        task_id=str(task_id),
+        is_active=next_at is not None,
+        cron=str(cron),
+        description=Cron(str(cron)).description,
+        timezone=str(timezone),
+        window=cast("str | None", window),
+        overlap=cast("Overlap", overlap),
+        external_id=cast("str | None", external_id),
+        deduplication_key=cast("str | None", key),
+        next_run_at=ticks.utc(next_at) if next_at is not None else None,
+        next_run_effective_at=ticks.utc(due_at) if due_at is not None else None,
+        last_run_at=ticks.utc(last_at) if last_at is not None else None,
+        created_at=cast("datetime", created_at),
+        obstacle=current.obstacle(slug, str(task_id)) if next_at is not None else None,
+    )
+
+
+def _not_there(place: Place, schedule_id: ScheduleId) -> Refused:
+    message = f"there is no schedule {schedule_id} in environment {place.slug}"
+    return Refused(status=404, code="schedule_not_found", message=message)
+
+
+def _is_declared(record: ScheduleRecord) -> Refused:
+    message = f'schedule {record.id} is declared by the code of task "{record.task_id}"; change its cron= there'
+    return Refused(status=422, code="schedule_declared", message=message)

@@ -1,0 +1,78 @@
+-- name: read_clock
+select detent.now()
+
+-- name: find_due_schedules
+-- Those due within some seconds, the first ones, and in how many seconds. Locks nothing: whoever fires them looks again.
+select s.environment_id, environments.slug, s.id, s.definition, s.type, s.task_id, s.cron, s.timezone, s.spread, s.external_id,
+  s.next_at, s.due_at, s.last_at, detent.now(), extract(epoch from s.due_at - detent.now())::double precision as pause
+from detent.schedules as s join detent.environments on environments.id = s.environment_id
+where s.due_at <= (select detent.now() + make_interval(secs => %(ahead)s))
+order by s.due_at
+limit %(most)s
+
+-- name: fire_schedules
+-- Locks schedules by id, passing over locked ones; then inserts runs.
+select i from detent.fire_schedules(%(environment)s, %(ticks)s, %(requests)s)
+
+-- name: find_current_tasks
+-- The tasks of the current version: the newest that has a live worker, else the newest.
+select current.name, current.is_live, array(select task_id from detent.version_tasks where version_id = current.id)
+from (
+  select versions.id, versions.name, live.version_id is not null as is_live
+  from detent.versions
+  left join (
+    select distinct version_id from detent.sessions
+    where environment_id = %(environment)s and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+  ) as live on live.version_id = versions.id
+  where versions.environment_id = %(environment)s
+  order by is_live desc, versions.id desc
+  limit 1
+) as current
+
+-- name: sync_schedules
+-- Locks the declarative schedules of an environment.
+select detent.sync_schedules(%(environment)s, %(version)s, %(declared)s, %(always)s)
+
+-- name: insert_schedule
+-- Makes none where the id or the deduplication key has one.
+insert into detent.schedules (
+  id, environment_id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at)
+values (
+  %(id)s, %(environment)s, 'IMPERATIVE', %(task)s, %(cron)s, %(timezone)s, %(spread)s::text, %(overlap)s, %(external_id)s::text,
+  %(key)s::text, %(next_at)s, %(due_at)s)
+on conflict do nothing
+
+-- name: find_schedules
+select id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at, last_at, created_at
+from detent.schedules
+where environment_id = %(environment)s
+  and (%(ids)s::uuid[] is null or id = any(%(ids)s::uuid[]))
+  and (%(key)s::text is null or deduplication_key = %(key)s::text)
+order by id
+offset %(offset)s limit %(limit)s::bigint
+
+-- name: count_schedules
+select count(*) from detent.schedules where environment_id = %(environment)s
+
+-- name: update_schedule
+-- Its next tick stays, unless it comes at other times now. A deactivated one stays so.
+update detent.schedules
+set task_id = %(task)s, external_id = %(external_id)s::text, overlap = %(overlap)s, definition = definition + 1,
+  next_at = case
+    when next_at is null or (cron, timezone, spread) is not distinct from (%(cron)s, %(timezone)s, %(spread)s::text) then next_at
+    else %(next_at)s::timestamptz end,
+  due_at = case
+    when next_at is null or (cron, timezone, spread) is not distinct from (%(cron)s, %(timezone)s, %(spread)s::text) then due_at
+    else %(due_at)s::timestamptz end,
+  cron = %(cron)s, timezone = %(timezone)s, spread = %(spread)s::text
+where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'
+
+-- name: set_next_tick
+-- Activates, with the next tick; or deactivates, with none. One that is active already keeps its own.
+update detent.schedules
+set next_at = %(next_at)s::timestamptz, due_at = %(due_at)s::timestamptz, definition = definition + 1
+where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'
+  and (next_at is null) <> (%(next_at)s::timestamptz is null)
+
+-- name: delete_schedule
+delete from detent.schedules where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'

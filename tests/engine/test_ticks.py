@@ -1,0 +1,297 @@
+"""Schedules that are due: each tick fires once, and what becomes of those that were missed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg import AsyncConnection
+
+from detent.engine.backend import EngineBackend, connect
+from detent.engine.known_tasks import KnownTasks
+from detent.engine.ticks import Timetable
+from detent.protocol import ids
+from detent.protocol.cron import Cron
+from detent.protocol.models import Refused
+from tests.database import Clock
+from tests.engine.scheduling import (
+    HOUR,
+    MINUTE,
+    all_schedules,
+    create,
+    fire,
+    jump,
+    next_of,
+    retrieve,
+    runs,
+    scheduled,
+)
+from tests.engine.stage import Stage, task
+from tests.pooler import direct
+
+
+@pytest.fixture
+async def engine(dsn: str) -> AsyncIterator[EngineBackend]:
+    """A deployed environment: what is special about development has tests of its own."""
+    backend = connect(dsn, environment="production", patience=5.0, listen_url=direct(dsn))
+    yield backend
+    await backend.close()
+
+
+async def test_schedule_fires_at_its_tick_and_moves_on(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = await create(stage, external_id="user_7")
+    tick = next_of(made)
+    await jump(stage, clock, tick - MINUTE)
+    await fire(stage.engine)
+    assert await runs(stage) == []
+
+    await jump(stage, clock, tick)
+    await fire(stage.engine)
+
+    (run,) = await runs(stage)
+    assert (run.task_id, run.schedule_id) == ("work", made.id)
+    assert json.loads(run.payload or "") == {
+        "timestamp": tick.isoformat(),
+        "timezone": "UTC",
+        "schedule_id": made.id,
+        "type": "IMPERATIVE",
+        "last_timestamp": None,
+        "external_id": "user_7",
+        "upcoming": [(tick + HOUR * i).isoformat() for i in range(1, 11)],
+    }
+    after = await retrieve(stage, made.id)
+    assert (after.last_run_at, after.next_run_at) == (tick, tick + HOUR)
+
+
+async def test_next_run_is_told_of_the_one_before(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    tick = next_of(declared)
+    for moment in (tick, tick + HOUR):
+        await jump(stage, clock, moment)
+        await fire(stage.engine)
+
+    payloads = [json.loads(run.payload or "") for run in await runs(stage)]
+    assert [payload["last_timestamp"] for payload in payloads] == [None, tick.isoformat()]
+    assert {payload["type"] for payload in payloads} == {"DECLARATIVE"}
+
+
+async def test_scheduled_run_stands_in_its_queue_where_its_time_says(stage: Stage, clock: Clock) -> None:
+    worker = await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    await jump(stage, clock, next_of(declared) + 10 * timedelta(seconds=1))
+    earlier = await stage.trigger(is_validated=True)
+    await fire(stage.engine)
+
+    first, second = await worker.lease()
+    assert (await stage.run(first.run_id)).schedule_id == declared.id
+    assert second.run_id == earlier
+
+
+async def test_missed_ticks_are_made_up_by_one_run_with_the_time_of_the_first(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = await create(stage)
+    tick = next_of(made)
+    await jump(stage, clock, tick + 5 * HOUR + MINUTE)
+    await fire(stage.engine)
+
+    (run,) = await runs(stage)
+    assert json.loads(run.payload or "")["timestamp"] == tick.isoformat()
+    assert next_of(await retrieve(stage, made.id)) == tick + 6 * HOUR
+
+
+async def test_each_tick_fires_once_however_many_tick(stage: Stage, clock: Clock, dsn: str) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = [await create(stage) for _ in range(20)]
+    tick = next_of(made[0])
+    others = [connect(dsn, environment="production", listen_url=direct(dsn)) for _ in range(3)]
+    for moment in (tick, tick + HOUR):
+        await jump(stage, clock, moment)
+        await asyncio.gather(*(fire(engine) for engine in (stage.engine, *others)))
+    for other in others:
+        await other.close()
+
+    fired = await stage.query("select schedule_id, count(*) from detent.inputs group by 1")
+    assert sorted(count for _, count in fired) == [2] * 20
+
+
+async def test_maintenance_fires_what_is_due_and_tells_the_workers(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    await jump(stage, clock, next_of(declared))
+    maintenance = stage.engine.maintenance
+    async with asyncio.timeout(30), stage.engine.listen() as wakes:
+        running = asyncio.create_task(maintenance.run())
+        async for _ in wakes:
+            if await runs(stage):
+                break
+        running.cancel()
+    await asyncio.wait([running])
+    await maintenance.close()
+
+    assert [run.schedule_id for run in await runs(stage)] == [declared.id]
+
+
+async def test_run_of_a_tick_has_the_same_id_at_every_try(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    tick = next_of(declared)
+    await jump(stage, clock, tick)
+    await fire(stage.engine)
+    await stage.query("update detent.schedules set next_at = %s, due_at = %s", tick, tick)
+    await fire(stage.engine)
+
+    (run,) = await runs(stage)
+    assert run.id == ids.encode("run", ids.scheduled_run_uuid(ids.decode("sched", declared.id), tick))
+
+
+async def test_schedule_changed_since_it_was_read_is_passed_over(stage: Stage, clock: Clock) -> None:
+    """It is read again, and fires as it is then."""
+    await stage.worker(scheduled(cron=None))
+    made = await create(stage)
+    await jump(stage, clock, next_of(made))
+    ticks_read = [
+        {"i": 0, "schedule": ids.to_hex("sched", made.id), "definition": 0, "at": next_of(made).isoformat()}
+    ]
+    ((environment,),) = await stage.query("select environment_id from detent.schedules")
+    fired = await stage.query("select * from detent.fire_schedules(%s, %s, '[]')", environment, json.dumps(ticks_read))
+
+    assert fired == []
+    assert next_of(await retrieve(stage, made.id)) == next_of(made)
+
+
+async def test_skipping_schedule_makes_no_run_while_the_last_one_is_not_over(stage: Stage, clock: Clock) -> None:
+    worker = await stage.worker(scheduled(cron=None))
+    made = await create(stage, Cron("0 * * * *", overlap="skip"))
+    tick = next_of(made)
+    await jump(stage, clock, tick)
+    await fire(stage.engine)
+    lease = await worker.lease_one()
+    await jump(stage, clock, tick + HOUR)
+    await fire(stage.engine)
+
+    assert len(await runs(stage)) == 1
+    assert (await retrieve(stage, made.id)).last_run_at == tick
+    await worker.succeed(lease)
+    await jump(stage, clock, tick + 2 * HOUR)
+    await fire(stage.engine)
+    assert json.loads((await runs(stage))[-1].payload or "")["last_timestamp"] == tick.isoformat()
+
+
+async def test_task_that_is_not_in_the_current_version_does_not_fire_and_says_so(
+    stage: Stage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = await stage.worker(scheduled(cron=None))
+    made = await create(stage)
+    await old.end()
+    new = await stage.worker(task("other"))
+    tick = next_of(made)
+    await jump(stage, clock, tick)
+    with caplog.at_level(logging.WARNING, "detent.schedules"):
+        await fire(stage.engine)
+
+    assert await runs(stage) == []
+    after = await retrieve(stage, made.id)
+    assert next_of(after) == tick + HOUR
+    reason = f'task "work" is not in the current version {new.version}; deploy one that has it, or delete the schedule'
+    assert after.obstacle == reason
+    assert f'1 schedules of task "work" in environment "production" made no run: {reason}' in caplog.text
+
+
+async def test_time_zone_that_this_host_does_not_know_stops_no_other_schedule(
+    stage: Stage, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    strange = await create(stage)
+    await stage.query("update detent.schedules set timezone = 'Mars/Olympus' where type = 'IMPERATIVE'")
+    await jump(stage, clock, next_of(declared))
+    with caplog.at_level(logging.WARNING, "detent.schedules"):
+        await fire(stage.engine)
+
+    assert [run.schedule_id for run in await runs(stage)] == [declared.id]
+    assert f"schedule {strange.id} is left to other hosts: there is no time zone 'Mars/Olympus'" in caplog.text
+
+
+async def test_full_queue_takes_no_scheduled_run_and_the_next_tick_comes_all_the_same(
+    stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.worker(scheduled())
+    (declared,) = await all_schedules(stage)
+    tick = next_of(declared)
+
+    async def refuse(*_: object) -> dict[int, Refused]:
+        return {0: Refused(status=429, code="queue_full", message="full")}
+
+    monkeypatch.setattr(KnownTasks, "check", refuse)
+    await jump(stage, clock, tick)
+    await fire(stage.engine)
+
+    assert await runs(stage) == []
+    assert next_of(await retrieve(stage, declared.id)) == tick + HOUR
+
+
+@pytest.fixture
+async def development(dsn: str, conn: AsyncConnection) -> AsyncIterator[Stage]:
+    backend = connect(dsn, environment="dev", patience=5.0, listen_url=direct(dsn))
+    yield Stage(backend, conn)
+    await backend.close()
+
+
+async def test_schedule_fires_while_a_worker_runs(development: Stage, clock: Clock) -> None:
+    worker = await development.worker(scheduled())
+    (declared,) = await all_schedules(development)
+    tick = next_of(declared)
+    await jump(development, clock, tick)
+    await fire(development.engine)
+    assert len(await runs(development)) == 1
+
+    await worker.end()
+    await jump(development, clock, tick + HOUR)
+    await fire(development.engine)
+    assert len(await runs(development)) == 1
+    assert "no worker runs" in ((await retrieve(development, declared.id)).obstacle or "")
+
+
+async def test_nothing_is_made_up(development: Stage, clock: Clock) -> None:
+    await development.worker(scheduled())
+    (declared,) = await all_schedules(development)
+    tick = next_of(declared)
+    await jump(development, clock, tick + 30 * MINUTE)
+    await fire(development.engine)
+
+    assert await runs(development) == []
+    assert next_of(await retrieve(development, declared.id)) == tick + HOUR
+
+
+def timetable(spread: str | None, cron: str = "0 * * * *") -> Timetable:
+    return Timetable(schedule=ids.decode("sched", ids.new_schedule_id()), cron=cron, timezone="UTC", spread=spread)
+
+
+def test_latest_missed_tick_still_fires_when_its_window_is_ahead() -> None:
+    midnight = datetime(2026, 8, 1, tzinfo=UTC)
+    times = timetable("100%")
+    _, due = times.first_after(midnight + 4 * HOUR)
+    just_before, just_after = due - MINUTE / 60, due + MINUTE / 60
+
+    assert times.following(midnight, just_before) == (midnight + 5 * HOUR, due)
+    assert times.following(midnight, just_after)[0] == midnight + 6 * HOUR
+
+
+def test_schedule_lands_in_its_window_at_the_same_place_each_time() -> None:
+    times = timetable("30%")
+    midnight = datetime(2026, 8, 1, tzinfo=UTC)
+    firings = [times.first_after(midnight + HOUR * i) for i in range(5)]
+
+    assert len({due - tick for tick, due in firings}) == 1
+
+
+def test_ticks_are_counted_from_the_tick_before_and_not_from_the_clock() -> None:
+    midnight = datetime(2026, 8, 1, tzinfo=UTC)
+
+    assert timetable(None).following(midnight, midnight + MINUTE)[0] == midnight + HOUR
