@@ -458,6 +458,26 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HooksRequest:
+    """`fence` is fresh and random for each call."""
+
+    session_id: SessionId
+    fence: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksLease:
+    """The right to call the final hooks of a run that is over: it says how it ended. `number`: the how many-th such lease it is."""
+
+    lease: Lease
+    status: RunStatus
+    output: str | None
+    error: RunError | None
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """`fence` is fresh and random for each call; every run leased by it carries it. `room` says how many of each kind fit.
 
@@ -471,8 +491,11 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
+    """`has_hooks`: the worker calls final hooks when this is recorded."""
+
     holder: Holder
     output: str | None
+    has_hooks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,6 +505,7 @@ class Failed:
     holder: Holder
     error: RunError
     retry_in: When | None
+    has_hooks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,6 +544,13 @@ class Completed:
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
 
+class FinalEnd(StrEnum):
+    """Ends that a run may come to while nobody executes it."""
+
+    FAILURE = "failure"
+    CANCEL = "cancel"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRegistration:
     task_id: str
@@ -535,6 +566,8 @@ class TaskRegistration:
     limits: tuple[str, ...] = ()
     """Names of the limits that its runs hold: `task/<id>` for the inline one, then the named ones."""
     on_lost: OnLost = OnLost.RESTART
+    final_hooks: tuple[FinalEnd, ...] = ()
+    """The ends that have hooks, whether or not a worker sees them."""
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
     output_schema: str | None = None
