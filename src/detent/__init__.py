@@ -20,10 +20,13 @@ from detent.errors import (
     DuplicateLimitError,
     DuplicateTaskIdError,
     EmbeddedServerError,
+    HookWaitError,
     InternalServerError,
     JournalFullError,
+    LocalUnsetError,
     MaxDurationExceededError,
     MetadataTooLargeError,
+    MiddlewareError,
     MigrationError,
     NonDeterminismError,
     NotFoundError,
@@ -35,6 +38,7 @@ from detent.errors import (
     RateLimitError,
     ResultMisuseError,
     RunCancelledError,
+    RunFailedError,
     SchemaDriftError,
     SchemaVersionError,
     SerializationError,
@@ -56,6 +60,7 @@ from detent.protocol.run_error import RunError
 from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.bulk import RunQuery
+from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
 from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
 from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
@@ -63,9 +68,11 @@ from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.hooks import Next, WaitInfo, WaitKind
 from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.inheritance import INHERIT
+from detent.sdk.local import Local
 from detent.sdk.logger import logger
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
@@ -121,14 +128,19 @@ __all__ = [
     "Duration",
     "EmbeddedServerError",
     "Err",
+    "HookWaitError",
     "IdempotencyKey",
     "InternalServerError",
     "Item",
     "JournalFullError",
     "JsonValue",
+    "Local",
+    "LocalUnsetError",
     "MaxDurationExceededError",
     "MetadataTooLargeError",
+    "MiddlewareError",
     "MigrationError",
+    "Next",
     "NonDeterminismError",
     "NotFoundError",
     "Ok",
@@ -149,9 +161,12 @@ __all__ = [
     "RetrievedQueue",
     "RetrievedToken",
     "Retry",
+    "RetryAt",
+    "RetryWith",
     "Run",
     "RunCancelledError",
     "RunError",
+    "RunFailedError",
     "RunHandle",
     "RunPage",
     "RunQuery",
@@ -159,6 +174,7 @@ __all__ = [
     "SchemaDriftError",
     "SchemaVersionError",
     "SerializationError",
+    "SkipRetrying",
     "StaleRunError",
     "StepError",
     "SubtaskUnwrapError",
@@ -171,6 +187,8 @@ __all__ = [
     "TooManyTagsError",
     "TriggerOptions",
     "UnprocessableEntityError",
+    "WaitInfo",
+    "WaitKind",
     "WaitTimeoutError",
     "batch",
     "concurrency_limit",
