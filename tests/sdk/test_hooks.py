@@ -110,10 +110,12 @@ def test_a_task_registers_the_ends_that_have_hooks() -> None:
     async def charge() -> None: ...
 
     assert charge.registration(Retry()).final_hooks == ()
-    charge.on_complete(lambda: None)
+    charge.on_failure(lambda: None)
     assert charge.registration(Retry()).final_hooks == (FinalEnd.FAILURE,)
+    tasks.on_complete(lambda: None)
+    assert charge.registration(Retry()).final_hooks == (FinalEnd.SUCCESS, FinalEnd.FAILURE)
     tasks.on_cancel(lambda: None)
-    assert charge.registration(Retry()).final_hooks == (FinalEnd.FAILURE, FinalEnd.CANCEL)
+    assert charge.registration(Retry()).final_hooks == tuple(FinalEnd)
 
 
 @pytest.mark.parametrize(("when", "why"), [(datetime(2030, 1, 1), "give the datetime a time zone"), ("soon", "is no duration")])

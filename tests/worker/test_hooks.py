@@ -28,8 +28,10 @@ from detent import (
     tasks,
     wait,
 )
+from detent.protocol.flow import LimitKind, LimitRef, Pause
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
+from detent.worker.control import Finished
 from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
 from tests.worker.rig import PATIENCE
@@ -521,3 +523,80 @@ async def test_hooks_of_a_timed_out_run_are_called(start_rig: StartRig, calls: C
         await rig.run("slow")
         await calls.until(ErrorCode.MAX_DURATION)
     assert calls == ["TIMED_OUT", ErrorCode.MAX_DURATION]
+
+
+async def test_an_expired_run_has_its_hooks_called_and_never_its_code(start_rig: StartRig, calls: Calls) -> None:
+    @task(ttl="1h", queue="closed")
+    async def late() -> None:
+        calls.add("run")
+
+    @late.on_failure
+    async def on_failure(error: RunFailedError) -> None:
+        calls.add(error.status)
+
+    async with start_rig() as rig:
+        await rig.backend.change_limits([Pause(ref=LimitRef(kind=LimitKind.QUEUE, name="closed"))])
+        run_id = await rig.trigger("late")
+        rig.clock.advance(timedelta(hours=2))
+        await rig.end_of(run_id)
+        await calls.until("EXPIRED")
+    assert calls == ["EXPIRED"]
+
+
+async def test_hooks_that_outlast_a_drain_are_called_again_by_another_worker(start_rig: StartRig, calls: Calls) -> None:
+    is_stuck = True
+
+    @task
+    async def charge() -> None:
+        calls.add("run")
+
+    @charge.on_success
+    async def on_success() -> None:
+        calls.add("hook")
+        if is_stuck:
+            await asyncio.Event().wait()
+
+    async with start_rig() as rig:
+        await rig.run("charge")
+        await calls.until("hook")
+    is_stuck = False
+    async with start_rig() as rig:
+        await calls.until("hook", count=2)
+    assert calls == ["run", "hook", "hook"]
+
+
+async def test_a_middleware_closes_what_it_holds_when_a_run_leaves_memory(start_rig: StartRig, calls: Calls) -> None:
+    @task
+    async def patient() -> None:
+        await wait.for_("1h")
+
+    @patient.middleware
+    async def holds(next: Next) -> None:
+        calls.add("open")
+        try:
+            await next()
+        finally:
+            calls.add("closed")
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("patient")
+        await rig.saw(run_id, EventKind.WAITING)
+    assert calls == ["open", "closed"]
+    async with start_rig() as rig:
+        rig.clock.advance(timedelta(hours=1))
+        await rig.end_of(run_id)
+    assert calls == ["open", "closed", "open", "closed"]
+
+
+async def test_hooks_of_a_task_with_a_process_of_its_own_are_called_in_it(start_rig: StartRig, calls: Calls) -> None:
+    @task(isolation="process")
+    async def alone() -> None: ...
+
+    @alone.on_success
+    async def on_success() -> None:
+        calls.add("hook")
+
+    async with start_rig(is_solo=True) as rig:
+        await rig.run("alone")
+        await rig.supervision.until(Finished)
+    assert calls == ["hook"]

@@ -696,7 +696,7 @@ begin
     from gone
     left join lateral (
       -- The newest version says what has hooks, but for a worker that has just executed its own.
-      select case when final = 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
+      select case final when 'COMPLETED' then 'success' when 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
       from detent.version_tasks as newest
       where gone.hooks is null and newest.environment_id = gone.environment_id and newest.task_id = gone.task_id
       order by newest.version_id desc limit 1

@@ -2599,7 +2599,7 @@ begin
     from gone
     left join lateral (
       -- The newest version says what has hooks, but for a worker that has just executed its own.
-      select case when final = 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
+      select case final when 'COMPLETED' then 'success' when 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
       from detent.version_tasks as newest
       where gone.hooks is null and newest.environment_id = gone.environment_id and newest.task_id = gone.task_id
       order by newest.version_id desc limit 1
@@ -3778,7 +3778,7 @@ CREATE TABLE detent.version_tasks (
     final_hooks text[] DEFAULT '{}'::text[] NOT NULL,
     payload_schema text,
     output_schema text,
-    CONSTRAINT version_tasks_final_hooks_check CHECK ((final_hooks <@ '{failure,cancel}'::text[])),
+    CONSTRAINT version_tasks_final_hooks_check CHECK ((final_hooks <@ '{success,failure,cancel}'::text[])),
     CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
     CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
     CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision)),

@@ -468,13 +468,14 @@ class HooksRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksLease:
-    """The right to call the final hooks of a run that is over: it says how it ended. `number`: the how many-th such lease it is."""
+    """The right to call the final hooks of a run that is over, and how it ended."""
 
     lease: Lease
     status: RunStatus
     output: str | None
     error: RunError | None
     number: int
+    """Counts such leases of the run from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -545,8 +546,9 @@ class Completed:
 
 
 class FinalEnd(StrEnum):
-    """Ends that a run may come to while nobody executes it."""
+    """The ends of a run that may have hooks."""
 
+    SUCCESS = "success"
     FAILURE = "failure"
     CANCEL = "cancel"
 
@@ -567,7 +569,7 @@ class TaskRegistration:
     """Names of the limits that its runs hold: `task/<id>` for the inline one, then the named ones."""
     on_lost: OnLost = OnLost.RESTART
     final_hooks: tuple[FinalEnd, ...] = ()
-    """The ends that have hooks, whether or not a worker sees them."""
+    """The ends that have hooks: another worker than the one that executed the run may have to call them."""
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
     output_schema: str | None = None

@@ -40,8 +40,8 @@ class SchemaTaskOptions(TypedDict, total=False):
     - `isolation`: `"process"` runs each attempt in a process of its own.
     - `on_lost`: what to do when its worker is lost while a run executes. `"restart"`, the default: run it again. `"fail"`: end it
       `CRASHED`, so that no attempt is begun twice, and none after it.
-    - `middleware`, `on_start_attempt`, `on_wait`, `on_resume`, `catch_error`, `on_success`, `on_failure`, `on_complete`, `on_cancel`: a
-      function or a list of them, as the decorators of the task take them.
+    - `middleware`, `on_start_attempt`, `on_wait`, `on_resume`, `catch_error`, `on_success`, `on_failure`, `on_complete`,
+      `on_cancel`: a function or a list of them, as the decorators of the task take them.
     """
 
     id: str
@@ -159,13 +159,14 @@ class AnyTask(TaskHooks):
 
     @property
     def has_final_hooks(self) -> bool:
-        """Whether a run's end may have hooks that no live attempt calls."""
+        """Whether its runs may have to be leased for their final hooks alone."""
         return bool(self._final_hooks())
 
     def _final_hooks(self) -> tuple[FinalEnd, ...]:
         from detent.protocol.models import FinalEnd
 
         kinds = {
+            FinalEnd.SUCCESS: (HookKind.ON_SUCCESS, HookKind.ON_COMPLETE),
             FinalEnd.FAILURE: (HookKind.ON_FAILURE, HookKind.ON_COMPLETE),
             FinalEnd.CANCEL: (HookKind.ON_CANCEL,),
         }

@@ -56,8 +56,8 @@ class Attempt:
     __slots__ = (
         "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence",
         "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "locals",
-        "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending",
-        "task", "thread", "timer", "timers", "turns", "waited",
+        "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal", "standing", "stop_reason",
+        "suspending", "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from detent.protocol import run_error
 from detent.protocol.models import Failed, Succeeded
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
-from detent.sdk.hooks import Hook, HookKind
+from detent.sdk.hooks import HookKind
 from detent.sdk.result import Err, Ok, Result
 from detent.worker.hook_calls import HookCalls, hooks_of
 from detent.worker.hook_scope import HookScope
@@ -58,18 +58,15 @@ class FinalHooks:
             has_begun = True
             given = self._given()
             for hook in hooks:
-                await self._guard(str(hook), lambda: self._call(hook, given))
+                await self._guard(str(hook), self._calls.call(hook, **given))
 
-        await self._guard("the middleware around final hooks", lambda: self._calls.wrapped(call_each))
+        await self._guard("the middleware around final hooks", self._calls.wrapped(call_each))
         if not has_begun:
             await call_each()
 
-    async def _call(self, hook: Hook, given: dict[str, object]) -> None:
-        await self._calls.call(hook, **given)
-
-    async def _guard(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(self, what: str, call: Awaitable[object]) -> None:
         try:
-            await call()
+            await call
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - a hook may raise anything: the run is over, and its other hooks are due

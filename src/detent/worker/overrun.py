@@ -42,7 +42,10 @@ class Overrun:
             attempt.timer = None
 
     def cancel(self, attempt: Attempt, reason: str, *, has_hooks: bool = False) -> None:
-        """The run is CANCELED in the database: tell its code, which may still clean up. `has_hooks`: its `on_cancel` comes first."""
+        """The run is CANCELED in the database: tell its code, which may still clean up.
+
+        `has_hooks`: its `on_cancel` is being called, and its code interrupted after that (`hooks_ended`).
+        """
         if attempt.stop_reason is not None:
             return
         attempt.cancel(reason)
