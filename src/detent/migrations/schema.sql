@@ -1327,7 +1327,6 @@ declare
   unrepeatable uuid[];
   freed uuid[] := detent.forget_endings(given_up);
 begin
-  perform detent.release_held_hooks(given_up);
   held := array(
     select runs.id from detent.runs join json_to_recordset(given_up) as g (id uuid, fence bigint)
       on runs.id = g.id and runs.fence = g.fence
@@ -1336,6 +1335,9 @@ begin
     array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
   held := array(select unnest(held) except select unnest(unrepeatable));
   freed := freed || detent.slots_of(held);
+  if detent.release_held_hooks(given_up) then
+    return query select 'hooks', null::uuid, null, null::uuid, false;
+  end if;
   return query select 'returned', given.run_id, 'QUEUED', null::uuid, false from detent.give_back(held, '{}', 0, false) as given;
   return query select * from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))

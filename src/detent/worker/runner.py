@@ -254,9 +254,9 @@ class Runner:
         if attempt is None:
             return
         if attempt.phase is Phase.EXECUTING:
-            has_hooks = self._has_cancel_hooks(attempt)
+            has_hooks = attempt.stop_reason is None and self._has_cancel_hooks(attempt)
             self._overrun.cancel(attempt, CANCELLED, has_hooks=has_hooks)
-            if has_hooks and attempt.hooking is None:
+            if has_hooks:
                 error = run_error.internal(ErrorCode.CANCELLED, CANCELLED)
                 self._call_hooks(attempt, Ending(status=RunStatus.CANCELED, error=error))
         elif attempt.phase is not Phase.ENDED and attempt.stop_reason is not Stop.EVICTED:
@@ -410,13 +410,8 @@ class Runner:
             self._endings.put(attempt.holder)
         else:
             self._tell_outcome(attempt, outcome, answer)
-            if (
-                isinstance(outcome, Succeeded | Failed)
-                and outcome.has_hooks
-                and answer is not None
-                and answer.status.is_final
-            ):
-                self._call_hooks(attempt, ending_of(outcome, answer.status, attempt.raised))
+            if isinstance(outcome, Succeeded | Failed) and outcome.has_hooks and answer is not None:
+                self._go_on_with_hooks(attempt, outcome, answer)
         self._notice_quiet()
 
     def _not_completed(self, outcome: AttemptOutcome, error: Exception) -> None:
@@ -452,6 +447,10 @@ class Runner:
     def _has_cancel_hooks(self, attempt: Attempt) -> bool:
         task = registry.get(attempt.task_id)
         return task is not None and has_any(task, HookKind.ON_CANCEL)
+
+    def _go_on_with_hooks(self, attempt: Attempt, outcome: Succeeded | Failed, answer: Completed) -> None:
+        if answer.status.is_final:
+            self._call_hooks(attempt, ending_of(outcome, answer.status, attempt.raised))
 
     def _receive_hooks(self, lease: HooksLease) -> None:
         attempt = Attempt(lease.lease, lease.lease.isolation, self, now)
@@ -718,14 +717,13 @@ def _has_final_hooks() -> bool:
 
 
 def _undeliverable(outcome: Succeeded, error: Exception) -> Failed:
-    return Failed(
-        holder=outcome.holder, error=run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT), retry_in=None
-    )
+    told = run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT)
+    return Failed(holder=outcome.holder, error=told, retry_in=None, has_hooks=True)
 
 
 def _unexplained(attempt: Attempt) -> Failed:
     error = run_error.internal("", "the attempt ended without an outcome")
-    return Failed(holder=attempt.holder, error=error, retry_in=None)
+    return Failed(holder=attempt.holder, error=error, retry_in=None, has_hooks=True)
 
 
 def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:
