@@ -2392,11 +2392,6 @@ begin
     where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id desc for update);
-  if unheld <> '{}' then
-    freed := detent.slots_of(unheld);
-    return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
-    perform detent.release_slots(freed);
-  end if;
   perform detent.release_hooks(array(
     select final_hooks.run_id from detent.final_hooks
     where final_hooks.session_id = session and held_at < previous and fence <> all(in_flight) and not is_repeat
@@ -2404,6 +2399,11 @@ begin
         select from json_to_recordset(held) as h (id uuid, fence bigint)
         where h.id = final_hooks.run_id and h.fence = final_hooks.fence)
     order by final_hooks.run_id for update));
+  if unheld <> '{}' then
+    freed := detent.slots_of(unheld);
+    return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
+    perform detent.release_slots(freed);
+  end if;
   return query
   select case when endings.run_id is null then 'lost' else 'cancelled' end, h.id
   from json_to_recordset(held) as h (id uuid, fence bigint)
