@@ -20,10 +20,13 @@ from detent.errors import (
     DuplicateLimitError,
     DuplicateTaskIdError,
     EmbeddedServerError,
+    HookWaitError,
     InternalServerError,
     JournalFullError,
+    LocalUnsetError,
     MaxDurationExceededError,
     MetadataTooLargeError,
+    MiddlewareError,
     MigrationError,
     NonDeterminismError,
     NotFoundError,
@@ -35,6 +38,7 @@ from detent.errors import (
     RateLimitError,
     ResultMisuseError,
     RunCancelledError,
+    RunFailedError,
     ScheduleError,
     SchemaDriftError,
     SchemaVersionError,
@@ -59,6 +63,7 @@ from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, Schedule
 from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
 from detent.sdk.bulk import RunQuery
+from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
 from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
 from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
@@ -66,9 +71,11 @@ from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.hooks import Next, WaitInfo, WaitKind
 from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.inheritance import INHERIT
+from detent.sdk.local import Local
 from detent.sdk.logger import logger
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
@@ -126,14 +133,19 @@ __all__ = [
     "Duration",
     "EmbeddedServerError",
     "Err",
+    "HookWaitError",
     "IdempotencyKey",
     "InternalServerError",
     "Item",
     "JournalFullError",
     "JsonValue",
+    "Local",
+    "LocalUnsetError",
     "MaxDurationExceededError",
     "MetadataTooLargeError",
+    "MiddlewareError",
     "MigrationError",
+    "Next",
     "NonDeterminismError",
     "NotFoundError",
     "Ok",
@@ -154,9 +166,12 @@ __all__ = [
     "RetrievedQueue",
     "RetrievedToken",
     "Retry",
+    "RetryAt",
+    "RetryWith",
     "Run",
     "RunCancelledError",
     "RunError",
+    "RunFailedError",
     "RunHandle",
     "RunPage",
     "RunQuery",
@@ -168,6 +183,7 @@ __all__ = [
     "SchemaDriftError",
     "SchemaVersionError",
     "SerializationError",
+    "SkipRetrying",
     "StaleRunError",
     "StepError",
     "SubtaskUnwrapError",
@@ -180,6 +196,8 @@ __all__ = [
     "TooManyTagsError",
     "TriggerOptions",
     "UnprocessableEntityError",
+    "WaitInfo",
+    "WaitKind",
     "WaitTimeoutError",
     "batch",
     "concurrency_limit",

@@ -11,6 +11,10 @@
     │   └── PayloadTooLargeError
     ├── AbortTaskRunError               raised by a task: fail now, do not retry
     │   └── TaskPayloadParsedError      the payload does not fit the task's schema
+    ├── RunFailedError                  what a final hook gets of a run whose own exception is not at hand
+    ├── MiddlewareError                 a middleware did not call next(), or twice
+    ├── HookWaitError                   a hook made a durable wait
+    ├── LocalUnsetError                 a `Local` has no value in this attempt (also a LookupError)
     ├── StepError                       what a step raised before, where its own class is not at hand
     ├── OutOfMemoryError                raised by a task that ran out of memory
     ├── SubtaskUnwrapError              `unwrap()` of a child that failed
@@ -129,6 +133,36 @@ class TaskPayloadParsedError(AbortTaskRunError):
     def __init__(self, task_id: str, cause: str) -> None:
         super().__init__(f'the payload of task "{task_id}" does not fit its schema: {cause}')
         self.task_id, self.cause = task_id, cause
+
+
+class RunFailedError(DetentError):
+    """How a run ended whose own exception is not at hand: it crashed, expired, timed out, or failed in another process."""
+
+    def __init__(self, run_id: str, status: str, name: str, message: str, code: str = "") -> None:
+        super().__init__(f"run {run_id} is {status}: {name}: {message}")
+        self.run_id, self.status, self.name, self.message, self.code = run_id, status, name, message, code
+
+
+class MiddlewareError(DetentError):
+    """A middleware did not call `next()` once."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f'middleware "{name}" {what}; a middleware awaits next() exactly once')
+        self.name, self.what = name, what
+
+
+class HookWaitError(DetentError):
+    """A hook asked for a durable wait. Hooks are called around the code of a run, and are not replayed with it."""
+
+    def __init__(self, run_id: str, what: str) -> None:
+        super().__init__(f"a hook of run {run_id} {what}, which only the code of a task can; trigger a task that waits")
+        self.run_id, self.what = run_id, what
+
+
+class LocalUnsetError(DetentError, LookupError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f'Local("{name}") has no value in this attempt; set it in a middleware, or use get()')
+        self.name = name
 
 
 class StepError(DetentError):

@@ -240,7 +240,7 @@ class Stage:
         assert not doubles, f"completed twice: {doubles}"
 
     def _left(self) -> dict[str, int]:
-        tables = ("runs", "inputs", "ready", "waits", "journal", "endings", "waitpoints", "batch_items")
+        tables = ("runs", "inputs", "ready", "waits", "journal", "endings", "final_hooks", "waitpoints", "batch_items")
         counts = {table: self.one(f"select count(*) from detent.{table}") for table in tables}
         counts["sessions of the dead"] = len(self._dead_sessions())
         return {name: count for name, count in counts.items() if count}

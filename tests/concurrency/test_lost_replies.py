@@ -30,7 +30,9 @@ from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.models import (
     ChunkTaken,
     Failed,
+    FinalEnd,
     HandBack,
+    HooksRequest,
     Idempotency,
     JournalRead,
     LeaseRequest,
@@ -317,6 +319,19 @@ async def end_cancelled(s: Scene) -> Any:
     return await s.engine.end_cancelled([holder(s.first)])
 
 
+async def lease_hooks(s: Scene) -> Any:
+    """As with other leases: what a lost reply brought is let go."""
+    hooked = await s.stage.worker(task("hooked", final_hooks=tuple(FinalEnd)))
+    await s.stage.engine.cancel_runs([await s.stage.trigger("hooked")], "stop")
+    await s.engine.lease_hooks(HooksRequest(session_id=hooked.session_id, fence=98, most=10))
+    await hooked.end()
+
+
+async def end_hooks(s: Scene) -> Any:
+    await s.stage.engine.complete_attempts([Succeeded(holder=holder(s.first), output="1", has_hooks=True)])
+    return await s.engine.end_hooks([holder(s.first)])
+
+
 async def hand_back(s: Scene) -> Any:
     return await s.engine.hand_back([HandBack(holder=holder(s.first)), HandBack(holder=holder(s.second))])
 
@@ -477,8 +492,8 @@ OPERATIONS: dict[str, Play] = {
         reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
         read_retention,
         register_worker, open_session, renew_sessions, end_session,
-        list_sessions, lease, start_attempts, complete_attempts, end_cancelled, hand_back, trigger_children, wait_for,
-        read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
+        list_sessions, lease, start_attempts, complete_attempts, end_cancelled, lease_hooks, end_hooks, hand_back,
+        trigger_children, wait_for, read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
         create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip
@@ -560,8 +575,8 @@ async def end_everything(stage: Stage, worker: Worker, clock: Clock) -> None:
 async def contents(stage: Stage) -> dict[str, Any]:
     found: dict[str, Any] = {
         table: await stage.count(table)
-        for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "batches", "batch_items",
-                      "batch_cached", "batch_keys", "bulk_actions",
+        for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "final_hooks", "batches",
+                      "batch_items", "batch_cached", "batch_keys", "bulk_actions",
                       "environments", "versions", "version_tasks", "lanes", "limits", "gates", "inputs", "ready")
     }  # fmt: skip
     found["history"] = await stage.query(

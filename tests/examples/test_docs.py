@@ -14,7 +14,7 @@ from tests.examples import reader
 from tests.examples.page import ROOT
 from tests.examples.reader import Reader
 
-_LINK = re.compile(r"\]\(([^)#]*)(#[\w-]+)?\)")
+_LINK = re.compile(r"\]\(([^)#\"]*)(#[\w-]+)?\)")
 
 
 @pytest.mark.parametrize("page", [page for page in pages.pages() if pages.blocks(page)])

@@ -70,6 +70,7 @@ class FakeRun:
         self.context = context()
         self.signal = CancelSignal(self.context.run.id)
         self.metadata: str | None = None
+        self.locals: dict[str, object] = {}
         self.loop = asyncio.get_running_loop()
         self.is_replaying = False
         self.answer: Callable[[TriggerRequest], RunOutcome] = completed

@@ -200,7 +200,7 @@ def refusal(**options: object) -> str:
         ({"on_lost": None}, "on_lost=None must be"),
         ({"ttl": "soon"}, "ttl='soon': 'soon' is no duration"),
         ({"machine": "small-1x"}, "the option machine= is not available yet"),
-        ({"on_failure": print}, "the option on_failure= is not available yet"),
+        ({"on_failure": "alert"}, "on_failure is made of a function, not of 'alert'"),
     ],
 )  # fmt: skip
 def test_bad_option_is_refused_with_the_place_and_the_fix(options: dict[str, object], why: str) -> None:

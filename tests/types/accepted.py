@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
@@ -27,6 +27,8 @@ from detent import (
     Err,
     IdempotencyKey,
     JsonValue,
+    Local,
+    Next,
     Ok,
     Page,
     RateLimit,
@@ -37,12 +39,15 @@ from detent import (
     RetrievedQueue,
     RetrievedToken,
     Retry,
+    RetryAt,
+    RetryWith,
     Run,
     RunError,
     RunHandle,
     RunPage,
     ScheduledPayload,
     ScheduleRecord,
+    SkipRetrying,
     TaskRef,
     Token,
     TokenStatus,
@@ -110,6 +115,39 @@ def watch(signal: CancelSignal) -> list[Point]:
 @task(retry=3, isolation="process", on_lost="fail")
 async def anything(payload: object) -> dict[str, int]:
     return {}
+
+
+@charge.on_failure
+async def alert(payload: Order, error: BaseException, ctx: Context) -> None: ...
+
+
+@tasks.on_complete
+def told(result: Result[Receipt]) -> None: ...
+
+
+@tasks.on_success("named")
+async def named(output: object) -> None: ...
+
+
+Name = Local[str]("name")
+
+
+@tasks.middleware("name")
+async def names(ctx: Context, next: Next) -> None:
+    Name.set(ctx.run.id)
+    await next()
+    assert_type(Name.get(), str | None)
+    assert_type(Name.get_or_raise(), str)
+
+
+@charge.catch_error
+def decided(error: BaseException) -> SkipRetrying | RetryAt | RetryWith | None:
+    return RetryAt("5m") if isinstance(error, ConnectionError) else RetryWith(Retry(max_attempts=2))
+
+
+@task(on_cancel=[alert, told], middleware=names, catch_error=decided)
+async def hooked() -> None:
+    _: Callable[[Result[Receipt]], None] = told
 
 
 emails = queue("emails", concurrency_limit=5, most_queued=10_000)

@@ -13,6 +13,7 @@ from detent import (
     Concurrency,
     Context,
     Debounce,
+    Local,
     RateLimit,
     Result,
     TaskRef,
@@ -189,6 +190,11 @@ def wrong_definitions() -> None:
 
     @task(retry="often")  # type: ignore[call-overload, untyped-decorator]
     async def often(order: Order) -> None: ...
+
+    @task(on_failure="alert")  # type: ignore[arg-type]
+    async def unalerted(order: Order) -> None: ...
+
+    Local[int]("n").set("5")  # type: ignore[arg-type]
 
     @task(on_lost="retry")  # type: ignore[call-overload, untyped-decorator]
     async def lost(order: Order) -> None: ...

@@ -10,6 +10,7 @@ from detent.engine.backend import connect
 from detent.protocol import ids
 from detent.protocol.models import SessionEnd
 from detent.sdk.declarations import declarations
+from detent.sdk.hooks import global_hooks
 from detent.sdk.registry import registry
 from detent.worker.capture import capturing
 from detent.worker.control import Up, Work
@@ -25,12 +26,14 @@ StartRig = Callable[..., AbstractAsyncContextManager[Rig]]
 
 @pytest.fixture(autouse=True)
 def empty_registry() -> Iterator[None]:
-    """The tasks, queues and limits of one test only."""
+    """The tasks, queues, limits and hooks of one test only."""
     registry.clear()
     declarations.clear()
+    global_hooks.clear()
     yield
     registry.clear()
     declarations.clear()
+    global_hooks.clear()
 
 
 @pytest.fixture

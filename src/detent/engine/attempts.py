@@ -130,6 +130,8 @@ def _outcome_fields(transition: lifecycle.Transition) -> dict[str, object]:
         fields["error"] = transition.error
     if transition.retry is not None:
         fields["retry_in"], fields["retry_at"] = lifecycle.seconds(transition.retry), lifecycle.date(transition.retry)
+    if transition.has_hooks is not None:
+        fields["hooks"] = transition.has_hooks
     if transition.lingers:
         fields["lingers"] = True
     return fields

@@ -11,6 +11,7 @@ from detent.engine import (
     batches,
     bulk,
     events,
+    final_hooks,
     journal,
     limits,
     retention,
@@ -42,6 +43,8 @@ from detent.protocol.models import (
     Delivery,
     HandBack,
     Holder,
+    HooksLease,
+    HooksRequest,
     JournalEntry,
     JournalRead,
     Lease,
@@ -256,6 +259,12 @@ class EngineBackend:
 
     async def end_cancelled(self, holders: Sequence[Holder]) -> None:
         await attempts.end_cancelled(await self._at(), holders)
+
+    async def lease_hooks(self, request: HooksRequest) -> list[HooksLease]:
+        return await final_hooks.lease_hooks(await self._at(), request)
+
+    async def end_hooks(self, holders: Sequence[Holder]) -> list[None]:
+        return await final_hooks.end_hooks(await self._at(), holders)
 
     async def hand_back(self, runs: Sequence[HandBack]) -> None:
         await attempts.hand_back(await self._at(), runs)

@@ -26,6 +26,8 @@ class Transition:
     output: str | None = None
     error: str | None = None
     retry: When | None = None
+    has_hooks: bool | None = None
+    """Whether the worker calls final hooks; None: the engine knows from the task whether there are any."""
     lingers: bool = False
     """The code may still be running: its slot stays taken until the worker says that it has ended."""
 
@@ -42,10 +44,21 @@ def after_attempt(outcome: AttemptOutcome) -> Transition:
     """Return the transition of a run whose attempt came to *outcome*."""
     match outcome:
         case Succeeded():
-            return Transition(holder=outcome.holder, status=_ended(Event.SUCCEEDED), output=outcome.output)
+            return Transition(
+                holder=outcome.holder,
+                status=_ended(Event.SUCCEEDED),
+                output=outcome.output,
+                has_hooks=outcome.has_hooks,
+            )
         case Failed():
             error = run_error.to_json(outcome.error)
-            return Transition(holder=outcome.holder, status=_ended(Event.FAILED), error=error, retry=outcome.retry_in)
+            return Transition(
+                holder=outcome.holder,
+                status=_ended(Event.FAILED),
+                error=error,
+                retry=outcome.retry_in,
+                has_hooks=outcome.has_hooks,
+            )
         case TimedOut():
             error = run_error.to_json(outcome.error)
             return Transition(holder=outcome.holder, status=_ended(Event.TIMED_OUT), error=error, lingers=True)

@@ -161,6 +161,7 @@ def _task_fields(task: TaskRegistration) -> dict[str, object]:
         "ttl": task.ttl,
         "limits": task.limits,
         "on_lost": task.on_lost.value,
+        "final_hooks": [end.value for end in task.final_hooks],
         "payload_schema": task.payload_schema,
         "output_schema": task.output_schema,
     }

@@ -49,6 +49,7 @@ create table detent.version_tasks (
   ttl double precision check (ttl > 0),            -- seconds in the queue after which a run that never started expires
   limits text[] not null default '{}',
   on_lost text not null check (on_lost in ('restart', 'fail')),
+  final_hooks text[] not null default '{}' check (final_hooks <@ '{success, failure, cancel}'),
   payload_schema text,
   output_schema text,
   primary key (version_id, task_id)

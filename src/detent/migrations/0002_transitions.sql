@@ -624,8 +624,9 @@ end $$;
 -- one without (cancel, crash) to a run in any state, locked by the caller. `retry_in`/`retry_at`: tried again then, if
 -- attempts are left. `lingers`: the code is still running, its slots stay taken. `also_freed`: slots that others have held, given
 -- back with those of these runs: the locks on gates are taken once and last.
--- Returns a row for each run that was settled ('settled') and each that woke ('woken', with the session that has it), and one if
--- something else may start now ('opened').
+-- `hooks`: the worker calls the final hooks of the run.
+-- Returns a row for each run that was settled ('settled') and each that woke ('woken', with the session that has it), one if something
+-- else may start now ('opened'), and one an environment in which final hooks are due that nobody holds ('hooks').
 create function detent.settle_runs(outcomes json, also_freed uuid[] default '{}')
 returns table (what text, run_id uuid, status text, session_id uuid, is_watched boolean) language plpgsql as $$
 #variable_conflict use_column
@@ -633,19 +634,21 @@ declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
   awaited uuid[]; journalled uuid[]; waiting uuid[]; retried uuid[];
+  hooks_due uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
-      retry_in double precision, retry_at timestamptz, lingers boolean)
+      retry_in double precision, retry_at timestamptz, lingers boolean, hooks boolean)
     order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and (outcome.retry_due is null or runs.attempt >= coalesce(runs.max_attempts, 1))
-    returning runs.*, outcome.status as final, outcome.output, outcome.error, outcome.lingers
+    returning runs.*, outcome.status as final, outcome.output, outcome.error, outcome.lingers, outcome.hooks,
+      coalesce(outcome.hooks, false) or coalesce(outcome.lingers, false) and runs.status in ('DEQUEUED', 'EXECUTING') as keeps_hooks
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
@@ -690,6 +693,20 @@ begin
     select id, fence, environment_id, session_id, slots from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
+  ), hooked as (
+    insert into detent.final_hooks (run_id, environment_id, task_id, finished_at, session_id, fence)
+    select id, gone.environment_id, gone.task_id, moment, case when keeps_hooks then session_id end, case when keeps_hooks then fence end
+    from gone
+    left join lateral (
+      -- The newest version says what has hooks, but for a worker that has just executed its own.
+      select case final when 'COMPLETED' then 'success' when 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
+      from detent.version_tasks as newest
+      where gone.hooks is null and newest.environment_id = gone.environment_id and newest.task_id = gone.task_id
+      order by newest.version_id desc limit 1
+    ) as known on true
+    where coalesce(gone.hooks, is_hooked)
+    on conflict do nothing
+    returning final_hooks.run_id, final_hooks.environment_id, final_hooks.session_id
   ), result as (
     select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over,
       case when gone.status in ('DEQUEUED', 'EXECUTING') and not coalesce(lingers, false) then slots end as slots
@@ -700,8 +717,9 @@ begin
   select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
     array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal and is_over),
     array_agg(id) filter (where has_journal and not is_over), array_agg(id) filter (where not is_over),
-    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot)
-  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed
+    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot),
+    array(select distinct on (environment_id) hooked.run_id from hooked where hooked.session_id is null)
+  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed, hooks_due
   from result;
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
@@ -721,6 +739,7 @@ begin
   if awaited is not null then
     return query select * from detent.release_waiters(awaited);
   end if;
+  return query select 'hooks', due, null, null::uuid, false from unnest(hooks_due) as due;
   if detent.release_slots(also_freed) then
     return query select 'opened', null::uuid, null, null::uuid, false;
   end if;
@@ -869,16 +888,21 @@ begin
     array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
   held := array(select unnest(held) except select unnest(unrepeatable));
   freed := freed || detent.slots_of(held);
+  if detent.release_held_hooks(given_up) then
+    return query select 'hooks', null::uuid, null, null::uuid, false;
+  end if;
   return query select 'returned', given.run_id, 'QUEUED', null::uuid, false from detent.give_back(held, '{}', 0, false) as given;
   return query select * from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
     from unnest(unrepeatable) as id), '[]'), freed);
 end $$;
 
--- Says that code has ended whose runs were over before; and whether something may start in the slots that it held.
+-- Says that code has ended whose runs were over before; and whether something may start in the slots that it held, or its hooks are due.
 create function detent.end_cancelled(holders json) returns boolean language plpgsql as $$
+declare
+  has_hooks boolean := detent.release_held_hooks(holders);
 begin
-  return detent.release_slots(detent.forget_endings(holders));
+  return detent.release_slots(detent.forget_endings(holders)) or has_hooks;
 end $$;
 
 -- The same, but returns the slots.
@@ -931,6 +955,11 @@ begin
     delete from detent.endings where endings.session_id = session returning slots
   )
   select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
+  if detent.release_hooks(array(
+    select final_hooks.run_id from detent.final_hooks where final_hooks.session_id = session order by final_hooks.run_id for update))
+  then
+    return query select 'hooks', null::uuid, null, null::uuid, false, null::double precision;
+  end if;
   unrepeatable := detent.find_unrepeatable(held, unanswered);
   crashed := unrepeatable || array(
     select runs.id
@@ -979,6 +1008,13 @@ begin
     where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id desc for update);
+  perform detent.release_hooks(array(
+    select final_hooks.run_id from detent.final_hooks
+    where final_hooks.session_id = session and held_at < previous and fence <> all(in_flight) and not is_repeat
+      and not exists (
+        select from json_to_recordset(held) as h (id uuid, fence bigint)
+        where h.id = final_hooks.run_id and h.fence = final_hooks.fence)
+    order by final_hooks.run_id for update));
   if unheld <> '{}' then
     freed := detent.slots_of(unheld);
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
@@ -989,7 +1025,9 @@ begin
   from json_to_recordset(held) as h (id uuid, fence bigint)
   left join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.session_id = session
   left join detent.endings on endings.run_id = h.id and endings.fence = h.fence
-  where runs.id is null;
+  where runs.id is null and (endings.run_id is not null or not exists (
+    select from detent.final_hooks
+    where final_hooks.run_id = h.id and final_hooks.fence = h.fence and final_hooks.session_id = session));
 end $$;
 
 -- ---- time -----------------------------------------------------------------------------------------------------------

@@ -845,16 +845,17 @@ begin
     select t.task from json_to_recordset(tasks) as t (task text));
   insert into detent.version_tasks (
     version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration, ttl, limits,
-    on_lost, payload_schema, output_schema)
+    on_lost, final_hooks, payload_schema, output_schema)
   select version, environment, task, isolation, file, queue, description, max_attempts, retry, max_duration, ttl, coalesce(limits, '{}'),
-    on_lost, payload_schema, output_schema
+    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema
   from json_to_recordset(tasks) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
-    max_duration double precision, ttl double precision, limits text[], on_lost text, payload_schema text, output_schema text)
+    max_duration double precision, ttl double precision, limits text[], on_lost text, final_hooks text[],
+    payload_schema text, output_schema text)
   on conflict (version_id, task_id) do update set
     isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
     max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration, ttl = excluded.ttl,
-    limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
+    limits = excluded.limits, on_lost = excluded.on_lost, final_hooks = excluded.final_hooks, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
   -- The ttl of runs begins that waited for their task, their queue or a limit. There may be very many without one.

@@ -772,8 +772,10 @@ CREATE FUNCTION detent.end_cancelled(holders json) RETURNS boolean
     SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+declare
+  has_hooks boolean := detent.release_held_hooks(holders);
 begin
-  return detent.release_slots(detent.forget_endings(holders));
+  return detent.release_slots(detent.forget_endings(holders)) or has_hooks;
 end $$;
 
 CREATE FUNCTION detent.end_session(session uuid, suspects uuid[], unanswered bigint[], error text, is_lost boolean, seen bigint) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, pause double precision)
@@ -804,6 +806,11 @@ begin
     delete from detent.endings where endings.session_id = session returning slots
   )
   select coalesce(array_agg(slot), '{}') into freed from ended cross join lateral unnest(slots) as slot;
+  if detent.release_hooks(array(
+    select final_hooks.run_id from detent.final_hooks where final_hooks.session_id = session order by final_hooks.run_id for update))
+  then
+    return query select 'hooks', null::uuid, null, null::uuid, false, null::double precision;
+  end if;
   unrepeatable := detent.find_unrepeatable(held, unanswered);
   crashed := unrepeatable || array(
     select runs.id
@@ -1368,6 +1375,9 @@ begin
     array(select g.id from json_to_recordset(given_up) as g (id uuid, begun boolean) where g.begun and g.id = any(held)), '{}');
   held := array(select unnest(held) except select unnest(unrepeatable));
   freed := freed || detent.slots_of(held);
+  if detent.release_held_hooks(given_up) then
+    return query select 'hooks', null::uuid, null, null::uuid, false;
+  end if;
   return query select 'returned', given.run_id, 'QUEUED', null::uuid, false from detent.give_back(held, '{}', 0, false) as given;
   return query select * from detent.settle_runs(coalesce((
     select json_agg(json_build_object('id', id, 'status', 'CRASHED', 'error', detent.unrepeatable_error(null)))
@@ -1646,6 +1656,41 @@ begin
     and not exists (
       select from detent.history
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
+end $$;
+
+CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, status text, output text, error text, tries smallint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  due uuid[];
+begin
+  due := array(
+    select due.run_id
+    from detent.sessions as mine
+    join detent.final_hooks as due on due.environment_id = mine.environment_id and due.session_id is null
+    join detent.version_tasks as tasks on tasks.version_id = mine.version_id and tasks.task_id = due.task_id and tasks.final_hooks <> '{}'
+    where mine.id = by_session and mine.ended_at is null
+    order by due.finished_at limit most for share of mine for update of due skip locked);
+  if due = '{}' then
+    return;
+  end if;
+  return query
+  with taken as (
+    update detent.final_hooks set session_id = by_session, fence = by_fence, held_at = clock_timestamp(), tries = tries + 1
+    where run_id = any(due)
+    returning *
+  )
+  select
+    past.id, past.attempt, past.task_id, tasks.isolation, past.created_at, coalesce(past.started_at, past.finished_at), past.queue,
+    past.concurrency_key, past.priority, past.tags, past.payload, past.metadata, past.max_attempts, past.max_duration,
+    past.idempotency_user_key, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id, past.replay_of, past.is_test,
+    past.status::text, past.output, past.error, taken.tries
+  from taken
+  join detent.history as past on past.id = taken.run_id and past.finished_at = taken.finished_at
+  join detent.sessions as mine on mine.id = by_session
+  join detent.version_tasks as tasks on tasks.version_id = mine.version_id and tasks.task_id = past.task_id
+  left join detent.versions on versions.id = past.version_id;
 end $$;
 
 CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
@@ -2259,16 +2304,17 @@ begin
     select t.task from json_to_recordset(tasks) as t (task text));
   insert into detent.version_tasks (
     version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration, ttl, limits,
-    on_lost, payload_schema, output_schema)
+    on_lost, final_hooks, payload_schema, output_schema)
   select version, environment, task, isolation, file, queue, description, max_attempts, retry, max_duration, ttl, coalesce(limits, '{}'),
-    on_lost, payload_schema, output_schema
+    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema
   from json_to_recordset(tasks) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
-    max_duration double precision, ttl double precision, limits text[], on_lost text, payload_schema text, output_schema text)
+    max_duration double precision, ttl double precision, limits text[], on_lost text, final_hooks text[],
+    payload_schema text, output_schema text)
   on conflict (version_id, task_id) do update set
     isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
     max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration, ttl = excluded.ttl,
-    limits = excluded.limits, on_lost = excluded.on_lost, payload_schema = excluded.payload_schema,
+    limits = excluded.limits, on_lost = excluded.on_lost, final_hooks = excluded.final_hooks, payload_schema = excluded.payload_schema,
     output_schema = excluded.output_schema;
 
   -- The ttl of runs begins that waited for their task, their queue or a limit. There may be very many without one.
@@ -2290,6 +2336,28 @@ begin
   end if;
   perform detent.apply_limits(environment, changed, concerned);
   return true;
+end $$;
+
+CREATE FUNCTION detent.release_held_hooks(holders json) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  return detent.release_hooks(array(
+    select run_id from detent.final_hooks join json_to_recordset(holders) as h (id uuid, fence bigint)
+      on run_id = h.id and final_hooks.fence = h.fence
+    order by run_id for update of final_hooks));
+end $$;
+
+CREATE FUNCTION detent.release_hooks(ids uuid[]) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+  if ids = '{}' then
+    return false;
+  end if;
+  delete from detent.final_hooks where run_id = any(ids) and tries >= 3;
+  update detent.final_hooks set session_id = null, fence = null where run_id = any(ids);
+  return found;
 end $$;
 
 CREATE FUNCTION detent.release_slots(freed uuid[]) RETURNS boolean
@@ -2365,6 +2433,13 @@ begin
     where runs.session_id = session and leased_at < previous and fence <> all(in_flight) and not is_repeat
       and not exists (select from json_to_recordset(held) as h (id uuid, fence bigint) where h.id = runs.id and h.fence = runs.fence)
     order by id desc for update);
+  perform detent.release_hooks(array(
+    select final_hooks.run_id from detent.final_hooks
+    where final_hooks.session_id = session and held_at < previous and fence <> all(in_flight) and not is_repeat
+      and not exists (
+        select from json_to_recordset(held) as h (id uuid, fence bigint)
+        where h.id = final_hooks.run_id and h.fence = final_hooks.fence)
+    order by final_hooks.run_id for update));
   if unheld <> '{}' then
     freed := detent.slots_of(unheld);
     return query select 'returned', given.run_id from detent.give_back(unheld, '{}', 0, false) as given;
@@ -2375,7 +2450,9 @@ begin
   from json_to_recordset(held) as h (id uuid, fence bigint)
   left join detent.runs on runs.id = h.id and runs.fence = h.fence and runs.session_id = session
   left join detent.endings on endings.run_id = h.id and endings.fence = h.fence
-  where runs.id is null;
+  where runs.id is null and (endings.run_id is not null or not exists (
+    select from detent.final_hooks
+    where final_hooks.run_id = h.id and final_hooks.fence = h.fence and final_hooks.session_id = session));
 end $$;
 
 CREATE FUNCTION detent.rest_lanes() RETURNS void
@@ -2502,19 +2579,21 @@ declare
   moment timestamptz := detent.now();
   settled uuid[]; statuses text[]; holders uuid[]; watched boolean[];
   awaited uuid[]; journalled uuid[]; waiting uuid[]; retried uuid[];
+  hooks_due uuid[];
 begin
   with outcome as materialized (
     select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
-      retry_in double precision, retry_at timestamptz, lingers boolean)
+      retry_in double precision, retry_at timestamptz, lingers boolean, hooks boolean)
     order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
     where runs.id = outcome.id
       and (outcome.fence is null or runs.fence = outcome.fence and runs.status in ('DEQUEUED', 'EXECUTING'))
       and (outcome.retry_due is null or runs.attempt >= coalesce(runs.max_attempts, 1))
-    returning runs.*, outcome.status as final, outcome.output, outcome.error, outcome.lingers
+    returning runs.*, outcome.status as final, outcome.output, outcome.error, outcome.lingers, outcome.hooks,
+      coalesce(outcome.hooks, false) or coalesce(outcome.lingers, false) and runs.status in ('DEQUEUED', 'EXECUTING') as keeps_hooks
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
@@ -2559,6 +2638,20 @@ begin
     select id, fence, environment_id, session_id, slots from gone
     where lingers and gone.status in ('DEQUEUED', 'EXECUTING')
     on conflict do nothing
+  ), hooked as (
+    insert into detent.final_hooks (run_id, environment_id, task_id, finished_at, session_id, fence)
+    select id, gone.environment_id, gone.task_id, moment, case when keeps_hooks then session_id end, case when keeps_hooks then fence end
+    from gone
+    left join lateral (
+      -- The newest version says what has hooks, but for a worker that has just executed its own.
+      select case final when 'COMPLETED' then 'success' when 'CANCELED' then 'cancel' else 'failure' end = any(newest.final_hooks) as is_hooked
+      from detent.version_tasks as newest
+      where gone.hooks is null and newest.environment_id = gone.environment_id and newest.task_id = gone.task_id
+      order by newest.version_id desc limit 1
+    ) as known on true
+    where coalesce(gone.hooks, is_hooked)
+    on conflict do nothing
+    returning final_hooks.run_id, final_hooks.environment_id, final_hooks.session_id
   ), result as (
     select id, final::text as status, session_id, is_watched, is_awaited, has_journal, true as is_over,
       case when gone.status in ('DEQUEUED', 'EXECUTING') and not coalesce(lingers, false) then slots end as slots
@@ -2569,8 +2662,9 @@ begin
   select array_agg(id), array_agg(result.status), array_agg(result.session_id), array_agg(result.is_watched),
     array_agg(id) filter (where is_awaited), array_agg(id) filter (where has_journal and is_over),
     array_agg(id) filter (where has_journal and not is_over), array_agg(id) filter (where not is_over),
-    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot)
-  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed
+    also_freed || array(select slot from result as r cross join lateral unnest(r.slots) as slot),
+    array(select distinct on (environment_id) hooked.run_id from hooked where hooked.session_id is null)
+  into settled, statuses, holders, watched, awaited, journalled, waiting, retried, also_freed, hooks_due
   from result;
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
@@ -2590,6 +2684,7 @@ begin
   if awaited is not null then
     return query select * from detent.release_waiters(awaited);
   end if;
+  return query select 'hooks', due, null, null::uuid, false from unnest(hooks_due) as due;
   if detent.release_slots(also_freed) then
     return query select 'opened', null::uuid, null, null::uuid, false;
   end if;
@@ -3411,6 +3506,18 @@ ALTER TABLE detent.environments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     CACHE 1
 );
 
+CREATE TABLE detent.final_hooks (
+    run_id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    task_id text NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    session_id uuid,
+    fence bigint,
+    held_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tries smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT held_under_a_fence CHECK (((session_id IS NULL) = (fence IS NULL)))
+);
+
 CREATE TABLE detent.history_30 (
     id uuid CONSTRAINT history_id_not_null NOT NULL,
     environment_id integer CONSTRAINT history_environment_id_not_null NOT NULL,
@@ -3774,8 +3881,10 @@ CREATE TABLE detent.version_tasks (
     ttl double precision,
     limits text[] DEFAULT '{}'::text[] NOT NULL,
     on_lost text NOT NULL,
+    final_hooks text[] DEFAULT '{}'::text[] NOT NULL,
     payload_schema text,
     output_schema text,
+    CONSTRAINT version_tasks_final_hooks_check CHECK ((final_hooks <@ '{success,failure,cancel}'::text[])),
     CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
     CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
     CONSTRAINT version_tasks_max_duration_check CHECK ((max_duration > (0)::double precision)),
@@ -3882,6 +3991,9 @@ ALTER TABLE ONLY detent.environments
 ALTER TABLE ONLY detent.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
 
+ALTER TABLE ONLY detent.final_hooks
+    ADD CONSTRAINT final_hooks_pkey PRIMARY KEY (run_id);
+
 ALTER TABLE ONLY detent.gates
     ADD CONSTRAINT gates_pkey PRIMARY KEY (id);
 
@@ -3985,6 +4097,10 @@ CREATE INDEX bulk_actions_by_environment ON detent.bulk_actions USING btree (env
 CREATE INDEX bulk_actions_pending ON detent.bulk_actions USING btree (id) WHERE (status = 'PENDING'::text);
 
 CREATE INDEX endings_by_session ON detent.endings USING btree (session_id);
+
+CREATE INDEX final_hooks_by_session ON detent.final_hooks USING btree (session_id) WHERE (session_id IS NOT NULL);
+
+CREATE INDEX final_hooks_due ON detent.final_hooks USING btree (environment_id, finished_at) WHERE (session_id IS NULL);
 
 CREATE INDEX gates_by_limit ON detent.gates USING btree (limit_id);
 

@@ -26,6 +26,8 @@ from detent.protocol.models import (
     Delivery,
     HandBack,
     Holder,
+    HooksLease,
+    HooksRequest,
     JournalEntry,
     JournalRead,
     Lease,
@@ -222,6 +224,14 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def end_cancelled(self, holders: Sequence[Holder]) -> None:
         """Say that the code of runs cancelled or timed out while executing has truly ended."""
+        ...
+
+    async def lease_hooks(self, request: HooksRequest) -> list[HooksLease]:
+        """Lease runs that are over for their final hooks alone: those that no live attempt has called."""
+        ...
+
+    async def end_hooks(self, holders: Sequence[Holder]) -> list[None]:
+        """Say that the final hooks of runs were called. What is not said so is called again by another worker."""
         ...
 
     async def hand_back(self, runs: Sequence[HandBack]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.items import ItemIds
-from detent.protocol.models import Idempotency, Origin, Pending, Suspended
 from detent.protocol.run_error import RunError
 from detent.protocol.status import BatchStatus
+
+if TYPE_CHECKING:
+    from detent.protocol.models import Idempotency, Origin, Pending, Suspended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -459,6 +459,27 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HooksRequest:
+    """`fence` is fresh and random for each call."""
+
+    session_id: SessionId
+    fence: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksLease:
+    """The right to call the final hooks of a run that is over, and how it ended."""
+
+    lease: Lease
+    status: RunStatus
+    output: str | None
+    error: RunError | None
+    number: int
+    """Counts such leases of the run from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """`fence` is fresh and random for each call; every run leased by it carries it. `room` says how many of each kind fit.
 
@@ -472,8 +493,11 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
+    """`has_hooks`: the worker calls final hooks when this is recorded."""
+
     holder: Holder
     output: str | None
+    has_hooks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,6 +507,7 @@ class Failed:
     holder: Holder
     error: RunError
     retry_in: When | None
+    has_hooks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -521,6 +546,14 @@ class Completed:
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
 
+class FinalEnd(StrEnum):
+    """The ends of a run that may have hooks."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    CANCEL = "cancel"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRegistration:
     task_id: str
@@ -536,6 +569,8 @@ class TaskRegistration:
     limits: tuple[str, ...] = ()
     """Names of the limits that its runs hold: `task/<id>` for the inline one, then the named ones."""
     on_lost: OnLost = OnLost.RESTART
+    final_hooks: tuple[FinalEnd, ...] = ()
+    """The ends that have hooks: another worker than the one that executed the run may have to call them."""
     payload_schema: str | None = None
     """JSON Schema of the payload, as JSON text."""
     output_schema: str | None = None

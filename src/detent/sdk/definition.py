@@ -13,12 +13,13 @@ from detent.protocol.retry import Retry
 from detent.sdk import concurrency, schema, signature, source, spelling
 from detent.sdk import queue as queues
 from detent.sdk.concurrency import TaskLimit, TaskLimits
+from detent.sdk.hooks import HookKind, HookOption, Hooks, TaskHooks, from_option, global_hooks
 from detent.sdk.queue import Queue
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
     from detent.protocol.cron import Cron
-    from detent.protocol.models import Isolation, OnLost, TaskRegistration
+    from detent.protocol.models import FinalEnd, Isolation, OnLost, TaskRegistration
     from detent.sdk.context import CancelSignal, Context
 
 LONGEST_ID = 128
@@ -40,6 +41,8 @@ class SchemaTaskOptions(TypedDict, total=False):
     - `isolation`: `"process"` runs each attempt in a process of its own.
     - `on_lost`: what to do when its worker is lost while a run executes. `"restart"`, the default: run it again. `"fail"`: end it
       `CRASHED`, so that no attempt is begun twice, and none after it.
+    - `middleware`, `on_start_attempt`, `on_wait`, `on_resume`, `catch_error`, `on_success`, `on_failure`, `on_complete`,
+      `on_cancel`: a function or a list of them, as the decorators of the task take them.
     """
 
     id: str
@@ -51,6 +54,15 @@ class SchemaTaskOptions(TypedDict, total=False):
     max_duration: Duration
     isolation: str
     on_lost: Literal["restart", "fail"]
+    middleware: HookOption
+    on_start_attempt: HookOption
+    on_wait: HookOption
+    on_resume: HookOption
+    catch_error: HookOption
+    on_success: HookOption
+    on_failure: HookOption
+    on_complete: HookOption
+    on_cancel: HookOption
 
 
 class TaskOptions(SchemaTaskOptions, total=False):
@@ -65,13 +77,10 @@ class TaskOptions(SchemaTaskOptions, total=False):
 KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotations__})
 
 
-_LATER = frozenset({
-    "catch_error", "machine", "middleware", "on_cancel", "on_complete", "on_failure", "on_resume",
-    "on_start_attempt", "on_success", "on_wait",
-})  # fmt: skip
+_LATER = frozenset({"machine"})
 
 
-class AnyTask:
+class AnyTask(TaskHooks):
     """A task without its types: what the registry holds and the worker executes."""
 
     cron: Cron | None = None
@@ -90,6 +99,7 @@ class AnyTask:
         self.limits = self._checked_limits(options.get("concurrency"))
         self.isolation = self._checked_isolation(options.get("isolation"))
         self.on_lost = self._checked_on_lost(options.get("on_lost", "restart"))
+        self.hooks = self._read_hooks(options)
         self._signature = self._read_signature()
         self._positional, self._keywords = self._signature.positional, self._signature.keywords
         self._payload = self._payload_schema(options.get("schema"))
@@ -144,11 +154,29 @@ class AnyTask:
             ttl=(default_ttl if self.ttl is None else self.ttl) or None,
             limits=self.limits.names,
             on_lost=self.on_lost,
+            final_hooks=self._final_hooks(),
             payload_schema=None
             if self._payload is None or self._has_default
             else self._payload.json_schema(mode="validation"),
             output_schema=self._output.json_schema(mode="serialization"),
             cron=self.cron,
+        )
+
+    @property
+    def has_final_hooks(self) -> bool:
+        """Whether its runs may have to be leased for their final hooks alone."""
+        return bool(self._final_hooks())
+
+    def _final_hooks(self) -> tuple[FinalEnd, ...]:
+        from detent.protocol.models import FinalEnd
+
+        kinds = {
+            FinalEnd.SUCCESS: (HookKind.ON_SUCCESS, HookKind.ON_COMPLETE),
+            FinalEnd.FAILURE: (HookKind.ON_FAILURE, HookKind.ON_COMPLETE),
+            FinalEnd.CANCEL: (HookKind.ON_CANCEL,),
+        }
+        return tuple(
+            end for end, wanted in kinds.items() if any(global_hooks.of(kind) + self.hooks.of(kind) for kind in wanted)
         )
 
     def decode_payload(self, text: str | None) -> object:
@@ -303,6 +331,18 @@ class AnyTask:
             f'on_lost={on_lost!r} must be "restart" (a run whose worker was lost starts again) '
             'or "fail" (it ends CRASHED, and never starts twice)'
         )
+
+    def _read_hooks(self, options: Mapping[str, object]) -> Hooks:
+        hooks = Hooks()
+        for kind in HookKind:
+            if options.get(kind) is None:
+                continue
+            try:
+                for hook in from_option(kind, options[kind]):
+                    hooks.add(hook)
+            except DefinitionError as error:
+                self._refuse(str(error))
+        return hooks
 
     def _read_signature(self) -> signature.Signature:
         if inspect.isasyncgenfunction(self._fn) or inspect.isgeneratorfunction(self._fn):

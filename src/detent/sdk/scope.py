@@ -6,6 +6,8 @@ The worker makes one `RunScope` for each attempt and sets it in the context of t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -51,6 +53,11 @@ class RunScope(Protocol):
     @property
     def metadata(self) -> str | None:
         """The run's metadata as the attempt began, as JSON text."""
+        ...
+
+    @property
+    def locals(self) -> dict[str, object]:
+        """The values of `Local`s, by their names."""
         ...
 
     @property
@@ -137,3 +144,13 @@ def require(call: str) -> RunScope:
 def enter(scope: RunScope) -> None:
     """Make *scope* the run of the present context (the worker calls it inside the context it made for the attempt)."""
     _current.set(scope)
+
+
+@contextmanager
+def entered(scope: RunScope) -> Iterator[None]:
+    """Make *scope* the run of the present context for a while."""
+    token = _current.set(scope)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -11,6 +11,7 @@ from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
+from detent.sdk.hooks import GlobalHooks
 from detent.sdk.options import ChildOptions, TriggerOptions, check_text
 from detent.sdk.ref import RefValues, TaskRef
 from detent.sdk.runs import Run, Runs
@@ -135,4 +136,14 @@ class TasksSync:
         self.ref = tasks.ref
 
 
-tasks = Tasks()
+class ProjectTasks(Tasks, GlobalHooks):
+    """`tasks` as a project's code sees it: also the decorators of hooks for all of its tasks.
+
+    Example::
+
+        @tasks.on_failure
+        async def alert(ctx: Context, error: BaseException) -> None: ...
+    """
+
+
+tasks = ProjectTasks()

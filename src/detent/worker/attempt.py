@@ -55,9 +55,9 @@ class Attempt:
 
     __slots__ = (
         "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence",
-        "holder", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "outcome",
-        "path", "phase", "preparing", "record", "refusal", "run_id", "signal", "standing", "stop_reason", "suspending",
-        "task", "thread", "timer", "timers", "turns", "waited",
+        "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "locals",
+        "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal", "standing", "stop_reason",
+        "suspending", "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:
@@ -94,6 +94,11 @@ class Attempt:
         """Its code has ended; only its last lines are not stored yet."""
         self._resumption: asyncio.Future[None] | None = None
         self.last_line = 0
+        self.locals: dict[str, object] = {}
+        self.raised: BaseException | None = None
+        """What its code failed with, for `on_failure`."""
+        self.hooking: asyncio.Task[None] | None = None
+        """Calls its final hooks."""
 
     def begin(self, journal: Journal) -> None:
         """Start from the top, with what was recorded."""

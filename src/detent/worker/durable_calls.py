@@ -62,6 +62,7 @@ class DurableCalls:
         self._journals: Coalescer[JournalRead, list[JournalEntry] | Stale] = Coalescer(
             persistently(backend.read_journals), most=100, in_flight=2
         )
+        self._hooks: Coalescer[Holder, None] = Coalescer(persistently(backend.end_hooks))
         self._collect = persistently(backend.collect)
         self._new_batch = persistently(backend.create_batch)
         self._batch = persistently(backend.trigger_batch)
@@ -85,6 +86,9 @@ class DurableCalls:
 
     def suspend(self, suspension: Suspension) -> asyncio.Future[Suspended | Pending | Stale]:
         return self._context.run(self._suspensions, suspension)
+
+    def end_hooks(self, holder: Holder) -> asyncio.Future[None]:
+        return self._context.run(self._hooks, holder)
 
     async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
         return await self._collect(holders)

@@ -9,31 +9,32 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from detent.errors import AbortTaskRunError, ApiError, JournalFullError, NonDeterminismError, StaleRunError
 from detent.protocol import run_error
 from detent.protocol.models import AttemptOutcome, Broken, Failed, Isolation, Stale, Succeeded
 from detent.protocol.run_error import ErrorCode
+from detent.sdk.catching import SkipRetrying
+from detent.sdk.hooks import HookKind, WaitInfo
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt
 from detent.worker.durable_calls import DurableCalls
+from detent.worker.hook_calls import HookCalls, has_any, retry_in
+from detent.worker.hook_scope import hooking
 from detent.worker.journal import Journal
-from detent.worker.path import Line, enter_thread
+from detent.worker.path import HOOKS, Line, enter_thread
+from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import Threads
 
 if TYPE_CHECKING:
-    from detent.sdk.context import Context
     from detent.sdk.definition import AnyTask
 
 _RETRIED_REFUSALS = frozenset({408, 429})
-
-
-class Scope(Protocol):
-    @property
-    def context(self) -> Context: ...
 
 
 class Executor:
@@ -43,7 +44,7 @@ class Executor:
         self._calls, self._threads = calls, threads
         self._default_retry, self._is_retrying = settings.default_retry, settings.is_retrying
 
-    async def execute(self, attempt: Attempt, scope: Scope) -> AttemptOutcome:
+    async def execute(self, attempt: Attempt, scope: AttemptScope) -> AttemptOutcome:
         task = registry.get(attempt.task_id)
         if task is None:
             return _broken(attempt)
@@ -52,21 +53,35 @@ class Executor:
             payload = task.decode_payload(attempt.lease.payload)
         except BaseException as error:  # noqa: BLE001 - validators are user code
             return self._failed(attempt, task, error, code=ErrorCode.TASK_INPUT)
+        hooks = HookCalls(attempt, task, self._threads, payload)
         try:
-            value = await self._invoke(attempt, task, payload, scope)
+            value = await self._wrapped(attempt, task, hooks, scope, payload)
         except BaseException as error:  # noqa: BLE001 - a task may raise anything, SystemExit included
-            return self._failed(attempt, task, error)
+            return await self._caught(attempt, task, hooks, scope, error)
         if isinstance(attempt.refusal, NonDeterminismError | JournalFullError):
             return self._failed(attempt, task, attempt.refusal)
         try:
             output = task.encode_output(value)
         except BaseException as error:  # noqa: BLE001 - serialisers are user code
-            return Failed(
-                holder=attempt.holder,
-                error=run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT),
-                retry_in=None,
-            )
-        return Succeeded(holder=attempt.holder, output=output)
+            return self._failed(attempt, task, error, code=ErrorCode.TASK_OUTPUT)
+        has_hooks = has_any(task, HookKind.ON_SUCCESS, HookKind.ON_COMPLETE)
+        return Succeeded(holder=attempt.holder, output=output, has_hooks=has_hooks)
+
+    async def _wrapped(
+        self, attempt: Attempt, task: AnyTask, hooks: HookCalls, scope: AttemptScope, payload: object
+    ) -> object:
+        """Call the function inside of the middleware, after the hooks of its start."""
+        value: object = None
+
+        async def innermost() -> None:
+            nonlocal value
+            await hooks.call_all(HookKind.ON_START_ATTEMPT)
+            value = await self._invoke(attempt, task, payload, scope)
+
+        if not scope.is_rehearsal and has_any(task, HookKind.ON_WAIT, HookKind.ON_RESUME):
+            scope.on_waiting = partial(_around_wait, hooks, scope)
+        await hooks.wrapped(innermost)
+        return value
 
     async def _read_journal(self, attempt: Attempt) -> None:
         if not attempt.lease.has_journal:
@@ -77,7 +92,7 @@ class Executor:
             raise StaleRunError(attempt.run_id)
         attempt.begin(Journal(attempt.run_id, attempt.attempt, entries))
 
-    async def _invoke(self, attempt: Attempt, task: AnyTask, payload: object, scope: Scope) -> object:
+    async def _invoke(self, attempt: Attempt, task: AnyTask, payload: object, scope: AttemptScope) -> object:
         if is_async(task):
             return await cast("Awaitable[object]", task.invoke(payload, scope.context, attempt.signal))
         context = scope.context
@@ -100,11 +115,37 @@ class Executor:
         future = self._threads.start(in_line, attempt.record, began)
         return await asyncio.wrap_future(future)
 
-    def _failed(self, attempt: Attempt, task: AnyTask, error: BaseException, *, code: str = "") -> AttemptOutcome:
-        retry_in = None if code else self._retry_in(attempt, task, error)
+    async def _caught(
+        self, attempt: Attempt, task: AnyTask, hooks: HookCalls, scope: AttemptScope, error: BaseException
+    ) -> AttemptOutcome:
+        """Fail as the task's policy says, or as its `catch_error` does."""
+        is_asked = attempt.stop_reason is None and not scope.is_rehearsal and self._is_retrying
+        if not is_asked or is_final(error) or not has_any(task, HookKind.CATCH_ERROR):
+            return self._failed(attempt, task, error)
+        default = self._retry_in(attempt, task, error)
+        try:
+            with hooking(scope, f"{HOOKS}{HookKind.CATCH_ERROR}/"):
+                decision = await hooks.decide(error, task.retry or self._default_retry, default)
+        except Exception as failure:  # noqa: BLE001 - catch_error is user code
+            failure.__context__ = error
+            return self._failed(attempt, task, failure, code=ErrorCode.CATCH_ERROR)
+        if decision is None:
+            return self._failed(attempt, task, error)
+        if isinstance(decision, SkipRetrying) and decision.error is not None:
+            error = decision.error
+        return replace(self._failed(attempt, task, error), retry_in=retry_in(decision, attempt.attempt))
+
+    def _failed(self, attempt: Attempt, task: AnyTask, error: BaseException, *, code: str = "") -> Failed:
+        attempt.raised = error
+        delay = None if code else self._retry_in(attempt, task, error)
         if isinstance(error, NonDeterminismError):
             code = ErrorCode.NON_DETERMINISM
-        return Failed(holder=attempt.holder, error=run_error.from_exception(error, code=code), retry_in=retry_in)
+        return Failed(
+            holder=attempt.holder,
+            error=run_error.from_exception(error, code=code),
+            retry_in=delay,
+            has_hooks=has_any(task, HookKind.ON_FAILURE, HookKind.ON_COMPLETE),
+        )
 
     def _retry_in(self, attempt: Attempt, task: AnyTask, error: BaseException) -> timedelta | None:
         if not self._is_retrying or is_final(error):
@@ -112,6 +153,11 @@ class Executor:
         retry = task.retry or self._default_retry
         most = attempt.lease.max_attempts or retry.max_attempts
         return retry.delay_after(attempt.attempt) if attempt.attempt < most else None
+
+
+async def _around_wait(hooks: HookCalls, scope: AttemptScope, kind: HookKind, about: WaitInfo, operation: str) -> None:
+    with hooking(scope, f"{operation}/{kind}/"):
+        await hooks.call_all(kind, wait=about)
 
 
 def is_async(task: AnyTask) -> bool:

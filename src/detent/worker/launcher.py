@@ -11,6 +11,7 @@ from functools import partial
 from detent.errors import DetentError
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.models import AttemptOutcome
+from detent.protocol.status import RunStatus
 from detent.sdk import scope as run_scope
 from detent.sdk.context import Context
 from detent.sdk.registry import registry
@@ -18,9 +19,12 @@ from detent.worker.attempt import Attempt
 from detent.worker.capture import RANKS, Capture
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.executor import Executor
+from detent.worker.final_hooks import Ending, FinalHooks
+from detent.worker.hook_scope import HookScope
 from detent.worker.log_lines import LogLines
 from detent.worker.note import Note, Noted, OnCpu
-from detent.worker.path import Line, here
+from detent.worker.overrun import SIGNAL_GRACE
+from detent.worker.path import HOOKS, Line, Path, here
 from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import NotedExecutor, Threads
@@ -56,7 +60,41 @@ class Launcher:
     def start(self, attempt: Attempt) -> None:
         """Start the code of a run from its top."""
         self.describe(attempt)
-        scope = AttemptScope(
+        scope = self._scope_of(attempt)
+        attempt.task = self._drive(self._execute(attempt, scope), scope, attempt.path)
+
+    def call_hooks(self, attempt: Attempt, ending: Ending, number: int) -> None:
+        """Start the final hooks of a run. *number* tells the lines of one try from those of another."""
+        attempt.record = attempt.record or self._note.acquire()
+        self._note.describe(
+            attempt.record,
+            Noted(run_id=attempt.run_id, task_id=attempt.task_id, fence=attempt.fence, deadline=None),
+        )
+        scope = HookScope(self._scope_of(attempt))
+        attempt.hooking = self._drive(self._call_hooks(attempt, scope, ending), scope, Path(f"{HOOKS}{number}/"))
+
+    async def _call_hooks(self, attempt: Attempt, scope: HookScope, ending: Ending) -> None:
+        task = registry.get(attempt.task_id)
+        if task is None:
+            return
+        try:
+            # What runs on beside them waits for the hooks of its cancel no longer than this.
+            async with asyncio.timeout(SIGNAL_GRACE if ending.status is RunStatus.CANCELED else None):
+                await FinalHooks(scope, task, self._threads, ending).call()
+        except TimeoutError:
+            scope.log("error", f"on_cancel was given up: it took longer than {SIGNAL_GRACE:g} s")
+        self._capture.end(scope)
+        await self.lines.flushed(attempt.last_line)
+        await self.calls.end_hooks(attempt.holder)
+
+    def _drive(self, code: Coroutine[object, object, None], scope: AttemptScope, path: Path) -> asyncio.Task[None]:
+        context = contextvars.Context()
+        context.run(run_scope.enter, scope)
+        coroutine: OnCpu[None] = OnCpu(code, scope.attempt, self._note, Line(path))
+        return asyncio.Task(coroutine, loop=self._loop, context=context)
+
+    def _scope_of(self, attempt: Attempt) -> AttemptScope:
+        return AttemptScope(
             attempt,
             calls=self.calls,
             lines=self.lines,
@@ -65,10 +103,6 @@ class Launcher:
             loop=self._loop,
             context=self._context_of,
         )
-        context = contextvars.Context()
-        context.run(run_scope.enter, scope)
-        coroutine: OnCpu[None] = OnCpu(self._execute(attempt, scope), attempt, self._note, Line(attempt.path))
-        attempt.task = asyncio.Task(coroutine, loop=self._loop, context=context)
 
     def describe(self, attempt: Attempt) -> None:
         """Write down which run this is, and until when it may take."""

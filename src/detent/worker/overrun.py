@@ -41,8 +41,11 @@ class Overrun:
             attempt.timer.cancel()
             attempt.timer = None
 
-    def cancel(self, attempt: Attempt, reason: str) -> None:
-        """The run is CANCELED in the database: tell its code, which may still clean up."""
+    def cancel(self, attempt: Attempt, reason: str, *, has_hooks: bool = False) -> None:
+        """The run is CANCELED in the database: tell its code, which may still clean up.
+
+        `has_hooks`: its `on_cancel` is being called, and its code interrupted after that (`hooks_ended`).
+        """
         if attempt.stop_reason is not None:
             return
         attempt.cancel(reason)
@@ -50,9 +53,14 @@ class Overrun:
         if attempt.is_threaded:
             attempt.interrupt()
             self._await_end(attempt, SIGNAL_GRACE)
-        elif self._takes_signal(attempt):
+        elif has_hooks or self._takes_signal(attempt):
             self._later(attempt, SIGNAL_GRACE, lambda: self._interrupt(attempt))
         else:
+            self._interrupt(attempt)
+
+    def hooks_ended(self, attempt: Attempt) -> None:
+        """What its `on_cancel` was waited for is done."""
+        if attempt.phase is not Phase.ENDED and not attempt.is_threaded and not self._takes_signal(attempt):
             self._interrupt(attempt)
 
     def evict(self, attempt: Attempt) -> None:

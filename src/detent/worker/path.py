@@ -15,6 +15,8 @@ import threading
 from collections import Counter
 
 ROOT = "main/"
+HOOKS = "hooks/"
+"""Where hooks are called that belong to no operation."""
 
 
 class Path:

@@ -204,6 +204,8 @@ class _RehearsalScope(AttemptScope):
 
     __slots__ = ("_tell",)
 
+    is_rehearsal = True
+
     def __init__(self, attempt: Attempt, *, goes_on: Callable[[str, str], None], **parts: object) -> None:
         super().__init__(attempt, **parts)  # type: ignore[arg-type]
         self._tell = goes_on

@@ -53,6 +53,7 @@ from detent.protocol.models import (
 from detent.protocol.refusal import to_error
 from detent.sdk import failure
 from detent.sdk.chunks import GivenBatch, Requests, Sending
+from detent.sdk.hooks import HookKind, WaitInfo, WaitKind
 from detent.worker.attempt import Attempt, Phase
 from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from detent.worker.timers import Timers
 
 A = TypeVar("A")
+OnWaiting: TypeAlias = Callable[[HookKind, WaitInfo, str], Awaitable[None]]
 Prepare: TypeAlias = Callable[[WaitResult], Awaitable[None]]
 
 SLEPT_IN_PROCESS = 5.0
@@ -81,7 +83,20 @@ _OURS = __name__.partition(".")[0]
 class AttemptScope:
     """The `RunScope` of an attempt."""
 
-    __slots__ = ("_calls", "_context", "_fence", "_lines", "_make_context", "_note", "_rank", "attempt", "loop")
+    __slots__ = (
+        "_calls",
+        "_context",
+        "_fence",
+        "_lines",
+        "_make_context",
+        "_note",
+        "_rank",
+        "attempt",
+        "loop",
+        "on_waiting",
+    )
+
+    is_rehearsal = False
 
     def __init__(
         self,
@@ -99,6 +114,18 @@ class AttemptScope:
         self.loop = loop
         self._fence = attempt.fence
         """Under which the latest answer was given."""
+        self.on_waiting: OnWaiting | None = None
+        """Calls the hooks around waits, if there are any."""
+
+    def share(self, scope: AttemptScope) -> None:
+        """Be of the same attempt as *scope*."""
+        self.attempt, self._calls, self._lines, self._rank = scope.attempt, scope._calls, scope._lines, scope._rank
+        self._note, self.loop, self._make_context = scope._note, scope.loop, scope._make_context
+        self._context, self._fence, self.on_waiting = scope._context, scope._fence, None
+
+    @property
+    def locals(self) -> dict[str, object]:
+        return self.attempt.locals
 
     @property
     def context(self) -> Context:
@@ -173,14 +200,15 @@ class AttemptScope:
 
     async def trigger_and_wait(self, request: TriggerRequest) -> RunOutcome:
         operation, recorded = self._begin(OperationKind.CHILD, request.task_id)
+        about = WaitInfo(kind=WaitKind.TASK, subject=request.task_id)
         if recorded is not None:
-            return _child_of(await self._stand(operation, recorded))
+            return _child_of(await self._stand(operation, about, recorded))
 
         async def ask() -> WaitResult | Pending | Suspended:
             made = await self._trigger(request, operation, wait=True)
             return made.wait if made.wait is not None else Pending()
 
-        return _child_of(await self._wait(operation, ask))
+        return _child_of(await self._wait(operation, about, ask))
 
     async def _trigger(self, request: TriggerRequest, operation: str, *, wait: bool) -> ChildTriggered:
         def ask(origin: Origin) -> Awaitable[ChildTriggered | Refused | Stale]:
@@ -216,6 +244,7 @@ class AttemptScope:
     async def trigger_batch_and_wait(self, requests: Requests) -> tuple[BatchId, Sequence[RunOutcome]]:
         operation, recorded = self._begin(OperationKind.BATCH_WAIT, BATCH)
         batch_id = _batch_of(recorded)
+        about = WaitInfo(kind=WaitKind.BATCH, subject=batch_id)
         outcomes: list[RunOutcome] = []
 
         async def read(result: WaitResult) -> None:
@@ -223,7 +252,7 @@ class AttemptScope:
                 outcomes[:] = await self._calls.read_batch_results(batch_id)
 
         if recorded is not None and (recorded.is_sealed or recorded.result is not None):
-            result = await self._stand(operation, recorded, read)
+            result = await self._stand(operation, about, recorded, read)
         else:
             batch = _RunBatch(self, operation, wait=True)
 
@@ -231,7 +260,7 @@ class AttemptScope:
                 given = await Sending(batch, batch_id).carry_out(requests)
                 return batch.answer if given.count and batch.answer is not None else WaitResult(operation=operation)
 
-            result = await self._wait(operation, ask, read)
+            result = await self._wait(operation, about, ask, read)
         if result.error is not None:
             raise BatchTriggerError("items", batch_id, 0, str(result.error))
         return batch_id, outcomes
@@ -260,12 +289,13 @@ class AttemptScope:
             await asyncio.sleep(max(0.0, seconds))
             return
         operation, recorded = self._begin(OperationKind.TIME, TIME, mark=DATED if isinstance(until, datetime) else "")
+        about = WaitInfo(kind=WaitKind.DURATION)
         if recorded is not None:
-            await self._stand(operation, recorded)
+            await self._stand(operation, about, recorded)
             return
         waitpoint = ids.new_waitpoint_id()
         await self._wait_for(
-            operation, lambda origin: TimeWait(origin=origin, until=until, waitpoint_id=waitpoint, key=key)
+            operation, about, lambda origin: TimeWait(origin=origin, until=until, waitpoint_id=waitpoint, key=key)
         )
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
@@ -289,11 +319,12 @@ class AttemptScope:
 
     async def wait_for_token(self, token_id: WaitpointId) -> WaitResult:
         operation, recorded = self._begin(OperationKind.TOKEN, TOKEN)
+        about = WaitInfo(kind=WaitKind.TOKEN, subject=token_id)
         if recorded is not None:
-            return await self._stand(operation, recorded)
-        return await self._wait_for(operation, lambda origin: TokenWait(origin=origin, waitpoint_id=token_id))
+            return await self._stand(operation, about, recorded)
+        return await self._wait_for(operation, about, lambda origin: TokenWait(origin=origin, waitpoint_id=token_id))
 
-    async def _wait_for(self, operation: str, wait_from: Callable[[Origin], Wait]) -> WaitResult:
+    async def _wait_for(self, operation: str, about: WaitInfo, wait_from: Callable[[Origin], Wait]) -> WaitResult:
         def wait(origin: Origin) -> Awaitable[WaitResult | Pending | Suspended | Refused | Stale]:
             return self._calls.wait_for(wait_from(origin))
 
@@ -303,7 +334,7 @@ class AttemptScope:
                 raise to_error(answer)
             return answer
 
-        return await self._wait(operation, ask)
+        return await self._wait(operation, about, ask)
 
     # ---- steps ----
 
@@ -430,15 +461,40 @@ class AttemptScope:
         finally:
             answers.forget(operation)
 
-    async def _stand(self, operation: str, recorded: JournalEntry, prepare: Prepare | None = None) -> WaitResult:
-        """Wait for what the run has asked for before."""
+    async def _stand(
+        self, operation: str, about: WaitInfo, recorded: JournalEntry, prepare: Prepare | None = None
+    ) -> WaitResult:
+        """Wait for what the run has asked for before. Where the replay goes on, the run is resumed, and is told so."""
+        is_passed = recorded.result is not None and self.is_replaying
 
         async def ask() -> WaitResult | Pending | Suspended:
             return recorded.result or Pending()
 
-        return await self._wait(operation, ask, prepare)
+        result = await self._await(operation, ask, prepare)
+        if self.on_waiting is not None and not is_passed:
+            await self.on_waiting(HookKind.ON_RESUME, about, operation)
+        return result
 
     async def _wait(
+        self,
+        operation: str,
+        about: WaitInfo,
+        ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]],
+        prepare: Prepare | None = None,
+    ) -> WaitResult:
+        """Wait for what the run asks for now, with its hooks around it."""
+        if self.on_waiting is None:
+            return await self._await(operation, ask, prepare)
+        try:
+            await self.on_waiting(HookKind.ON_WAIT, about, operation)
+        except Exception:
+            self.attempt.journal.fail(operation)
+            raise
+        result = await self._await(operation, ask, prepare)
+        await self.on_waiting(HookKind.ON_RESUME, about, operation)
+        return result
+
+    async def _await(
         self,
         operation: str,
         ask: Callable[[], Awaitable[WaitResult | Pending | Suspended]],

@@ -15,7 +15,7 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
@@ -29,6 +29,7 @@ from detent.protocol.models import (
     Failed,
     HandBack,
     Holder,
+    HooksLease,
     Isolation,
     Lease,
     SessionOpening,
@@ -41,6 +42,7 @@ from detent.protocol.models import (
 )
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
+from detent.sdk.hooks import HookKind
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop
 from detent.worker.capture import Capture
@@ -59,6 +61,9 @@ from detent.worker.control import (
     Up,
     Work,
 )
+from detent.worker.final_hooks import Ending, ending_of
+from detent.worker.hook_calls import has_any
+from detent.worker.hooks_leasing import MOST, HooksLeasing
 from detent.worker.launcher import Launcher
 from detent.worker.leasing import Leasing
 from detent.worker.note import Note
@@ -71,6 +76,7 @@ from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
 from detent.worker.telling import EventKind, Teller
 
+CANCELLED = "it was asked to stop"
 START_AFTER = 0.1
 """Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
 TICK = 0.25
@@ -116,6 +122,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._held: dict[RunId, Attempt] = {}
         self._leaving: set[Attempt] = set()
+        self._hooking: set[Attempt] = set()
+        """Those of whose runs the final hooks are called."""
         self._room = Room(_slots(settings, is_solo=is_solo))
         self._residents = Residents(
             max(1, settings.max_resident // settings.runners), memory_share(settings.runners), self._evict
@@ -128,6 +136,7 @@ class Runner:
         self._teller = Teller(control.send, is_on=settings.send_events)
         self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
         self._leasing = Leasing(backend.lease, self._room, announce=self._announce, receive=self._receive)
+        self._final = HooksLeasing(backend.lease_hooks, receive=self._receive_hooks, count=lambda: len(self._hooking))
         self._outcomes: Outbox[AttemptOutcome, Completed | Stale] = Outbox(
             backend.complete_attempts, delivered=self._completed, refused=self._not_completed
         )
@@ -153,6 +162,7 @@ class Runner:
         self._version = await self._register()
         await self._open(session)
         leasing = asyncio.create_task(self._leasing.run())
+        final = None if self._is_solo or not _has_final_hooks() else asyncio.create_task(self._final.run())
         self._beat()
         if self._is_solo and not self._is_spare:
             self._loop.call_later(SOLO_IDLE, self._end_if_idle)
@@ -161,6 +171,8 @@ class Runner:
         finally:
             self._leasing.end()
             leasing.cancel()
+            if final is not None:
+                final.cancel()
 
     async def _register(self) -> str:
         return await persistently(self._backend.register_worker)(registration_of(self._settings))
@@ -181,6 +193,7 @@ class Runner:
             )
         )
         self._leasing.open(session)
+        self._final.open(session)
 
     def _beat(self) -> None:
         self._note.beat()
@@ -206,6 +219,7 @@ class Runner:
         match message:
             case Work():
                 self._leasing.wake()
+                self._final.wake()
                 self._collect()
             case Cancelled(run_ids=run_ids):
                 for run_id in run_ids:
@@ -223,13 +237,15 @@ class Runner:
                 log.error("a runner does not expect %r", message)
 
     def _report(self) -> None:
-        held = tuple((attempt.run_id, attempt.fence) for attempt in self._held.values())
-        self._control.send(Report(held=held, in_flight=tuple(self._leasing.in_flight)))
+        held = tuple((attempt.run_id, attempt.fence) for attempt in {*self._held.values(), *self._hooking})
+        self._control.send(Report(held=held, in_flight=(*self._leasing.in_flight, *self._final.in_flight)))
 
     def _reopen(self, session: SessionId) -> None:
         self._leasing.close()
+        self._final.close()
         for attempt in list(self._held.values()):
             self._forget(attempt)
+        self._drop_hooks(self._hooking)
         if not self._is_draining:
             self._opening = asyncio.create_task(self._open(session))
 
@@ -238,7 +254,11 @@ class Runner:
         if attempt is None:
             return
         if attempt.phase is Phase.EXECUTING:
-            self._overrun.cancel(attempt, "it was asked to stop")
+            has_hooks = attempt.stop_reason is None and self._has_cancel_hooks(attempt)
+            self._overrun.cancel(attempt, CANCELLED, has_hooks=has_hooks)
+            if has_hooks:
+                error = run_error.internal(ErrorCode.CANCELLED, CANCELLED)
+                self._call_hooks(attempt, Ending(status=RunStatus.CANCELED, error=error))
         elif attempt.phase is not Phase.ENDED and attempt.stop_reason is not Stop.EVICTED:
             self._forget(attempt)
 
@@ -246,6 +266,7 @@ class Runner:
         attempt = self._held.get(run_id)
         if attempt is not None and attempt.fence == fence and attempt.phase is not Phase.ENDED:
             self._forget(attempt)
+        self._drop_hooks([hooking for hooking in self._hooking if (hooking.run_id, hooking.fence) == (run_id, fence)])
 
     # ---- leases ----
 
@@ -253,6 +274,8 @@ class Runner:
         """Ask at once for what a run of this runner made ready. A single run needs nobody else while there is little to do."""
         if self._session is None or self._is_draining:
             return False
+        if wake.ready:
+            self._final.wake()
         if self._session in wake.resumed:
             self._leasing.wake()
             self._collect()
@@ -349,7 +372,8 @@ class Runner:
             # It may have been lost because it was cancelled: then its slot is taken until this is said.
             self._endings.put(attempt.holder)
         elif attempt.is_fenced:
-            self._say_ended(attempt)
+            if attempt not in self._hooking:
+                self._say_ended(attempt)
         elif attempt.stop_reason is None:
             # It may have been resumed under another fence while its last lines were stored.
             attempt.outcome = replace(outcome or _unexplained(attempt), holder=attempt.holder)
@@ -386,6 +410,8 @@ class Runner:
             self._endings.put(attempt.holder)
         else:
             self._tell_outcome(attempt, outcome, answer)
+            if isinstance(outcome, Succeeded | Failed) and outcome.has_hooks and answer is not None:
+                self._go_on_with_hooks(attempt, outcome, answer)
         self._notice_quiet()
 
     def _not_completed(self, outcome: AttemptOutcome, error: Exception) -> None:
@@ -415,6 +441,48 @@ class Runner:
         if attempt.stop_reason is Stop.CANCELLED:
             self._teller.tell(EventKind.CANCELLED, attempt)
         self._notice_quiet()
+
+    # ---- final hooks ----
+
+    def _has_cancel_hooks(self, attempt: Attempt) -> bool:
+        task = registry.get(attempt.task_id)
+        return task is not None and has_any(task, HookKind.ON_CANCEL)
+
+    def _go_on_with_hooks(self, attempt: Attempt, outcome: Succeeded | Failed, answer: Completed) -> None:
+        if answer.status.is_final:
+            self._call_hooks(attempt, ending_of(outcome, answer.status, attempt.raised))
+
+    def _receive_hooks(self, lease: HooksLease) -> None:
+        attempt = Attempt(lease.lease, lease.lease.isolation, self, now)
+        attempt.phase = Phase.ENDED
+        ending = Ending(status=lease.status, output=lease.output, error=lease.error)
+        self._call_hooks(attempt, ending, number=lease.number)
+
+    def _call_hooks(self, attempt: Attempt, ending: Ending, *, number: int = 0) -> None:
+        self._hooking.add(attempt)
+        self._launcher.call_hooks(attempt, ending, number)
+        assert attempt.hooking is not None
+        attempt.hooking.add_done_callback(lambda task: self._hooked(attempt, task))
+
+    def _hooked(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        self._hooking.discard(attempt)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the final hooks of run %s could not be called: %s", attempt.run_id, error)
+        if attempt.phase is Phase.ENDED:
+            self._launcher.forget(attempt)
+        if len(self._hooking) == MOST - 1:
+            self._final.wake()
+        if attempt.stop_reason is Stop.CANCELLED:
+            self._overrun.hooks_ended(attempt)
+            if attempt.phase is Phase.ENDED:
+                self._say_ended(attempt)
+        self._notice_quiet()
+
+    def _drop_hooks(self, attempts: Iterable[Attempt]) -> None:
+        """Leave final hooks to whoever is given them next."""
+        for attempt in list(attempts):
+            if attempt.hooking is not None:
+                attempt.hooking.cancel()
 
     # ---- what attempts say (`Host`) ----
 
@@ -565,6 +633,7 @@ class Runner:
         if self._drain is None:
             self._is_draining = True
             self._leasing.end()
+            self._final.close()
             self._drain = self._loop.create_task(self._draining(grace), context=contextvars.Context())
 
     async def _draining(self, grace: float | None) -> None:
@@ -599,7 +668,7 @@ class Runner:
                 self._return(attempt)
 
     def _is_busy(self) -> bool:
-        return bool(self._leasing.in_flight) or any(
+        return bool(self._leasing.in_flight or self._hooking) or any(
             attempt.phase is Phase.EXECUTING and attempt.stop_reason is not Stop.OVERRUN
             for attempt in self._held.values()
         )
@@ -610,6 +679,8 @@ class Runner:
         for attempt in rest:
             attempt.drop()
         tasks = [attempt.task for attempt in rest if attempt.task is not None and not attempt.is_threaded]
+        tasks += [attempt.hooking for attempt in self._hooking if attempt.hooking is not None]
+        self._drop_hooks(self._hooking)
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         for attempt in rest:
@@ -627,7 +698,7 @@ class Runner:
     def _notice_quiet(self) -> None:
         if self._is_draining:
             self._quiet.set()
-        elif self._leasing.is_over and not self._held:
+        elif self._leasing.is_over and not self._held and not self._hooking:
             self.drain(None)
 
     def _end_if_idle(self) -> None:
@@ -641,15 +712,18 @@ class Runner:
             self._control.send(Load(has_room=not is_full, executing=self._room.executing))
 
 
+def _has_final_hooks() -> bool:
+    return any(task.has_final_hooks for task in registry.all())
+
+
 def _undeliverable(outcome: Succeeded, error: Exception) -> Failed:
-    return Failed(
-        holder=outcome.holder, error=run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT), retry_in=None
-    )
+    told = run_error.from_exception(error, code=ErrorCode.TASK_OUTPUT)
+    return Failed(holder=outcome.holder, error=told, retry_in=None, has_hooks=True)
 
 
 def _unexplained(attempt: Attempt) -> Failed:
     error = run_error.internal("", "the attempt ended without an outcome")
-    return Failed(holder=attempt.holder, error=error, retry_in=None)
+    return Failed(holder=attempt.holder, error=error, retry_in=None, has_hooks=True)
 
 
 def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:

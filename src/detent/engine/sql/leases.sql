@@ -63,7 +63,12 @@ insert into detent.logs (run_id, environment_id, attempt, place, number, at, lev
 select l.id, %(environment)s::integer, l.attempt, l.place, l.number, l.at, l.level, l.message, l.fields, keep_days
 from json_to_recordset(%(lines)s) as l (
   id uuid, fence bigint, attempt smallint, place text, number integer, at timestamptz, level text, message text, fields text)
-join detent.runs on runs.id = l.id and runs.fence = l.fence
+join (
+  select id, fence, environment_id, task_id from detent.runs
+  union all
+  -- Final hooks have lines, too.
+  select run_id, fence, environment_id, task_id from detent.final_hooks
+) as runs on runs.id = l.id and runs.fence = l.fence
 cross join lateral detent.days_kept(runs.environment_id, runs.task_id, 'COMPLETED')
 on conflict do nothing
 

@@ -5,8 +5,8 @@ from detent.tick(%(most)s)
 
 -- name: forget_expired
 -- What nobody can ask for any more: expired idempotency keys, sessions long ended, batches older than any run of theirs that is kept,
--- and that nobody waits for (what remembers that their items were given), bulk actions as old as that, tokens and shared waitpoints completed as long ago as runs are
--- kept, that no key stands for.
+-- and that nobody waits for (what remembers that their items were given), bulk actions as old as that, final hooks that no worker called, tokens and shared waitpoints completed as
+-- long ago as runs are kept, that no key stands for.
 with key as (
   delete from detent.idempotency_keys where expires_at < detent.now() - interval '1 day'
 ), waitpoint_key as (
@@ -26,6 +26,9 @@ with key as (
   delete from detent.batch_cached where batch_id in (select id from batch)
 ), bulk_action as (
   delete from detent.bulk_actions where completed_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
+), hooks as (
+  delete from detent.final_hooks
+  where session_id is null and finished_at < detent.now() - make_interval(days => detent.longest_kept(environment_id))
 ), batch_key as (
   delete from detent.batch_keys where expires_at < detent.now() - interval '1 day'
 )
