@@ -1,5 +1,8 @@
 """Durable background tasks for Python on PostgreSQL: retries, waits of months, fan-out, and no lost runs."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from detent.duration import Duration
 from detent.errors import (
     AbortTaskRunError,
@@ -52,22 +55,13 @@ from detent.errors import (
     UnprocessableEntityError,
     WaitTimeoutError,
 )
-from detent.protocol.batches import BatchItemError, BatchRecord
-from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
 from detent.protocol.codec import JsonValue
-from detent.protocol.cron import Cron
-from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
-from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
 from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
-from detent.sdk.bulk import RunQuery
 from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
-from detent.sdk.client import Client
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
-from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
-from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
@@ -80,17 +74,58 @@ from detent.sdk.logger import logger
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
 from detent.sdk.queue import Queue, queue
-from detent.sdk.queues import RetrievedQueue, queues
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
-from detent.sdk.schedules import schedules
 from detent.sdk.step import step
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
 from detent.sdk.token import RetrievedToken, Token
 from detent.sdk.triggering import Item
 from detent.sdk.wait import wait
+
+if TYPE_CHECKING:
+    from detent.protocol.batches import BatchItemError, BatchRecord
+    from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
+    from detent.protocol.cron import Cron
+    from detent.protocol.retention import Retention
+    from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
+    from detent.sdk.bulk import RunQuery
+    from detent.sdk.client import Client
+    from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
+    from detent.sdk.config import Config, Retries, define_config
+    from detent.sdk.queues import RetrievedQueue, queues
+    from detent.sdk.schedules import schedules
+else:
+    _LATE = {
+        "BatchItemError": "detent.protocol.batches",
+        "BatchRecord": "detent.protocol.batches",
+        "BulkKind": "detent.protocol.bulk",
+        "BulkRecord": "detent.protocol.bulk",
+        "BulkStatus": "detent.protocol.bulk",
+        "Client": "detent.sdk.client",
+        "Config": "detent.sdk.config",
+        "Retries": "detent.sdk.config",
+        "define_config": "detent.sdk.config",
+        "Cron": "detent.protocol.cron",
+        "Retention": "detent.protocol.retention",
+        "RetrievedLimit": "detent.sdk.concurrency_limits",
+        "RetrievedQueue": "detent.sdk.queues",
+        "RunQuery": "detent.sdk.bulk",
+        "ScheduleRecord": "detent.protocol.schedules",
+        "ScheduleType": "detent.protocol.schedules",
+        "ScheduledPayload": "detent.protocol.schedules",
+        "concurrency_limits": "detent.sdk.concurrency_limits",
+        "queues": "detent.sdk.queues",
+        "schedules": "detent.sdk.schedules",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Load what few programs name when it is first asked for: to import detent takes no longer for it."""
+        if name not in _LATE:
+            raise AttributeError(f"module 'detent' has no attribute {name!r}")
+        return globals().setdefault(name, getattr(import_module(_LATE[name]), name))
+
 
 __all__ = [
     "INHERIT",

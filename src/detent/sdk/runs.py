@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from detent.duration import Duration, seconds
@@ -15,7 +16,6 @@ from detent.protocol.ids import BatchId, RunId, ScheduleId, new_run_id
 from detent.protocol.status import RunStatus
 from detent.sdk import schema, spelling
 from detent.sdk.blocking import blocking
-from detent.sdk.bulk import Bulk
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
 from detent.sdk.options import aware, to_when
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         When,
     )
     from detent.protocol.run_error import RunError
+    from detent.sdk.bulk import Bulk, BulkSync
     from detent.sdk.triggering import Triggerable
 
 T = TypeVar("T")
@@ -150,8 +151,15 @@ class Runs:
 
     def __init__(self, target: Target = HERE) -> None:
         self._target = target
-        self.bulk = Bulk(target)
         self.sync = RunsSync(self)
+
+    @cached_property
+    def bulk(self) -> Bulk:
+        """Actions on many runs at once."""
+        # Loaded when it is asked for: few programs do.
+        from detent.sdk.bulk import Bulk
+
+        return Bulk(self._target)
 
     @overload
     def retrieve(self, run: RunHandle[T]) -> Coroutine[Any, Any, Run[T]]: ...
@@ -326,7 +334,11 @@ class RunsSync:
         self._runs = runs
         self.list = blocking(runs.list)
         self.cancel = blocking(runs.cancel)
-        self.bulk = runs.bulk.sync
+
+    @cached_property
+    def bulk(self) -> BulkSync:
+        """`runs.bulk` as blocking calls."""
+        return self._runs.bulk.sync
 
     # A twin derived from an overloaded method would lose its overloads: these have one line for each.
 
