@@ -6,12 +6,14 @@ from collections.abc import AsyncIterable, Coroutine, Iterable
 from functools import cached_property
 from typing import Any, Generic, TypeVar, Unpack
 
+from detent.duration import Duration
 from detent.errors import SerializationError, TaskPayloadParsedError
 from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import ChildOptions, TriggerOptions, check_names
+from detent.sdk.runs import Run, Runs
 from detent.sdk.schema import Schema
 from detent.sdk.triggering import Item, Triggerable
 
@@ -78,6 +80,17 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
         """Short for `trigger_and_wait(...).unwrap()`: return the child's output or raise `SubtaskUnwrapError`."""
         return self._child(payload, options).unwrap()
 
+    def trigger_and_poll(
+        self, payload: In, *, timeout: Duration | None = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, Run[Out]]:
+        """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*.
+
+        Example::
+
+            run = await charge.trigger_and_poll(order, timeout="1m")
+        """
+        return Runs(self._target)._follow(self, self._request(payload, options, is_watched=True), timeout)
+
     def item(self, payload: In, **options: Unpack[TriggerOptions]) -> Item[In, Out]:
         """Return an item for a batch, with options of its own."""
         check_names(options)
@@ -130,6 +143,12 @@ class BareTaskRef(Triggerable[Out], Generic[Out]):
         """Short for `trigger_and_wait(...).unwrap()`."""
         return self._child(None, options).unwrap()
 
+    def trigger_and_poll(
+        self, *, timeout: Duration | None = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, Run[Out]]:
+        """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*."""
+        return Runs(self._target)._follow(self, self._request(None, options, is_watched=True), timeout)
+
     def item(self, **options: Unpack[TriggerOptions]) -> Item[None, Out]:
         """Return an item for a batch, with options of its own."""
         check_names(options)
@@ -160,6 +179,7 @@ class TaskRefSync(Generic[In, Out]):
         self.trigger = blocking(task.trigger)
         self.trigger_and_wait = blocking(task.trigger_and_wait)
         self.call = blocking(task.call)
+        self.trigger_and_poll = blocking(task.trigger_and_poll)
         self.batch_trigger = blocking(task.batch_trigger)
         self.batch_trigger_and_wait = blocking(task.batch_trigger_and_wait)
         self.item = task.item
@@ -172,6 +192,7 @@ class BareTaskRefSync(Generic[Out]):
         self.trigger = blocking(task.trigger)
         self.trigger_and_wait = blocking(task.trigger_and_wait)
         self.call = blocking(task.call)
+        self.trigger_and_poll = blocking(task.trigger_and_poll)
         self.batch_trigger = blocking(task.batch_trigger)
         self.batch_trigger_and_wait = blocking(task.batch_trigger_and_wait)
         self.item = task.item

@@ -13,7 +13,7 @@ from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import ChildOptions, TriggerOptions, check_text
 from detent.sdk.ref import RefValues, TaskRef
-from detent.sdk.runs import Run, Runs
+from detent.sdk.runs import Run
 from detent.sdk.target import HERE, Target
 from detent.sdk.triggering import Item
 
@@ -36,7 +36,6 @@ class Tasks:
 
     def __init__(self, target: Target = HERE) -> None:
         self._target = target
-        self._runs = Runs(target)
         self.sync = TasksSync(self)
 
     def trigger(
@@ -71,8 +70,7 @@ class Tasks:
         **options: Unpack[TriggerOptions],
     ) -> Coroutine[Any, Any, Run[JsonValue]]:
         """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*."""
-        ref = self._plain(task_id)
-        return self._runs._follow(ref, ref._request(payload, options, is_watched=True), timeout)
+        return self._plain(task_id).trigger_and_poll(payload, timeout=timeout, **options)
 
     def batch_trigger(
         self, task_id: str, items: Iterable[object] | AsyncIterable[object], **options: Unpack[TriggerOptions]
