@@ -70,6 +70,7 @@ from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.inheritance import INHERIT
 from detent.sdk.logger import logger
+from detent.sdk.metadata import metadata
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
 from detent.sdk.queue import Queue, queue
@@ -79,6 +80,7 @@ from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
 from detent.sdk.schedules import schedules
 from detent.sdk.step import step
+from detent.sdk.tags import tags
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
 from detent.sdk.token import RetrievedToken, Token
@@ -187,12 +189,14 @@ __all__ = [
     "define_config",
     "idempotency_keys",
     "logger",
+    "metadata",
     "queue",
     "queues",
     "runs",
     "schedules",
     "schema_task",
     "step",
+    "tags",
     "task",
     "tasks",
     "wait",

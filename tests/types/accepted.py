@@ -53,12 +53,14 @@ from detent import (
     define_config,
     idempotency_keys,
     logger,
+    metadata,
     queue,
     queues,
     runs,
     schedules,
     schema_task,
     step,
+    tags,
     task,
     tasks,
     wait,
@@ -268,6 +270,8 @@ async def by_id() -> None:
     assert_type(await tasks.trigger("charge", {"id": "o1", "amount": 5}), RunHandle[JsonValue])
     assert_type(await tasks.trigger_and_wait("charge", ORDER), Result[JsonValue])
     assert_type(await tasks.trigger_and_poll("charge", {}, timeout="1m"), Run[JsonValue])
+    assert_type(await charge.trigger_and_poll(ORDER, timeout="1m", tags="a"), Run[Receipt])
+    assert_type(await tick.trigger_and_poll(delay="1s"), Run[None])
     assert_type(tasks.ref("charge", payload=Order, output=Receipt), TaskRef[Order, Receipt])
     assert_type(tasks.ref("charge", payload=TypeAdapter(list[int]), output=Receipt), TaskRef[list[int], Receipt])
     assert_type(tasks.ref("charge", output=Receipt), TaskRef[object, Receipt])
@@ -460,6 +464,21 @@ async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:
 async def passing_on() -> None:
     coroutine: Coroutine[Any, Any, Receipt] = passed_on(charge)
     await coroutine
+
+
+async def says_how_far_it_is() -> None:
+    assert_type(metadata.get("progress"), JsonValue)
+    assert_type(metadata.current(), dict[str, JsonValue] | None)
+    metadata.set("state", "charging").increment("$.progress.done", 0.5).parent.append("log", {"at": 1}).remove("log", None)
+    metadata.root.replace({"done": 1}).decrement("done")
+    await metadata.flush()
+    await tags.add("user:7")
+    await tags.add(f"order:{number}" for number in range(3))
+
+
+def says_so_in_a_thread() -> None:
+    assert_type(metadata.sync.refresh(), None)
+    assert_type(tags.sync.add(["user:7"]), None)
 
 
 config = define_config(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from detent.protocol.backend import CallerBackend
+    from detent.protocol.codec import JsonValue
     from detent.protocol.ids import BatchId, WaitpointId
+    from detent.protocol.metadata import Document, MetadataOperation
     from detent.protocol.models import (
         Idempotency,
         RunOutcome,
@@ -51,6 +53,15 @@ class RunScope(Protocol):
     @property
     def metadata(self) -> str | None:
         """The run's metadata as the attempt began, as JSON text."""
+        ...
+
+    @property
+    def document(self) -> RunDocument:
+        """The run's metadata as it is now."""
+        ...
+
+    async def add_tags(self, tags: tuple[str, ...]) -> None:
+        """Add tags to the run. Raises `TooManyTagsError`, with none added."""
         ...
 
     @property
@@ -112,6 +123,22 @@ class RunScope(Protocol):
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         """Keep a log line with the run. May be called from any thread."""
         ...
+
+
+class RunDocument(Protocol):
+    """A run's metadata. May be read and updated from any thread."""
+
+    def read(self, key: str) -> JsonValue: ...
+
+    def read_all(self) -> Document: ...
+
+    def update(self, operation: MetadataOperation) -> None:
+        """Change it at once here, and soon in the database. Raises `MetadataTooLargeError`, with nothing changed."""
+        ...
+
+    async def flush(self) -> None: ...
+
+    async def refresh(self) -> None: ...
 
 
 _current: ContextVar[RunScope | None] = ContextVar("detent_run", default=None)
