@@ -466,6 +466,16 @@ async def passing_on() -> None:
     await coroutine
 
 
+async def in_a_transaction(connection: object) -> None:
+    assert_type(await charge.trigger(ORDER, connection=connection, tags="a"), RunHandle[Receipt])
+    assert_type(await tick.trigger(connection=connection), RunHandle[None])
+    assert_type(await tasks.trigger("charge", {}, connection=connection), RunHandle[JsonValue])
+
+
+def in_a_blocking_transaction(connection: object) -> None:
+    assert_type(charge.sync.trigger(ORDER, connection=connection), RunHandle[Receipt])
+
+
 async def says_how_far_it_is() -> None:
     assert_type(metadata.get("progress"), JsonValue)
     assert_type(metadata.current(), dict[str, JsonValue] | None)

@@ -477,6 +477,21 @@ begin
   return true;
 end $$;
 
+CREATE FUNCTION detent.check_options(options jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  unknown text;
+begin
+  select string_agg(name, ', ') into unknown from jsonb_object_keys(options) as name
+  where name <> all(array['environment', 'id', 'queue', 'concurrency_key', 'concurrency', 'priority', 'tags', 'metadata', 'delay', 'starts_at',
+    'ttl', 'max_duration', 'max_attempts', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
+  if unknown is not null then
+    raise exception 'detent.trigger has no option %', unknown
+      using errcode = 'invalid_parameter_value', hint = 'Its options are listed in docs/transactions.md.';
+  end if;
+end $$;
+
 CREATE FUNCTION detent.claim_batch_key(environment integer, batch uuid, wanted text, ttl double precision) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -810,6 +825,18 @@ begin
   where r.parent is null or parent.id is not null
   order by r.i;
 end $$;
+
+CREATE FUNCTION detent.current_task(environment integer, task text, OUT queue text, OUT ttl double precision) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+  select tasks.queue, tasks.ttl from detent.version_tasks as tasks
+  left join (
+    select distinct version_id from detent.sessions
+    where environment_id = environment and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+  ) as live on live.version_id = tasks.version_id
+  where tasks.environment_id = environment and tasks.task_id = task
+  order by live.version_id desc nulls last, tasks.version_id desc limit 1
+$$;
 
 CREATE FUNCTION detent.days_kept(environment integer, task text, final text) RETURNS TABLE(keep_days integer)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1178,6 +1205,20 @@ begin
   from head;
 end $$;
 
+CREATE FUNCTION detent.find_or_make_environment(wanted text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+  found_id integer;
+begin
+  loop
+    select id into found_id from detent.environments where slug = wanted;
+    exit when found_id is not null;
+    insert into detent.environments (slug) values (wanted) on conflict do nothing;
+  end loop;
+  return found_id;
+end $$;
+
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
     LANGUAGE sql STABLE
     AS $$
@@ -1485,6 +1526,12 @@ begin
   );
 end $$;
 
+CREATE FUNCTION detent.hash_of(VARIADIC parts jsonb[]) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select md5(to_jsonb(parts)::text)::uuid
+$$;
+
 CREATE FUNCTION detent.held_slots(environment integer) RETURNS TABLE(gate_id uuid, n integer)
     LANGUAGE sql STABLE
     AS $$
@@ -1505,6 +1552,26 @@ CREATE FUNCTION detent.hold_giver(giver uuid, by_fence bigint) RETURNS boolean
 begin
   perform from detent.runs where id = giver and fence = by_fence for update;
   return found;
+end $$;
+
+CREATE FUNCTION detent.hold_lane(environment integer, task text, queue text, ckey text, limits text[], version integer) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+  line uuid := detent.hash_of(to_jsonb(environment), to_jsonb(queue), coalesce(to_jsonb(ckey), 'null'));
+  lane uuid := detent.hash_of(
+    to_jsonb(environment), to_jsonb(queue), coalesce(to_jsonb(ckey), 'null'), to_jsonb(task), coalesce(to_jsonb(limits), 'null'),
+    coalesce(to_jsonb(version), 'null'));
+begin
+  perform from detent.lanes where id = lane for key share;
+  if not found then
+    perform detent.make_lanes(environment, json_build_array(json_build_object(
+      'lane', lane, 'line', line, 'task', task, 'queue', queue, 'ckey', ckey, 'limits', limits, 'version', version,
+      'pinned', version is not null)));
+  else
+    update detent.lanes set used_at = clock_timestamp() where id = lane and used_at < clock_timestamp() - interval '1 day';
+  end if;
+  return lane;
 end $$;
 
 CREATE FUNCTION detent.hold_leases(environment integer) RETURNS void
@@ -1735,6 +1802,15 @@ begin
       select from detent.history
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
 end $$;
+
+CREATE FUNCTION detent.key_of(options jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select case when options ? 'idempotency_key' then jsonb_build_object(
+    'key', encode(sha256(convert_to(options ->> 'idempotency_key', 'UTF8')), 'hex'), 'user_key', options ->> 'idempotency_key',
+    'scope', 'global', 'key_ttl', coalesce((options ->> 'idempotency_key_ttl')::double precision, 30 * 86400))
+  else options -> 'idempotency' end
+$$;
 
 CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
     LANGUAGE plpgsql
@@ -2117,6 +2193,15 @@ begin
   end loop;
 end $$;
 
+CREATE FUNCTION detent.new_id() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS $$
+  select overlay(
+    replace(gen_random_uuid()::text, '-', '')
+    placing lpad(to_hex(micros / 1000), 12, '0') || '7' || lpad(to_hex(micros % 1000 * 4096 / 1000), 3, '0') from 1)::uuid
+  from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as micros) as moment
+$$;
+
 CREATE FUNCTION detent.note_served(leased detent.head[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2238,6 +2323,28 @@ CREATE FUNCTION detent.periods(keep_days integer, ahead integer) RETURNS TABLE(s
   select (date '1970-01-01' + day)::timestamp at time zone 'utc', (date '1970-01-01' + day + width)::timestamp at time zone 'utc'
   from (select detent.period_days(keep_days) as width, floor(extract(epoch from detent.now()) / 86400)::integer as today) as unit
   cross join generate_series(today / width * width, today + ahead, width) as day
+$$;
+
+CREATE FUNCTION detent.pinned_version(environment integer, wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+  found_id integer;
+begin
+  select id into found_id from detent.versions where environment_id = environment and name = wanted;
+  if wanted is not null and found_id is null then
+    raise exception 'no worker has registered version "%"', wanted
+      using errcode = 'invalid_parameter_value', hint = 'Leave out the option version, or name one that a worker has registered.';
+  end if;
+  return found_id;
+end $$;
+
+CREATE FUNCTION detent.public_id(prefix text, id uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select prefix || '_' || string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', 1 + substring(bits from 1 + 5 * n for 5)::bit(5)::integer, 1), '' order by n)
+  from (select B'00' || ('x' || replace(id::text, '-', ''))::bit(128) as bits) as value, generate_series(0, 25) as n
 $$;
 
 CREATE FUNCTION detent.put_at(document jsonb, path text[], value jsonb) RETURNS jsonb
@@ -3001,6 +3108,38 @@ CREATE FUNCTION detent.token_timeout(due timestamp with time zone) RETURNS text
     'message', 'nobody completed the token before ' || to_char(due at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
     'stackTrace', '')::text
 $$;
+
+CREATE FUNCTION detent.trigger(task text, payload json DEFAULT NULL::json, options jsonb DEFAULT '{}'::jsonb) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  environment integer := detent.find_or_make_environment(coalesce(options ->> 'environment', 'dev'));
+  pinned integer := detent.pinned_version(environment, options ->> 'version');
+  key jsonb := detent.key_of(options);
+  ckey text := options ->> 'concurrency_key';
+  limits text[] := case when options ? 'concurrency' then array(select jsonb_array_elements_text(options -> 'concurrency')) end;
+  known record;
+  queue text;
+  request jsonb;
+  run uuid;
+begin
+  perform detent.check_options(options);
+  select * into known from detent.current_task(environment, task);
+  queue := coalesce(options ->> 'queue', known.queue, 'task/' || task);
+  request := jsonb_strip_nulls(jsonb_build_object(
+    'i', 0, 'id', coalesce((options ->> 'id')::uuid, detent.new_id()), 'task', task, 'queue', queue, 'ckey', ckey, 'limits', limits,
+    'lane', detent.hold_lane(environment, task, queue, ckey, limits, pinned), 'sleeps', ckey is not null or pinned is not null,
+    'metadata', (options -> 'metadata')::text, 'tags', options -> 'tags', 'priority', options -> 'priority',
+    'life', nullif(coalesce((options ->> 'ttl')::double precision, known.ttl), 0), 'ttl', options -> 'ttl',
+    'delay', options -> 'delay', 'due_at', options -> 'starts_at',
+    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration'));
+  request := request || coalesce(key, '{}') || coalesce(options -> 'debounce', '{}') || jsonb_build_object('payload', payload::text);
+  run := (select run_id from detent.insert_runs(environment, json_build_array(request), key is not null, false));
+  if exists (select from detent.runs where id = run and status = 'QUEUED') then
+    perform pg_notify('detent_' || environment, '{"r": 1}');
+  end if;
+  return detent.public_id('run', run);
+end $$;
 
 CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, indexes integer[], refused integer[], errors text[], total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid, facts json)
     LANGUAGE plpgsql

@@ -54,8 +54,10 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
     `TaskPayloadParsedError` for a payload that does not fit, `PayloadError` for one that is no JSON or over 10 MB.
     """
 
-    def trigger(self, payload: In, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, RunHandle[Out]]:
-        """Start a run and return its handle at once.
+    def trigger(
+        self, payload: In, *, connection: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[Out]]:
+        """Start a run and return its handle at once. With a *connection*, as part of the transaction that is open on it.
 
         Example::
 
@@ -63,7 +65,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
 
         Raises `ApiConnectionError` when the database is out of reach.
         """
-        return self._start(self._request(payload, options))
+        return self._start(self._request(payload, options), connection)
 
     def trigger_and_wait(self, payload: In, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`.
@@ -131,9 +133,11 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
 class BareTaskRef(Triggerable[Out], Generic[Out]):
     """A task that takes no payload, as something to trigger. The methods are those of `TaskRef`, without the payload."""
 
-    def trigger(self, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, RunHandle[Out]]:
-        """Start a run and return its handle at once."""
-        return self._start(self._request(None, options))
+    def trigger(
+        self, *, connection: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[Out]]:
+        """Start a run and return its handle at once. With a *connection*, as part of the transaction that is open on it."""
+        return self._start(self._request(None, options), connection)
 
     def trigger_and_wait(self, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`."""

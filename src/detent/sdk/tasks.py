@@ -39,15 +39,15 @@ class Tasks:
         self.sync = TasksSync(self)
 
     def trigger(
-        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+        self, task_id: str, payload: object = None, *, connection: object = None, **options: Unpack[TriggerOptions]
     ) -> Coroutine[Any, Any, RunHandle[JsonValue]]:
-        """Start a run of a task and return its handle.
+        """Start a run of a task and return its handle. With a *connection*, as part of the transaction that is open on it.
 
         Example::
 
             handle = await tasks.trigger("charge", {"id": "o1", "amount": 5})
         """
-        return self._plain(task_id).trigger(payload, **options)
+        return self._plain(task_id).trigger(payload, connection=connection, **options)
 
     def trigger_and_wait(
         self, task_id: str, payload: object = None, **options: Unpack[ChildOptions]
