@@ -65,6 +65,7 @@ from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
 from detent.sdk.config import Config, Retries, define_config
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
+from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
@@ -77,6 +78,7 @@ from detent.sdk.queue import Queue, queue
 from detent.sdk.queues import RetrievedQueue, queues
 from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
+from detent.sdk.retrying import retry
 from detent.sdk.runs import Run, RunPage, runs
 from detent.sdk.schedules import schedules
 from detent.sdk.step import step
@@ -92,6 +94,7 @@ __all__ = [
     "AbortTaskRunError",
     "ApiConnectionError",
     "ApiError",
+    "AtReset",
     "AuthenticationError",
     "BadRequestError",
     "BareTask",
@@ -128,6 +131,7 @@ __all__ = [
     "Duration",
     "EmbeddedServerError",
     "Err",
+    "FetchRetry",
     "IdempotencyKey",
     "InternalServerError",
     "Item",
@@ -148,6 +152,7 @@ __all__ = [
     "Queue",
     "RateLimit",
     "RateLimitError",
+    "ResetFormat",
     "Result",
     "ResultMisuseError",
     "Retention",
@@ -192,6 +197,7 @@ __all__ = [
     "metadata",
     "queue",
     "queues",
+    "retry",
     "runs",
     "schedules",
     "schema_task",

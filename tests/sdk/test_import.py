@@ -13,7 +13,7 @@ import detent
 
 HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", "rich", "typer", "uvloop")
 NOT_YET = {
-    "Local", "Next", "RetryAt", "RetryWith", "SkipRetrying", "auth", "envvars", "heartbeats", "retry", "streams", "usage",
+    "Local", "Next", "RetryAt", "RetryWith", "SkipRetrying", "auth", "envvars", "heartbeats", "streams", "usage",
 }  # fmt: skip
 """Names of the documented surface that later versions bring."""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from detent import (
     INHERIT,
     AbortTaskRunError,
+    AtReset,
     BatchHandle,
     BatchRecord,
     BatchResult,
@@ -25,11 +26,13 @@ from detent import (
     Cron,
     Debounce,
     Err,
+    FetchRetry,
     IdempotencyKey,
     JsonValue,
     Ok,
     Page,
     RateLimit,
+    ResetFormat,
     Result,
     Retention,
     Retries,
@@ -56,6 +59,7 @@ from detent import (
     metadata,
     queue,
     queues,
+    retry,
     runs,
     schedules,
     schema_task,
@@ -464,6 +468,15 @@ async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:
 async def passing_on() -> None:
     coroutine: Coroutine[Any, Any, Receipt] = passed_on(charge)
     await coroutine
+
+
+async def trying_again() -> None:
+    assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), 5), float)
+    assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), Retry(max_attempts=2)), float)
+    assert_type(retry.sync.on_throw(lambda number: number), int)
+    every = FetchRetry(by_status={"429": AtReset(header="x-reset", format=ResetFormat.UNIX_SECONDS)}, timeout=None)
+    response = await retry.fetch("https://example.com", retry=every, method="POST", json={"a": [1]}, timeout="5s")
+    assert_type(response.status_code, int)
 
 
 async def in_a_transaction(connection: object) -> None:
