@@ -71,6 +71,7 @@ from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.inheritance import INHERIT
 from detent.sdk.local import Local
 from detent.sdk.logger import logger
+from detent.sdk.metadata import metadata
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
 from detent.sdk.queue import Queue, queue
@@ -78,6 +79,7 @@ from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
 from detent.sdk.step import step
+from detent.sdk.tags import tags
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
 from detent.sdk.token import RetrievedToken, Token
@@ -94,10 +96,13 @@ if TYPE_CHECKING:
     from detent.sdk.client import Client
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
     from detent.sdk.config import Config, Retries, define_config
+    from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
     from detent.sdk.queues import RetrievedQueue, queues
+    from detent.sdk.retrying import retry
     from detent.sdk.schedules import schedules
 else:
     _LATE = {
+        "AtReset": "detent.sdk.fetching",
         "BatchItemError": "detent.protocol.batches",
         "BatchRecord": "detent.protocol.batches",
         "BulkKind": "detent.protocol.bulk",
@@ -105,10 +110,11 @@ else:
         "BulkStatus": "detent.protocol.bulk",
         "Client": "detent.sdk.client",
         "Config": "detent.sdk.config",
-        "Retries": "detent.sdk.config",
-        "define_config": "detent.sdk.config",
         "Cron": "detent.protocol.cron",
+        "FetchRetry": "detent.sdk.fetching",
+        "ResetFormat": "detent.sdk.fetching",
         "Retention": "detent.protocol.retention",
+        "Retries": "detent.sdk.config",
         "RetrievedLimit": "detent.sdk.concurrency_limits",
         "RetrievedQueue": "detent.sdk.queues",
         "RunQuery": "detent.sdk.bulk",
@@ -116,7 +122,9 @@ else:
         "ScheduleType": "detent.protocol.schedules",
         "ScheduledPayload": "detent.protocol.schedules",
         "concurrency_limits": "detent.sdk.concurrency_limits",
+        "define_config": "detent.sdk.config",
         "queues": "detent.sdk.queues",
+        "retry": "detent.sdk.retrying",
         "schedules": "detent.sdk.schedules",
     }
 
@@ -132,6 +140,7 @@ __all__ = [
     "AbortTaskRunError",
     "ApiConnectionError",
     "ApiError",
+    "AtReset",
     "AuthenticationError",
     "BadRequestError",
     "BareTask",
@@ -168,6 +177,7 @@ __all__ = [
     "Duration",
     "EmbeddedServerError",
     "Err",
+    "FetchRetry",
     "HookWaitError",
     "IdempotencyKey",
     "InternalServerError",
@@ -193,6 +203,7 @@ __all__ = [
     "Queue",
     "RateLimit",
     "RateLimitError",
+    "ResetFormat",
     "Result",
     "ResultMisuseError",
     "Retention",
@@ -240,12 +251,15 @@ __all__ = [
     "define_config",
     "idempotency_keys",
     "logger",
+    "metadata",
     "queue",
     "queues",
+    "retry",
     "runs",
     "schedules",
     "schema_task",
     "step",
+    "tags",
     "task",
     "tasks",
     "wait",

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "while a bulk action goes on, as test_bulk_killed has it": {
         "carry_bulk_cancel", "find_bulk_runs", "advance_bulk_action", "complete_bulk_action",
     },
+    "while a run says how it is, as test_lost_replies has it": {"update_metadata", "add_tags"},
     "when a worker ends, or its runs are cancelled": {"hand_back", "end_cancelled"},
     "by callers": {
         "trigger_runs", "abort_batch", "create_batch", "find_batches", "find_refused_items", "create_bulk_action",

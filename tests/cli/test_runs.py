@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
+from detent.cli import run_watch
+from detent.cli.calling import calling
 from detent.protocol.ids import new_run_id
 from tests.cli.conftest import Detent
 
@@ -43,7 +47,7 @@ def test_get_shows_the_run_and_why_it_does_not_run(at_database: Detent) -> None:
 
 
 def test_unknown_run_is_a_sentence(at_database: Detent) -> None:
-    for command in ("get", "logs", "cancel", "replay"):
+    for command in ("get", "logs", "watch", "cancel", "replay"):
         done = at_database("runs", command, new_run_id())
         assert done.code == 1
         assert done.err.startswith("error: ")
@@ -72,3 +76,33 @@ def test_replay_starts_a_new_run_with_the_same_payload_or_another(at_database: D
 def test_tasks_says_when_there_are_none(at_database: Detent) -> None:
     assert "no worker has registered a task" in at_database("tasks").out
     assert at_database("tasks", "--json").json == []
+
+
+def test_watching_a_run_that_is_over_says_how_it_ended(at_database: Detent) -> None:
+    run_id = trigger(at_database, "hello")
+    at_database("runs", "cancel", run_id)
+    done = at_database("runs", "watch", run_id)
+    assert done.code == 1
+    assert "CANCELED" in done.out
+    assert f"run {run_id} is CANCELED" in done.err
+    assert at_database("runs", "watch", run_id, "--json").json["status"] == "CANCELED"
+
+
+async def test_watching_prints_a_line_for_each_change_until_the_end(
+    at_database: Detent, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = 0
+
+    async def cancel_at_the_second_look(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            await caller.client.runs.cancel(handle.id)
+
+    async with calling(dsn, "dev") as caller:
+        handle = await caller.client.tasks.trigger("hello", metadata={"done": 1})
+        code = await run_watch.watch(caller, handle.id, as_json=False, sleep=cancel_at_the_second_look)
+    printed = capsys.readouterr().out.splitlines()
+    assert (code, looks) == (1, 2)
+    assert [line.split()[1] for line in printed] == ["PENDING_VERSION", "CANCELED"]
+    assert all('{"done": 1}' in line for line in printed)

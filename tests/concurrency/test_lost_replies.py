@@ -27,6 +27,7 @@ from detent.protocol.batches import BatchCreation
 from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
 from detent.protocol.flow import LimitKind, LimitRef, Override, Pause, Reset, Resume
 from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation
 from detent.protocol.models import (
     ChunkTaken,
     Failed,
@@ -48,6 +49,7 @@ from detent.protocol.models import (
     StepRecord,
     Succeeded,
     Suspension,
+    TagsAddition,
     TimedOut,
     TokenCompletion,
     TokenCreated,
@@ -431,6 +433,16 @@ async def append_logs(s: Scene) -> Any:
     return len(await s.stage.engine.read_logs(s.first.run_id))
 
 
+async def update_metadata(s: Scene) -> Any:
+    counted = MetadataOperation(kind=MetadataKind.INCREMENT, path=("n",), value=1)
+    operations = tuple(PlacedOperation(place="main/", number=number, operation=counted) for number in range(2))
+    return await s.engine.update_metadata([MetadataUpdate(holder=holder(s.first), operations=operations)])
+
+
+async def add_tags(s: Scene) -> Any:
+    return await s.engine.add_tags([TagsAddition(holder=holder(s.first), tags=("a", "b"))])
+
+
 async def tick(s: Scene) -> Any:
     await s.worker.sleep(s.first, "0", seconds=0.001)
     await s.stage.trigger(delay=timedelta(milliseconds=1))
@@ -494,6 +506,7 @@ OPERATIONS: dict[str, Play] = {
         register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, lease_hooks, end_hooks, hand_back,
         trigger_children, wait_for, read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
+        update_metadata, add_tags,
         create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip

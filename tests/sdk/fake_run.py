@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from detent.errors import DetentError
+from detent.protocol import metadata
 from detent.protocol.backend import CallerBackend
+from detent.protocol.codec import JsonValue
 from detent.protocol.ids import BatchId, WaitpointId, new_batch_id, new_run_id
+from detent.protocol.metadata import Document, MetadataOperation, MetadataTarget
 from detent.protocol.models import (
     Idempotency,
     Isolation,
@@ -63,6 +66,33 @@ def failed(request: TriggerRequest, message: str = "boom") -> RunOutcome:
     return RunOutcome(run_id=request.run_id, task_id=request.task_id, status=RunStatus.FAILED, error=error)
 
 
+class FakeDocument:
+    """Metadata that no database knows; what others do to it comes with `refresh`."""
+
+    def __init__(self) -> None:
+        self.own: Document = {}
+        self.operations: list[MetadataOperation] = []
+        self.refreshed: Document = {}
+        self.flushes = 0
+
+    def read(self, key: str) -> JsonValue:
+        return metadata.find(self.own, metadata.to_path(key))
+
+    def read_all(self) -> Document:
+        return self.own
+
+    def update(self, operation: MetadataOperation) -> None:
+        self.operations.append(operation)
+        if operation.target is MetadataTarget.OWN:
+            self.own = metadata.apply(self.own, operation)
+
+    async def flush(self) -> None:
+        self.flushes += 1
+
+    async def refresh(self) -> None:
+        self.own = self.refreshed
+
+
 class FakeRun:
     """`answer` makes the outcome of a child: by default it completes without an output."""
 
@@ -71,6 +101,8 @@ class FakeRun:
         self.signal = CancelSignal(self.context.run.id)
         self.metadata: str | None = None
         self.locals: dict[str, object] = {}
+        self.document = FakeDocument()
+        self.tags: list[str] = []
         self.loop = asyncio.get_running_loop()
         self.is_replaying = False
         self.answer: Callable[[TriggerRequest], RunOutcome] = completed
@@ -96,6 +128,9 @@ class FakeRun:
     @property
     def backend(self) -> CallerBackend:
         raise DetentError("this run has no backend")
+
+    async def add_tags(self, tags: tuple[str, ...]) -> None:
+        self.tags += tags
 
     async def trigger(self, request: TriggerRequest) -> Triggered:
         self.triggered.append(request)

@@ -156,6 +156,17 @@ async def test_trigger_and_poll_returns_the_ended_run(worker: FakeWorker) -> Non
     assert (await followed).output == {"order_id": "o1"}
 
 
+async def test_trigger_and_poll_of_a_task_gives_its_types(
+    worker: FakeWorker, charge: Task[Order, Receipt, ..., object]
+) -> None:
+    followed = asyncio.ensure_future(charge.trigger_and_poll(ORDER, timeout=20, tags="user:7"))
+
+    await worker.work_off()
+    run = await followed
+
+    assert (run.output, run.tags) == (Receipt(order_id="o1"), ("user:7",))
+
+
 async def test_trigger_and_poll_of_a_run_that_has_ended_returns_it(worker: FakeWorker) -> None:
     first = await tasks.trigger("charge", {"id": "o1", "amount": 5}, idempotency_key="k")
     await worker.work_off()

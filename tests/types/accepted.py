@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from detent import (
     INHERIT,
     AbortTaskRunError,
+    AtReset,
     BatchHandle,
     BatchRecord,
     BatchResult,
@@ -25,6 +26,7 @@ from detent import (
     Cron,
     Debounce,
     Err,
+    FetchRetry,
     IdempotencyKey,
     JsonValue,
     Local,
@@ -32,6 +34,7 @@ from detent import (
     Ok,
     Page,
     RateLimit,
+    ResetFormat,
     Result,
     Retention,
     Retries,
@@ -58,12 +61,15 @@ from detent import (
     define_config,
     idempotency_keys,
     logger,
+    metadata,
     queue,
     queues,
+    retry,
     runs,
     schedules,
     schema_task,
     step,
+    tags,
     task,
     tasks,
     wait,
@@ -306,6 +312,8 @@ async def by_id() -> None:
     assert_type(await tasks.trigger("charge", {"id": "o1", "amount": 5}), RunHandle[JsonValue])
     assert_type(await tasks.trigger_and_wait("charge", ORDER), Result[JsonValue])
     assert_type(await tasks.trigger_and_poll("charge", {}, timeout="1m"), Run[JsonValue])
+    assert_type(await charge.trigger_and_poll(ORDER, timeout="1m", tags="a"), Run[Receipt])
+    assert_type(await tick.trigger_and_poll(delay="1s"), Run[None])
     assert_type(tasks.ref("charge", payload=Order, output=Receipt), TaskRef[Order, Receipt])
     assert_type(tasks.ref("charge", payload=TypeAdapter(list[int]), output=Receipt), TaskRef[list[int], Receipt])
     assert_type(tasks.ref("charge", output=Receipt), TaskRef[object, Receipt])
@@ -498,6 +506,40 @@ async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:
 async def passing_on() -> None:
     coroutine: Coroutine[Any, Any, Receipt] = passed_on(charge)
     await coroutine
+
+
+async def trying_again() -> None:
+    assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), 5), float)
+    assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), Retry(max_attempts=2)), float)
+    assert_type(retry.sync.on_throw(lambda number: number), int)
+    every = FetchRetry(by_status={"429": AtReset(header="x-reset", format=ResetFormat.UNIX_SECONDS)}, timeout=None)
+    response = await retry.fetch("https://example.com", retry=every, method="POST", json={"a": [1]}, timeout="5s")
+    assert_type(response.status_code, int)
+
+
+async def in_a_transaction(connection: object) -> None:
+    assert_type(await charge.trigger(ORDER, connection=connection, tags="a"), RunHandle[Receipt])
+    assert_type(await tick.trigger(connection=connection), RunHandle[None])
+    assert_type(await tasks.trigger("charge", {}, connection=connection), RunHandle[JsonValue])
+
+
+def in_a_blocking_transaction(connection: object) -> None:
+    assert_type(charge.sync.trigger(ORDER, connection=connection), RunHandle[Receipt])
+
+
+async def says_how_far_it_is() -> None:
+    assert_type(metadata.get("progress"), JsonValue)
+    assert_type(metadata.current(), dict[str, JsonValue] | None)
+    metadata.set("state", "charging").increment("$.progress.done", 0.5).parent.append("log", {"at": 1}).remove("log", None)
+    metadata.root.replace({"done": 1}).decrement("done")
+    await metadata.flush()
+    await tags.add("user:7")
+    await tags.add(f"order:{number}" for number in range(3))
+
+
+def says_so_in_a_thread() -> None:
+    assert_type(metadata.sync.refresh(), None)
+    assert_type(tags.sync.add(["user:7"]), None)
 
 
 config = define_config(

@@ -23,12 +23,14 @@ from detent import (
     concurrency_limits,
     define_config,
     idempotency_keys,
+    metadata,
     queue,
     queues,
     runs,
     schedules,
     schema_task,
     step,
+    tags,
     task,
     tasks,
     wait,
@@ -220,3 +222,10 @@ def wrong_definitions() -> None:
 async def wrong_schedules() -> None:
     await schedules.create(task="daily", cron="0 5 * * *", overlap="queue")  # type: ignore[arg-type]
     await schedules.update("sched_1", tz="UTC")  # type: ignore[call-arg]
+
+
+async def bad_metadata() -> None:
+    metadata.set("at", datetime(2030, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+    metadata.increment("n", "1")  # type: ignore[arg-type]
+    metadata.replace([])  # type: ignore[arg-type]
+    await tags.add(7)  # type: ignore[arg-type]

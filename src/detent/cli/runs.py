@@ -1,4 +1,4 @@
-"""`detent runs`: look at runs, read their logs, cancel, replay and reschedule them."""
+"""`detent runs`: look at runs, watch them, read their logs, cancel, replay and reschedule them."""
 
 from __future__ import annotations
 
@@ -103,6 +103,14 @@ def _print_line(line: StoredLog, *, as_json: bool) -> None:
     else:
         at = line.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
         print(f"{at} {line.level:<5} {line.message}", line.fields or "", flush=True)
+
+
+@app.command()
+def watch(run_id: RunArgument, environment: Environment = DEFAULT_ENVIRONMENT, as_json: Json = False) -> None:
+    """Print a run's status and metadata as they change, until it has ended; with --json, the run each time."""
+    from detent.cli import run_watch
+
+    raise typer.Exit(call(environment, lambda caller: run_watch.watch(caller, run_id, as_json=as_json)))
 
 
 @app.command()

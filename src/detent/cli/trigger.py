@@ -120,4 +120,8 @@ def show_end(run: Run[JsonValue], *, as_json: bool) -> int:
     else:
         reason = f": {run.error}" if run.error else ""
         failure.complain("error", f"run {run.id} is {run.status.value} after {run.attempt} attempts{reason}")
+    return exit_code(run)
+
+
+def exit_code(run: Run[JsonValue]) -> int:
     return 0 if run.is_success else failure.FAILED

@@ -153,8 +153,8 @@ def _line_fields(line: LogLine) -> dict[str, object]:
 
 def _lease(fence: int, row: Row) -> Lease:
     (run_id, attempt, task_id, isolation, is_resumed, has_journal, results, created_at, started_at, queue, concurrency_key,
-     priority, tags, payload, metadata, max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id,
-     replay_of, is_test) = row  # fmt: skip
+     priority, tags, payload, metadata, metadata_applied, max_attempts, max_duration, idempotency_key, version, parent_id,
+     root_id, batch_id, replay_of, is_test) = row  # fmt: skip
     return Lease(
         run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
@@ -172,6 +172,7 @@ def _lease(fence: int, row: Row) -> Lease:
         priority=cast("float", priority),
         tags=tuple(cast("list[str]", tags)),
         metadata=cast("str | None", metadata),
+        metadata_applied=cast("str | None", metadata_applied),
         max_attempts=cast("int | None", max_attempts),
         max_duration=cast("float | None", max_duration),
         idempotency_key=cast("str | None", idempotency_key),

@@ -14,10 +14,12 @@ from detent.engine import (
     final_hooks,
     journal,
     limits,
+    metadata,
     retention,
     runs,
     schedules,
     sessions,
+    tags,
     tokens,
     trigger,
     waits,
@@ -33,6 +35,7 @@ from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
+from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -70,6 +73,8 @@ from detent.protocol.models import (
     StoredLog,
     Suspended,
     Suspension,
+    TagsAdded,
+    TagsAddition,
     TokenCompletion,
     TokenCreated,
     TokenFilter,
@@ -292,6 +297,12 @@ class EngineBackend:
 
     async def append_logs(self, lines: Sequence[LogLine]) -> None:
         await attempts.append_logs(await self._at(), lines)
+
+    async def update_metadata(self, updates: Sequence[MetadataUpdate]) -> list[MetadataUpdated | Stale]:
+        return await metadata.update_metadata(await self._at(), updates)
+
+    async def add_tags(self, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:
+        return await tags.add_tags(await self._at(), additions)
 
     async def _at(self) -> Place:
         if self._place is not None:

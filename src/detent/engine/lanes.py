@@ -93,4 +93,5 @@ def _fields(lane: Lane) -> dict[str, object]:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.md5(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()
+    # As PostgreSQL writes jsonb: `detent.hash_of` makes the same lanes.
+    return hashlib.md5(json.dumps(parts, ensure_ascii=False).encode(), usedforsecurity=False).hexdigest()

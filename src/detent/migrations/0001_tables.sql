@@ -195,6 +195,7 @@ create table detent.inputs (
   created_at timestamptz not null,
   payload text,
   metadata text,
+  metadata_applied jsonb,                          -- what of the present attempt's updates is in it: see 0009
   tags text[] not null,
   queue text not null,
   concurrency_key text,

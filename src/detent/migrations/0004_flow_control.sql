@@ -614,7 +614,7 @@ create function detent.lease_runs(by_session uuid, by_fence bigint, room json, m
 returns table (
   id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
   created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
-  payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
+  payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
   version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -654,6 +654,7 @@ begin
     result.results, inputs.created_at, leased_run.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
     case when not leased_run.is_resumed then inputs.payload end as payload,
     case when not leased_run.is_resumed then inputs.metadata end as metadata,
+    case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
     inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
     inputs.replay_of, inputs.is_test

@@ -79,6 +79,33 @@ begin
   join detent.runs on runs.id = woken.run_id;
 end $$;
 
+CREATE FUNCTION detent.add_tags(environment integer, requests json, most integer) RETURNS TABLE(i integer, count integer)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  request record;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+  order by id desc for no key update;
+
+  for request in
+    select r.i, runs.id, r.tags
+    from json_to_recordset(requests) as r (i integer, id uuid, fence bigint, tags text[])
+    join detent.runs on runs.id = r.id and runs.fence = r.fence and runs.environment_id = environment
+    order by r.i
+  loop
+    i := request.i;
+    select cardinality(tags) + (select count(*) from unnest(request.tags) as added where added <> all(tags))
+    into count from detent.inputs where run_id = request.id;
+    update detent.inputs
+    set tags = tags || array(select added from unnest(request.tags) with ordinality as u (added, n) where added <> all(tags) order by n)
+    where run_id = request.id and count <= most;
+    return next;
+  end loop;
+end $$;
+
 CREATE FUNCTION detent.advance_bulk_action(action_id uuid, from_id uuid, to_id uuid, succeeded integer, failed integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -142,6 +169,46 @@ begin
   where gates.id = g.id and g.id = any(mine);
   perform detent.unpark(array(select id from detent.lanes where parked_on = any(mine)));
   delete from detent.vacancies where gate_id = any(mine);
+end $$;
+
+CREATE FUNCTION detent.apply_metadata(document jsonb, operations jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+  operation record;
+  present jsonb;
+begin
+  for operation in
+    select o ->> 'kind' as kind, o -> 'value' as value, array(select jsonb_array_elements_text(o -> 'path')) as path
+    from jsonb_array_elements(operations) with ordinality as listed (o, n)
+    order by n
+  loop
+    present := nullif(document #> operation.path, 'null');
+    document := coalesce(
+      case operation.kind
+        when 'replace' then operation.value
+        when 'set' then detent.put_at(document, operation.path, operation.value)
+        when 'delete' then
+          case when detent.put_at(document, operation.path, 'null') is not null then document #- operation.path end
+        when 'increment' then
+          detent.put_at(document, operation.path, to_jsonb(
+            case when jsonb_typeof(present) = 'number' then present::numeric else 0 end + operation.value::numeric))
+        when 'append' then
+          detent.put_at(document, operation.path, case
+            when present is null then '[]'
+            when jsonb_typeof(present) = 'array' then present
+            else jsonb_build_array(present)
+          end || jsonb_build_array(operation.value))
+        when 'remove' then
+          case when jsonb_typeof(present) = 'array' then
+            detent.put_at(document, operation.path, (
+              select coalesce(jsonb_agg(member order by n), '[]')
+              from jsonb_array_elements(present) with ordinality as members (member, n)
+              where member <> operation.value))
+          end
+      end, document);
+  end loop;
+  return document;
 end $$;
 
 CREATE FUNCTION detent.asleep() RETURNS uuid
@@ -387,6 +454,42 @@ begin
   end case;
   perform detent.apply_limits(environment, array[target], '{}');
   return 'done';
+end $$;
+
+CREATE FUNCTION detent.change_metadata(changed uuid, operations jsonb, most integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  before text;
+  after text;
+begin
+  select metadata into before from detent.inputs where run_id = changed;
+  if found then
+    after := detent.apply_metadata(coalesce(before, '{}')::jsonb, operations)::text;
+    if octet_length(after) > most and octet_length(after) > octet_length(coalesce(before, '')) then
+      return false;
+    end if;
+    update detent.inputs set metadata = after where run_id = changed;
+    return true;
+  end if;
+  update detent.history set metadata = detent.apply_metadata(coalesce(metadata, '{}')::jsonb, operations)::text
+  where id = changed and finished_at > detent.now() - interval '1 hour' and octet_length(coalesce(metadata, '')) < most;
+  return true;
+end $$;
+
+CREATE FUNCTION detent.check_options(options jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+  unknown text;
+begin
+  select string_agg(name, ', ') into unknown from jsonb_object_keys(options) as name
+  where name <> all(array['environment', 'id', 'queue', 'concurrency_key', 'concurrency', 'priority', 'tags', 'metadata', 'delay', 'starts_at',
+    'ttl', 'max_duration', 'max_attempts', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
+  if unknown is not null then
+    raise exception 'detent.trigger has no option %', unknown
+      using errcode = 'invalid_parameter_value', hint = 'Its options are listed in docs/transactions.md.';
+  end if;
 end $$;
 
 CREATE FUNCTION detent.claim_batch_key(environment integer, batch uuid, wanted text, ttl double precision) RETURNS uuid
@@ -722,6 +825,18 @@ begin
   where r.parent is null or parent.id is not null
   order by r.i;
 end $$;
+
+CREATE FUNCTION detent.current_task(environment integer, task text, OUT queue text, OUT ttl double precision) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+  select tasks.queue, tasks.ttl from detent.version_tasks as tasks
+  left join (
+    select distinct version_id from detent.sessions
+    where environment_id = environment and ended_at is null and beat_at > clock_timestamp() - interval '15 seconds'
+  ) as live on live.version_id = tasks.version_id
+  where tasks.environment_id = environment and tasks.task_id = task
+  order by live.version_id desc nulls last, tasks.version_id desc limit 1
+$$;
 
 CREATE FUNCTION detent.days_kept(environment integer, task text, final text) RETURNS TABLE(keep_days integer)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1097,6 +1212,20 @@ begin
   from head;
 end $$;
 
+CREATE FUNCTION detent.find_or_make_environment(wanted text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+  found_id integer;
+begin
+  loop
+    select id into found_id from detent.environments where slug = wanted;
+    exit when found_id is not null;
+    insert into detent.environments (slug) values (wanted) on conflict do nothing;
+  end loop;
+  return found_id;
+end $$;
+
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
     LANGUAGE sql STABLE
     AS $$
@@ -1407,6 +1536,12 @@ begin
   );
 end $$;
 
+CREATE FUNCTION detent.hash_of(VARIADIC parts jsonb[]) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select md5(to_jsonb(parts)::text)::uuid
+$$;
+
 CREATE FUNCTION detent.held_slots(environment integer) RETURNS TABLE(gate_id uuid, n integer)
     LANGUAGE sql STABLE
     AS $$
@@ -1427,6 +1562,26 @@ CREATE FUNCTION detent.hold_giver(giver uuid, by_fence bigint) RETURNS boolean
 begin
   perform from detent.runs where id = giver and fence = by_fence for update;
   return found;
+end $$;
+
+CREATE FUNCTION detent.hold_lane(environment integer, task text, queue text, ckey text, limits text[], version integer) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+  line uuid := detent.hash_of(to_jsonb(environment), to_jsonb(queue), coalesce(to_jsonb(ckey), 'null'));
+  lane uuid := detent.hash_of(
+    to_jsonb(environment), to_jsonb(queue), coalesce(to_jsonb(ckey), 'null'), to_jsonb(task), coalesce(to_jsonb(limits), 'null'),
+    coalesce(to_jsonb(version), 'null'));
+begin
+  perform from detent.lanes where id = lane for key share;
+  if not found then
+    perform detent.make_lanes(environment, json_build_array(json_build_object(
+      'lane', lane, 'line', line, 'task', task, 'queue', queue, 'ckey', ckey, 'limits', limits, 'version', version,
+      'pinned', version is not null)));
+  else
+    update detent.lanes set used_at = clock_timestamp() where id = lane and used_at < clock_timestamp() - interval '1 day';
+  end if;
+  return lane;
 end $$;
 
 CREATE FUNCTION detent.hold_leases(environment integer) RETURNS void
@@ -1658,6 +1813,15 @@ begin
       where id = holder and finished_at >= detent.made_at(holder) and status in ('COMPLETED', 'CANCELED'));
 end $$;
 
+CREATE FUNCTION detent.key_of(options jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select case when options ? 'idempotency_key' then jsonb_build_object(
+    'key', encode(sha256(convert_to(options ->> 'idempotency_key', 'UTF8')), 'hex'), 'user_key', options ->> 'idempotency_key',
+    'scope', 'global', 'key_ttl', coalesce((options ->> 'idempotency_key_ttl')::double precision, 30 * 86400))
+  else options -> 'idempotency' end
+$$;
+
 CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, status text, output text, error text, tries smallint)
     LANGUAGE plpgsql
     AS $$
@@ -1693,7 +1857,7 @@ begin
   left join detent.versions on versions.id = past.version_id;
 end $$;
 
-CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
+CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1738,6 +1902,7 @@ begin
     result.results, inputs.created_at, leased_run.started_at, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.tags,
     case when not leased_run.is_resumed then inputs.payload end as payload,
     case when not leased_run.is_resumed then inputs.metadata end as metadata,
+    case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
     inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
     inputs.replay_of, inputs.is_test
@@ -2073,6 +2238,15 @@ begin
   end loop;
 end $$;
 
+CREATE FUNCTION detent.new_id() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS $$
+  select overlay(
+    replace(gen_random_uuid()::text, '-', '')
+    placing lpad(to_hex(micros / 1000), 12, '0') || '7' || lpad(to_hex(micros % 1000 * 4096 / 1000), 3, '0') from 1)::uuid
+  from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as micros) as moment
+$$;
+
 CREATE FUNCTION detent.note_served(leased detent.head[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2195,6 +2369,55 @@ CREATE FUNCTION detent.periods(keep_days integer, ahead integer) RETURNS TABLE(s
   from (select detent.period_days(keep_days) as width, floor(extract(epoch from detent.now()) / 86400)::integer as today) as unit
   cross join generate_series(today / width * width, today + ahead, width) as day
 $$;
+
+CREATE FUNCTION detent.pinned_version(environment integer, wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+  found_id integer;
+begin
+  select id into found_id from detent.versions where environment_id = environment and name = wanted;
+  if wanted is not null and found_id is null then
+    raise exception 'no worker has registered version "%"', wanted
+      using errcode = 'invalid_parameter_value', hint = 'Leave out the option version, or name one that a worker has registered.';
+  end if;
+  return found_id;
+end $$;
+
+CREATE FUNCTION detent.public_id(prefix text, id uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select prefix || '_' || string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', 1 + substring(bits from 1 + 5 * n for 5)::bit(5)::integer, 1), '' order by n)
+  from (select B'00' || ('x' || replace(id::text, '-', ''))::bit(128) as bits) as value, generate_series(0, 25) as n
+$$;
+
+CREATE FUNCTION detent.put_at(document jsonb, path text[], value jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+  inner_value jsonb;
+  index integer;
+begin
+  if cardinality(path) = 0 then
+    return value;
+  end if;
+  document := coalesce(nullif(document, 'null'), '{}');
+  if jsonb_typeof(document) = 'object' then
+    inner_value := detent.put_at(document -> path[1], path[2:], value);
+    return case when inner_value is not null then document || jsonb_build_object(path[1], inner_value) end;
+  end if;
+  if jsonb_typeof(document) <> 'array' or path[1] !~ '^[0-9]{1,9}$' or path[1]::integer > jsonb_array_length(document) then
+    return null;
+  end if;
+  index := path[1]::integer;
+  inner_value := detent.put_at(document -> index, path[2:], value);
+  return case
+    when inner_value is null then null
+    when index = jsonb_array_length(document) then document || jsonb_build_array(inner_value)
+    else jsonb_set(document, path[1:1], inner_value)
+  end;
+end $_$;
 
 CREATE FUNCTION detent.rate_room(g detent.gates, moment timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql STABLE
@@ -2981,6 +3204,38 @@ CREATE FUNCTION detent.token_timeout(due timestamp with time zone) RETURNS text
     'stackTrace', '')::text
 $$;
 
+CREATE FUNCTION detent.trigger(task text, payload json DEFAULT NULL::json, options jsonb DEFAULT '{}'::jsonb) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+  environment integer := detent.find_or_make_environment(coalesce(options ->> 'environment', 'dev'));
+  pinned integer := detent.pinned_version(environment, options ->> 'version');
+  key jsonb := detent.key_of(options);
+  ckey text := options ->> 'concurrency_key';
+  limits text[] := case when options ? 'concurrency' then array(select jsonb_array_elements_text(options -> 'concurrency')) end;
+  known record;
+  queue text;
+  request jsonb;
+  run uuid;
+begin
+  perform detent.check_options(options);
+  select * into known from detent.current_task(environment, task);
+  queue := coalesce(options ->> 'queue', known.queue, 'task/' || task);
+  request := jsonb_strip_nulls(jsonb_build_object(
+    'i', 0, 'id', coalesce((options ->> 'id')::uuid, detent.new_id()), 'task', task, 'queue', queue, 'ckey', ckey, 'limits', limits,
+    'lane', detent.hold_lane(environment, task, queue, ckey, limits, pinned), 'sleeps', ckey is not null or pinned is not null,
+    'metadata', (options -> 'metadata')::text, 'tags', options -> 'tags', 'priority', options -> 'priority',
+    'life', nullif(coalesce((options ->> 'ttl')::double precision, known.ttl), 0), 'ttl', options -> 'ttl',
+    'delay', options -> 'delay', 'due_at', options -> 'starts_at',
+    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration'));
+  request := request || coalesce(key, '{}') || coalesce(options -> 'debounce', '{}') || jsonb_build_object('payload', payload::text);
+  run := (select run_id from detent.insert_runs(environment, json_build_array(request), key is not null, false));
+  if exists (select from detent.runs where id = run and status = 'QUEUED') then
+    perform pg_notify('detent_' || environment, '{"r": 1}');
+  end if;
+  return detent.public_id('run', run);
+end $$;
+
 CREATE FUNCTION detent.trigger_batch(environment integer, batch uuid, requests json, has_keys boolean, indexes integer[], refused integer[], errors text[], total integer, parent uuid, fence bigint, operation text, fingerprint text, waits boolean, suspends boolean, answers integer, seen text[]) RETURNS TABLE(what text, i integer, run_id uuid, session_id uuid, facts json)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -3173,6 +3428,57 @@ CREATE FUNCTION detent.unrepeatable_error(cause text) RETURNS text
       || '; on_lost="fail" keeps it from running again', 'stackTrace', '')::text
 $$;
 
+CREATE FUNCTION detent.update_metadata(environment integer, requests json, most integer) RETURNS TABLE(i integer, document text, is_refused boolean)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  request record;
+  target record;
+  marks jsonb;
+  fresh jsonb;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (
+    select unnest(array[own.id, case when r.parent then own.parent_id end, case when r.root then inputs.root_id end])
+    from json_to_recordset(requests) as r (id uuid, parent boolean, root boolean)
+    join detent.runs as own on own.id = r.id
+    join detent.inputs on inputs.run_id = own.id)
+  order by id desc for no key update;
+
+  for request in
+    select r.i, r.operations, runs.id, runs.attempt, runs.parent_id, inputs.root_id, inputs.metadata_applied as applied
+    from json_to_recordset(requests) as r (i integer, id uuid, fence bigint, operations jsonb)
+    join detent.runs on runs.id = r.id and runs.fence = r.fence and runs.environment_id = environment
+    join detent.inputs on inputs.run_id = runs.id
+    order by r.i
+  loop
+    marks := case when (request.applied ->> 'attempt')::smallint = request.attempt then request.applied -> 'places' else '{}' end;
+    select jsonb_agg(o order by n) into fresh
+    from jsonb_array_elements(request.operations) with ordinality as listed (o, n)
+    where (o ->> 'number')::bigint > coalesce((marks ->> (o ->> 'place'))::bigint, -1);
+
+    i := request.i;
+    is_refused := false;
+    for target in
+      select t.id, jsonb_agg(o order by n) as operations
+      from jsonb_array_elements(fresh) with ordinality as listed (o, n)
+      join (values ('own', request.id), ('parent', coalesce(request.parent_id, request.id)),
+        ('root', coalesce(request.root_id, request.id))) as t (name, id) on t.name = o ->> 'target'
+      group by t.id
+    loop
+      is_refused := not detent.change_metadata(target.id, target.operations, most) or is_refused;
+    end loop;
+    update detent.inputs
+    set metadata_applied = jsonb_build_object('attempt', request.attempt, 'places', marks || (
+      select jsonb_object_agg(place, number)
+      from (select o ->> 'place' as place, max((o ->> 'number')::bigint) as number from jsonb_array_elements(fresh) as o group by 1) as latest))
+    where run_id = request.id and fresh is not null;
+    select coalesce(metadata, '{}') into document from detent.inputs where run_id = request.id;
+    return next;
+  end loop;
+end $$;
+
 CREATE FUNCTION detent.wait_for(environment integer, requests json, has_keys boolean) RETURNS TABLE(i integer, ref uuid, is_pending boolean, is_suspended boolean, output text, error text)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -3341,6 +3647,7 @@ CREATE TABLE detent.inputs (
     created_at timestamp with time zone NOT NULL,
     payload text,
     metadata text,
+    metadata_applied jsonb,
     tags text[] NOT NULL,
     queue text NOT NULL,
     concurrency_key text,

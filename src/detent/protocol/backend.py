@@ -16,6 +16,7 @@ from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
+from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.models import (
     AttemptOutcome,
     BatchChunk,
@@ -53,6 +54,8 @@ from detent.protocol.models import (
     StoredLog,
     Suspended,
     Suspension,
+    TagsAdded,
+    TagsAddition,
     TokenCompletion,
     TokenCreated,
     TokenFilter,
@@ -269,6 +272,14 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def append_logs(self, lines: Sequence[LogLine]) -> None:
         """Store log lines; lines of stale runs are dropped."""
+        ...
+
+    async def update_metadata(self, updates: Sequence[MetadataUpdate]) -> list[MetadataUpdated | Stale]:
+        """Change the metadata of runs, in order, each operation once; of an attempt that sends one call at a time."""
+        ...
+
+    async def add_tags(self, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:
+        """Add tags to runs: all of an addition, or none where there would be too many."""
         ...
 
 

@@ -447,6 +447,8 @@ class Lease:
     priority: float
     tags: tuple[str, ...]
     metadata: str | None
+    metadata_applied: str | None = None
+    """What of an attempt's updates is in it: JSON of the attempt, and of the latest number of each place."""
     max_attempts: int | None
     max_duration: float | None
     idempotency_key: str | None
@@ -477,6 +479,21 @@ class HooksLease:
     error: RunError | None
     number: int
     """Counts such leases of the run from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagsAddition:
+    """Tags that a run gives itself."""
+
+    holder: Holder
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagsAdded:
+    """`count`: how many the run has now; when there would be more than the limit, none was added."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class Client:
         if not database_url:
             raise ConfigError("Client needs database_url=, such as postgresql://user@host/name")
         url = database_url
-        self._named = named = target.Named(lambda: target.connect(url, environment, listen_url))
+        self._named = named = target.Named(lambda: target.connect(url, environment, listen_url), environment)
         self.tasks = Tasks(named)
         self.batch = Batch(named)
         self.runs = Runs(named)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from detent import duration
 from detent.duration import Duration
-from detent.errors import MetadataTooLargeError, PayloadTooLargeError, SerializationError, TooManyTagsError
-from detent.protocol import codec
+from detent.errors import SerializationError, TooManyTagsError
+from detent.protocol import metadata
 from detent.protocol.codec import JsonValue
-from detent.protocol.limits import METADATA_LIMIT, TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
+from detent.protocol.limits import TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
 from detent.sdk import concurrency, idempotency, inheritance, scope, spelling
 from detent.sdk import queue as queues
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_NAME = 128
-_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 VERSION = "DETENT_VERSION"
 """Environment variable: the version that triggers from outside of runs are for."""
 
@@ -271,13 +269,7 @@ def _metadata(name: str, value: object) -> str:
         raise SerializationError(name, f"it must be an object of texts to JSON values, not {type(value).__name__}")
     if not all(isinstance(key, str) for key in value):
         raise SerializationError(name, "its keys must be texts")
-    try:
-        text = codec.encode(dict(value), what=name, limit=METADATA_LIMIT)
-    except PayloadTooLargeError as error:
-        raise MetadataTooLargeError(error.size, error.limit) from error
-    if "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise SerializationError(name, "it holds a NUL character, which the database cannot store")
-    return text
+    return metadata.encode(dict(value), what=name)
 
 
 _FIELDS = {"concurrency": "limits"}

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterable, Coroutine, Iterable
 from functools import cached_property
 from typing import Any, Generic, TypeVar, Unpack
 
+from detent.duration import Duration
 from detent.errors import SerializationError, TaskPayloadParsedError
 from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import ChildOptions, TriggerOptions, check_names
+from detent.sdk.runs import Run, Runs
 from detent.sdk.schema import Schema
 from detent.sdk.triggering import Item, Triggerable
 
@@ -52,8 +54,10 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
     `TaskPayloadParsedError` for a payload that does not fit, `PayloadError` for one that is no JSON or over 10 MB.
     """
 
-    def trigger(self, payload: In, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, RunHandle[Out]]:
-        """Start a run and return its handle at once.
+    def trigger(
+        self, payload: In, *, connection: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[Out]]:
+        """Start a run and return its handle at once. With a *connection*, as part of the transaction that is open on it.
 
         Example::
 
@@ -61,7 +65,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
 
         Raises `ApiConnectionError` when the database is out of reach.
         """
-        return self._start(self._request(payload, options))
+        return self._start(self._request(payload, options), connection)
 
     def trigger_and_wait(self, payload: In, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`.
@@ -77,6 +81,17 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
     def call(self, payload: In, **options: Unpack[ChildOptions]) -> Coroutine[Any, Any, Out]:
         """Short for `trigger_and_wait(...).unwrap()`: return the child's output or raise `SubtaskUnwrapError`."""
         return self._child(payload, options).unwrap()
+
+    def trigger_and_poll(
+        self, payload: In, *, timeout: Duration | None = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, Run[Out]]:
+        """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*.
+
+        Example::
+
+            run = await charge.trigger_and_poll(order, timeout="1m")
+        """
+        return Runs(self._target)._follow(self, self._request(payload, options, is_watched=True), timeout)
 
     def item(self, payload: In, **options: Unpack[TriggerOptions]) -> Item[In, Out]:
         """Return an item for a batch, with options of its own."""
@@ -118,9 +133,11 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
 class BareTaskRef(Triggerable[Out], Generic[Out]):
     """A task that takes no payload, as something to trigger. The methods are those of `TaskRef`, without the payload."""
 
-    def trigger(self, **options: Unpack[TriggerOptions]) -> Coroutine[Any, Any, RunHandle[Out]]:
-        """Start a run and return its handle at once."""
-        return self._start(self._request(None, options))
+    def trigger(
+        self, *, connection: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[Out]]:
+        """Start a run and return its handle at once. With a *connection*, as part of the transaction that is open on it."""
+        return self._start(self._request(None, options), connection)
 
     def trigger_and_wait(self, **options: Unpack[ChildOptions]) -> ChildCall[Out]:
         """Start a child run and wait for its end, durably. Only inside a run: else `OutsideRunError`."""
@@ -129,6 +146,12 @@ class BareTaskRef(Triggerable[Out], Generic[Out]):
     def call(self, **options: Unpack[ChildOptions]) -> Coroutine[Any, Any, Out]:
         """Short for `trigger_and_wait(...).unwrap()`."""
         return self._child(None, options).unwrap()
+
+    def trigger_and_poll(
+        self, *, timeout: Duration | None = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, Run[Out]]:
+        """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*."""
+        return Runs(self._target)._follow(self, self._request(None, options, is_watched=True), timeout)
 
     def item(self, **options: Unpack[TriggerOptions]) -> Item[None, Out]:
         """Return an item for a batch, with options of its own."""
@@ -160,6 +183,7 @@ class TaskRefSync(Generic[In, Out]):
         self.trigger = blocking(task.trigger)
         self.trigger_and_wait = blocking(task.trigger_and_wait)
         self.call = blocking(task.call)
+        self.trigger_and_poll = blocking(task.trigger_and_poll)
         self.batch_trigger = blocking(task.batch_trigger)
         self.batch_trigger_and_wait = blocking(task.batch_trigger_and_wait)
         self.item = task.item
@@ -172,6 +196,7 @@ class BareTaskRefSync(Generic[Out]):
         self.trigger = blocking(task.trigger)
         self.trigger_and_wait = blocking(task.trigger_and_wait)
         self.call = blocking(task.call)
+        self.trigger_and_poll = blocking(task.trigger_and_poll)
         self.batch_trigger = blocking(task.batch_trigger)
         self.batch_trigger_and_wait = blocking(task.batch_trigger_and_wait)
         self.item = task.item

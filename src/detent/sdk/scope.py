@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from detent.protocol.backend import CallerBackend
+    from detent.protocol.codec import JsonValue
     from detent.protocol.ids import BatchId, WaitpointId
+    from detent.protocol.metadata import Document, MetadataOperation
     from detent.protocol.models import (
         Idempotency,
         RunOutcome,
@@ -58,6 +60,15 @@ class RunScope(Protocol):
     @property
     def locals(self) -> dict[str, object]:
         """The values of `Local`s, by their names."""
+        ...
+
+    @property
+    def document(self) -> RunDocument:
+        """The run's metadata as it is now."""
+        ...
+
+    async def add_tags(self, tags: tuple[str, ...]) -> None:
+        """Add tags to the run. Raises `TooManyTagsError`, with none added."""
         ...
 
     @property
@@ -119,6 +130,22 @@ class RunScope(Protocol):
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         """Keep a log line with the run. May be called from any thread."""
         ...
+
+
+class RunDocument(Protocol):
+    """A run's metadata. May be read and updated from any thread."""
+
+    def read(self, key: str) -> JsonValue: ...
+
+    def read_all(self) -> Document: ...
+
+    def update(self, operation: MetadataOperation) -> None:
+        """Change it at once here, and soon in the database. Raises `MetadataTooLargeError`, with nothing changed."""
+        ...
+
+    async def flush(self) -> None: ...
+
+    async def refresh(self) -> None: ...
 
 
 _current: ContextVar[RunScope | None] = ContextVar("detent_run", default=None)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 ONCE = Retry(max_attempts=1)
-_NEVER_RETRIED = (AbortTaskRunError, JournalFullError, NonDeterminismError, RunCancelledError, StaleRunError)
+NEVER_RETRIED = (AbortTaskRunError, JournalFullError, NonDeterminismError, RunCancelledError, StaleRunError)
 """The task wants to end, or the run has been taken from it."""
 
 
@@ -88,7 +88,7 @@ class Body:
         while True:
             try:
                 return await self._once(work, errands)
-            except _NEVER_RETRIED:
+            except NEVER_RETRIED:
                 raise
             except Exception as error:
                 if number >= self.retry.max_attempts:

@@ -25,6 +25,9 @@ DEFAULT_ENVIRONMENT = "dev"
 class Target(Protocol):
     """What the namespaces need of the place they speak to."""
 
+    @property
+    def environment(self) -> str: ...
+
     def connection(self) -> Connection: ...
 
     def trigger(self, request: TriggerRequest) -> Awaitable[Triggered | Refused]: ...
@@ -45,8 +48,8 @@ class Target(Protocol):
 class Named:
     """A database that the user named: nothing of a present run is involved."""
 
-    def __init__(self, connect: Callable[[], CallerBackend]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], CallerBackend], environment: str = DEFAULT_ENVIRONMENT) -> None:
+        self._connect, self.environment = connect, environment
 
     @cached_property
     def connections(self) -> Connections:
@@ -100,6 +103,11 @@ class Here:
         self._outside = Named(_connect_default)
         self._inside: tuple[CallerBackend, Connection] | None = None
 
+    @property
+    def environment(self) -> str:
+        present = run_scope.current()
+        return _default_environment() if present is None else present.context.environment.slug
+
     def connection(self) -> Connection:
         present = run_scope.current()
         return self._outside.connection() if present is None else self._of_worker(present.backend)
@@ -144,8 +152,12 @@ def connect(database_url: str, environment: str, listen_url: str | None = None) 
     return connect_engine(database_url, environment=environment, listen_url=listen_url)
 
 
+def _default_environment() -> str:
+    return os.environ.get("DETENT_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+
+
 def _connect_default() -> CallerBackend:
-    environment = os.environ.get("DETENT_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+    environment = _default_environment()
     if database_url := os.environ.get("DETENT_DATABASE_URL"):
         return connect(database_url, environment, os.environ.get("DETENT_LISTEN_URL") or None)
     return connect(_embedded_database(), environment)

@@ -14,7 +14,7 @@ from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.hooks import GlobalHooks
 from detent.sdk.options import ChildOptions, TriggerOptions, check_text
 from detent.sdk.ref import RefValues, TaskRef
-from detent.sdk.runs import Run, Runs
+from detent.sdk.runs import Run
 from detent.sdk.target import HERE, Target
 from detent.sdk.triggering import Item
 
@@ -37,19 +37,18 @@ class Tasks:
 
     def __init__(self, target: Target = HERE) -> None:
         self._target = target
-        self._runs = Runs(target)
         self.sync = TasksSync(self)
 
     def trigger(
-        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+        self, task_id: str, payload: object = None, *, connection: object = None, **options: Unpack[TriggerOptions]
     ) -> Coroutine[Any, Any, RunHandle[JsonValue]]:
-        """Start a run of a task and return its handle.
+        """Start a run of a task and return its handle. With a *connection*, as part of the transaction that is open on it.
 
         Example::
 
             handle = await tasks.trigger("charge", {"id": "o1", "amount": 5})
         """
-        return self._plain(task_id).trigger(payload, **options)
+        return self._plain(task_id).trigger(payload, connection=connection, **options)
 
     def trigger_and_wait(
         self, task_id: str, payload: object = None, **options: Unpack[ChildOptions]
@@ -72,8 +71,7 @@ class Tasks:
         **options: Unpack[TriggerOptions],
     ) -> Coroutine[Any, Any, Run[JsonValue]]:
         """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*."""
-        ref = self._plain(task_id)
-        return self._runs._follow(ref, ref._request(payload, options, is_watched=True), timeout)
+        return self._plain(task_id).trigger_and_poll(payload, timeout=timeout, **options)
 
     def batch_trigger(
         self, task_id: str, items: Iterable[object] | AsyncIterable[object], **options: Unpack[TriggerOptions]

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
@@ -97,7 +107,18 @@ class Triggerable(Generic[Out]):
             **fields,  # type: ignore[arg-type]  # each was made for its field by `options.to_fields`
         )
 
-    async def _start(self, request: TriggerRequest) -> RunHandle[Out]:
+    def _start(self, request: TriggerRequest, connection: object = None) -> Coroutine[Any, Any, RunHandle[Out]]:
+        if connection is None:
+            return self._start_now(request)
+        from detent.sdk import transaction
+
+        return self._start_with(request, transaction.trigger(connection, request, self._target.environment))
+
+    async def _start_with(self, request: TriggerRequest, made: Awaitable[RunId]) -> RunHandle[Out]:
+        run_id = await made
+        return RunHandle(run_id, self.id, run_id != request.run_id, decode=self.decode)
+
+    async def _start_now(self, request: TriggerRequest) -> RunHandle[Out]:
         from detent.protocol.models import Refused
         from detent.protocol.refusal import to_error
 

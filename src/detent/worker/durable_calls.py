@@ -11,6 +11,7 @@ from detent.protocol.backend import WorkerBackend
 from detent.protocol.batches import BatchCreated, BatchCreation
 from detent.protocol.coalesce import Coalescer
 from detent.protocol.ids import BatchId
+from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.models import (
     BatchChunk,
     ChildRequest,
@@ -28,6 +29,8 @@ from detent.protocol.models import (
     StepRecord,
     Suspended,
     Suspension,
+    TagsAdded,
+    TagsAddition,
     TokenCreated,
     TokenRequest,
     Wait,
@@ -63,6 +66,10 @@ class DurableCalls:
             persistently(backend.read_journals), most=100, in_flight=2
         )
         self._hooks: Coalescer[Holder, None] = Coalescer(persistently(backend.end_hooks))
+        self._metadata: Coalescer[MetadataUpdate, MetadataUpdated | Stale] = Coalescer(
+            persistently(backend.update_metadata), weigh=_weigh_update, most=100
+        )
+        self._tags: Coalescer[TagsAddition, TagsAdded | Stale] = Coalescer(persistently(backend.add_tags))
         self._collect = persistently(backend.collect)
         self._new_batch = persistently(backend.create_batch)
         self._batch = persistently(backend.trigger_batch)
@@ -90,15 +97,25 @@ class DurableCalls:
     def end_hooks(self, holder: Holder) -> asyncio.Future[None]:
         return self._context.run(self._hooks, holder)
 
+    def update_metadata(self, update: MetadataUpdate) -> asyncio.Future[MetadataUpdated | Stale]:
+        return self._context.run(self._metadata, update)
+
+    def add_tags(self, addition: TagsAddition) -> asyncio.Future[TagsAdded | Stale]:
+        return self._context.run(self._tags, addition)
+
     async def collect(self, holders: Sequence[Holder]) -> list[Delivery]:
         return await self._collect(holders)
 
     async def _apart(self, call: Coroutine[object, object, A]) -> A:
         """Await a call outside of the run's context: what it starts is not the run's. It goes on when the wait is given up."""
+        return await asyncio.shield(self.run_apart(call))
+
+    def run_apart(self, call: Coroutine[object, object, A]) -> asyncio.Task[A]:
+        """Start something in no run's name."""
         task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
         return await self._apart(self._new_batch(creation))
@@ -133,6 +150,10 @@ class DurableCalls:
 
 def _weigh_step(step: StepRecord) -> int:
     return len(step.output or "") + len(step.error or "")
+
+
+def _weigh_update(update: MetadataUpdate) -> int:
+    return sum(len(str(placed.operation.value)) for placed in update.operations)
 
 
 def _weigh(child: ChildRequest) -> int:

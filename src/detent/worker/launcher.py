@@ -140,6 +140,7 @@ class Launcher:
             outcome = await self._executor.execute(attempt, scope)
             attempt.is_done = True
             self._capture.end(scope)
+            await scope.flush_metadata()
             if self.lines.has_unsent(attempt) and not attempt.is_dropped:
                 await self.lines.flushed(attempt.last_line)
         finally:

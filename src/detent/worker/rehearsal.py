@@ -213,6 +213,9 @@ class _RehearsalScope(AttemptScope):
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         return
 
+    async def add_tags(self, tags: tuple[str, ...]) -> None:
+        return
+
     async def give_chunk(self, chunk: BatchChunk, operation: str, *, wait: bool) -> ChunkTaken | Refused:
         return ChunkTaken(
             items=tuple(Triggered(run_id=request.run_id) for _, request in chunk.items),

@@ -18,11 +18,13 @@ from detent.errors import (
     NonDeterminismError,
     OutsideRunError,
     StaleRunError,
+    TooManyTagsError,
 )
 from detent.protocol import ids
 from detent.protocol.backend import CallerBackend
 from detent.protocol.batches import BatchCreated, BatchCreation
 from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.limits import TAGS_LIMIT
 from detent.protocol.models import (
     BatchChunk,
     ChildRequest,
@@ -39,6 +41,8 @@ from detent.protocol.models import (
     Stale,
     StepRecord,
     Suspended,
+    TagsAdded,
+    TagsAddition,
     TimeWait,
     TokenCreated,
     TokenRequest,
@@ -59,6 +63,7 @@ from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.journal import DATED, describe
 from detent.worker.log_lines import LogLines
+from detent.worker.metadata import RunMetadata
 from detent.worker.note import Note, OnCpu
 from detent.worker.path import Line, Path, here
 
@@ -86,6 +91,7 @@ class AttemptScope:
     __slots__ = (
         "_calls",
         "_context",
+        "_document",
         "_fence",
         "_lines",
         "_make_context",
@@ -111,6 +117,7 @@ class AttemptScope:
     ) -> None:
         self.attempt, self._calls, self._lines, self._rank, self._note = attempt, calls, lines, log_rank, note
         self._make_context, self._context = context, cast("Context | None", None)
+        self._document: RunMetadata | None = None
         self.loop = loop
         self._fence = attempt.fence
         """Under which the latest answer was given."""
@@ -140,6 +147,17 @@ class AttemptScope:
     @property
     def metadata(self) -> str | None:
         return self.attempt.lease.metadata
+
+    @property
+    def document(self) -> RunMetadata:
+        if self._document is None:
+            self._document = RunMetadata(self.attempt, self._calls, self.loop, self._path)
+        return self._document
+
+    async def flush_metadata(self) -> None:
+        """Store the updates that were made so far, if there are any."""
+        if self._document is not None:
+            await self._document.flush()
 
     @property
     def backend(self) -> CallerBackend:
@@ -375,10 +393,29 @@ class AttemptScope:
             step = StepRecord(origin=origin, fingerprint=fingerprint, output=output, error=error)
             return self._calls.record_step(step)
 
+        # A replay does not execute the step's body: what it said is stored before.
+        await self.flush_metadata()
+
         async def ask() -> Recorded:
             return await self._ask(operation, record, wait=False)
 
         await self._answered(operation, ask)
+
+    # ---- tags ----
+
+    async def add_tags(self, tags: tuple[str, ...]) -> None:
+        attempt = self.attempt
+        while True:
+            attempt.check()
+            holder = attempt.holder
+            answer = await self._calls.add_tags(TagsAddition(holder=holder, tags=tags))
+            if isinstance(answer, TagsAdded):
+                break
+            if attempt.holder == holder:
+                attempt.host.lost(attempt)
+                raise StaleRunError(attempt.run_id)
+        if answer.count > TAGS_LIMIT:
+            raise TooManyTagsError(answer.count, TAGS_LIMIT)
 
     # ---- how it is asked ----
 
@@ -401,7 +438,7 @@ class AttemptScope:
         attempt = self.attempt
         attempt.check()
         path.asked += 1
-        path.lines = 0
+        path.lines = path.updates = 0
         try:
             recorded = attempt.journal.take(operation, kind, fingerprint)
         except (NonDeterminismError, JournalFullError) as error:

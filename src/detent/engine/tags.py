@@ -1,0 +1,31 @@
+"""Tags that runs give themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import cast
+
+from detent.engine.place import Place
+from detent.protocol import ids
+from detent.protocol.limits import TAGS_LIMIT
+from detent.protocol.models import Stale, TagsAdded, TagsAddition
+
+
+async def add_tags(place: Place, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:
+    requests = [
+        {
+            "i": i,
+            "id": ids.to_hex("run", addition.holder.run_id),
+            "fence": addition.holder.fence,
+            "tags": addition.tags,
+        }
+        for i, addition in enumerate(additions)
+    ]
+    rows = await place.db.call(
+        "add_tags", {"environment": place.environment, "requests": json.dumps(requests), "most": TAGS_LIMIT}
+    )
+    answers: list[TagsAdded | Stale] = [Stale(run_id=addition.holder.run_id) for addition in additions]
+    for i, count in rows:
+        answers[cast("int", i)] = TagsAdded(count=cast("int", count))
+    return answers
