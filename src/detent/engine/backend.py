@@ -11,6 +11,7 @@ from detent.engine import (
     batches,
     bulk,
     events,
+    health,
     journal,
     limits,
     retention,
@@ -30,6 +31,7 @@ from detent.engine.place import Place
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
+from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, WaitpointId
 from detent.protocol.models import (
     AttemptOutcome,
@@ -204,6 +206,9 @@ class EngineBackend:
     async def read_retention(self) -> RetentionRecord:
         place = await self._at()
         return await retention.read_retention(place.db, place.environment)
+
+    async def read_health(self) -> HealthRecord:
+        return await health.read_health(await self._at())
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Wake]]:
