@@ -73,10 +73,7 @@ async def test_address_for_wake_ups_that_nobody_answers_is_told(dsn: str, tmp_pa
     assert (await reach.examine(direct(dsn), f"host={tmp_path}")).hearing is Hearing.UNREACHABLE
 
 
-async def test_pooler_is_deaf_and_a_direct_connection_beside_it_is_not(
-    dsn: str, pooler: Pooler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reach, "HEARING_SECONDS", 0.2)
+async def test_pooler_is_deaf_and_a_direct_connection_beside_it_is_not(dsn: str, pooler: Pooler) -> None:
     pooled = pooler.before(direct(dsn))
     found = await reach.examine(pooled, pooled)
     assert (found.is_pooled, found.hearing) == (True, Hearing.DEAF)

@@ -76,6 +76,8 @@ async def _hearing(db: Db, listen_url: str) -> Hearing:
     channel = f"detent_{uuid4().hex}"
     try:
         async with await open_connection(listen_url) as listener:
+            if await is_pooled(listener):
+                return Hearing.DEAF  # and to listen would burden a server process that others get next
             await listener.execute(f"listen {channel}".encode())
             await db.call("notify", {"channel": channel, "notice": ""})
             async for _ in listener.notifies(timeout=HEARING_SECONDS, stop_after=1):
