@@ -46,6 +46,10 @@ ELSEWHERE = {
     },
     "while a run says how it is, as test_lost_replies has it": {"update_metadata", "add_tags"},
     "when a worker ends, or its runs are cancelled": {"hand_back", "end_cancelled"},
+    "by `detent doctor`": {
+        "examine_server", "find_workers", "find_tasks_without_worker", "find_paused", "find_undeclared", "find_late_runs",
+        "find_shelves_behind", "find_overdue_partitions",
+    },
     "by callers": {
         "trigger_runs", "abort_batch", "create_batch", "find_batches", "find_refused_items", "create_bulk_action",
         "abort_bulk_action", "find_bulk_actions", "list_version_names", "reschedule_runs", "count_limits", "find_limits",

@@ -25,6 +25,7 @@ def test_runner_is_not_in_the_help(detent: Detent) -> None:
         *main.COMMANDS,
         *("runs list", "runs get", "runs logs", "runs cancel", "runs replay", "runs reschedule"),
         *("queues list", "queues pause", "queues resume", "queues limit"),
+        *("skills list", "skills show", "skills install"),
         *("limits list", "limits show", "limits set", "limits reset", "limits pause", "limits resume", "limits environment"),
     ],
 )

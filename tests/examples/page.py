@@ -44,8 +44,9 @@ class Block:
 
 
 def pages() -> list[str]:
-    """The pages of the documentation, relative to the repository."""
-    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    """The pages of the documentation, and the skills that the package ships, relative to the repository."""
+    skills = (ROOT / "src" / "detent" / "skills").glob("*/SKILL.md")
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *skills]
     return sorted(str(file.relative_to(ROOT)) for file in files)
 
 

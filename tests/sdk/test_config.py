@@ -203,6 +203,26 @@ def test_package_is_loaded_under_its_own_name(tmp_path: Path) -> None:
     assert [module.__name__ for module in modules] == ["shop.tasks", "shop.tasks.a"]
 
 
+def test_task_under_a_private_name_is_found(tmp_path: Path) -> None:
+    write(tmp_path, tasks__a=task_named("_resize"))
+
+    discovery.discover(discovery.load_config(tmp_path))
+
+    assert registry.get("_resize") is not None
+
+
+def test_tasks_of_an_installed_package_are_found_when_a_file_of_tasks_imports_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "site-packages", acme__package="", acme__mail=task_named("acme_send"))
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    write(tmp_path / "shop", tasks__a="import acme.mail\n" + task_named("a"))
+
+    discovery.discover(discovery.load_config(tmp_path / "shop"))
+
+    assert [task.id for task in registry.all()] == ["a", "acme_send"]
+
+
 def test_loading_twice_gives_the_same_modules(tmp_path: Path) -> None:
     write(tmp_path, tasks__a=task_named("a"))
     config = discovery.load_config(tmp_path)

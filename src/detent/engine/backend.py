@@ -12,6 +12,7 @@ from detent.engine import (
     bulk,
     events,
     final_hooks,
+    health,
     journal,
     limits,
     metadata,
@@ -34,6 +35,7 @@ from detent.engine.place import Place
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
+from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.models import (
@@ -226,6 +228,9 @@ class EngineBackend:
     async def read_retention(self) -> RetentionRecord:
         place = await self._at()
         return await retention.read_retention(place.db, place.environment)
+
+    async def read_health(self) -> HealthRecord:
+        return await health.read_health(await self._at())
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Wake]]:

@@ -15,6 +15,7 @@ from typing import Protocol
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
+from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.models import (
@@ -181,6 +182,10 @@ class CallerBackend(Protocol):
 
     async def read_retention(self) -> RetentionRecord:
         """Return how long runs are kept, and the tables that hold those that are over."""
+        ...
+
+    async def read_health(self) -> HealthRecord:
+        """Return what stands in the way of runs, and what nobody sees to. Reads every run that is not over."""
         ...
 
     def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:
