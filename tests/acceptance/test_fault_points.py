@@ -31,6 +31,7 @@ PASSED = (
     "lease_runs", "start_attempts", "trigger_children", "trigger_batch", "wait_for", "suspend", "collect", "record_steps",
     "create_tokens", "read_batch_results", "append_logs", "settle_runs", "notify", "tick", "count_solo", "renew_session",
     "list_sessions", "abort_late_batches", "reserve_bulk_action", "find_tasks", "find_version_tasks",
+    "find_due_schedules",
 )  # fmt: skip
 PASSED_AFTER_A_DEATH = ("read_journals", "end_session", "find_version", "register_tasks", "set_retention", "open_session")
 """By whoever takes the place of the dead, and goes on with its runs."""
@@ -45,6 +46,10 @@ ELSEWHERE = {
         "carry_bulk_cancel", "find_bulk_runs", "advance_bulk_action", "complete_bulk_action",
     },
     "while a run says how it is, as test_lost_replies has it": {"update_metadata", "add_tags"},
+    "while tasks run by themselves, as test_ticks and test_lost_replies have it": {
+        "fire_schedules", "find_current_tasks", "sync_schedules", "set_next_tick",
+    },
+    "at the end of a run that has hooks, as test_hooks_killed has it": {"lease_hooks", "end_hooks"},
     "when a worker ends, or its runs are cancelled": {"hand_back", "end_cancelled"},
     "by `detent doctor`": {
         "examine_server", "find_workers", "find_tasks_without_worker", "find_paused", "find_undeclared", "find_late_runs",
@@ -56,6 +61,7 @@ ELSEWHERE = {
         "change_limit", "make_environment_limit", "find_obstacles", "find_partitions", "find_retention_rules",
         "cancel_runs", "find_statuses", "watch_runs", "find_outcomes", "reset_idempotency_key", "find_runs", "find_waits",
         "find_attempts", "list_runs", "list_tasks", "find_tokens", "list_tokens", "complete_tokens", "read_logs",
+        "count_schedules", "delete_schedule", "find_schedules", "insert_schedule", "read_clock", "update_schedule",
     },
 }  # fmt: skip
 
