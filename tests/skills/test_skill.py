@@ -56,8 +56,8 @@ def test_authoring_tasks_covers_every_capability_that_it_promises() -> None:
     headings = set(re.findall(r"^##+ (.+)$", skill.text, re.MULTILINE))
     assert headings >= {
         "Set-up", "Tasks, payloads and outputs", "Retries", "Triggering", "Children and the Result", "Batches",
-        "Waits, steps and tokens: the one rule", "Idempotency", "Queues and limits", "Logging and cancelling", "Config",
-        "Testing", "Deployment", "Common mistakes",
+        "Waits, steps and tokens: the one rule", "Idempotency", "Hooks, middleware, locals", "Queues and limits",
+        "Metadata and tags", "Logging and cancelling", "Schedules", "Config", "Testing", "Deployment", "Common mistakes",
     }  # fmt: skip
 
 
