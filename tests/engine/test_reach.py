@@ -73,11 +73,12 @@ async def test_address_for_wake_ups_that_nobody_answers_is_told(dsn: str, tmp_pa
     assert (await reach.examine(direct(dsn), f"host={tmp_path}")).hearing is Hearing.UNREACHABLE
 
 
-async def test_pooler_is_deaf_and_a_direct_connection_beside_it_is_not(dsn: str, pooler: Pooler) -> None:
-    pooled = pooler.before(direct(dsn))
+async def test_pooler_is_deaf_and_a_direct_connection_beside_it_is_not(fresh_dsn: str, pooler: Pooler) -> None:
+    """In a database of its own: the pooler keeps its connections to it."""
+    pooled = pooler.before(direct(fresh_dsn))
     found = await reach.examine(pooled, pooled)
     assert (found.is_pooled, found.hearing) == (True, Hearing.DEAF)
-    assert (await reach.examine(pooled, direct(dsn))).hearing is Hearing.HEARD
+    assert (await reach.examine(pooled, direct(fresh_dsn))).hearing is Hearing.HEARD
 
 
 async def test_database_out_of_reach_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
