@@ -49,6 +49,7 @@ async def register_worker(place: Place, registration: WorkerRegistration) -> str
     await retention.set_retention(place.db, place.environment, registration.retention)
     params = {"environment": place.environment, "version": version, "tasks": text, "limits": limits}
     ((is_open,),) = await place.db.call("register_tasks", params)
+    place.tasks.forget()
     if is_open:
         place.notifier.notify(place.environment, ready=1)
     await schedules.sync_schedules(place, cast("int", version), registration.tasks)

@@ -3059,7 +3059,10 @@ declare
   kind integer;
 begin
   taken := '{}'; is_short := false; stopped := '{}'; stops := '{}';
-  gate_ids := array(select unnest(h.gates) from unnest(heads) as h union select unnest(everywhere));
+  gate_ids := array(
+    select unnest(h.gates) from unnest(heads) as h where h.run_id is not null
+    union
+    select unnest(everywhere) where exists (select from unnest(heads) as h where h.run_id is not null));
   if gate_ids = '{}' then
     select * into taken, is_short from detent.take_turns(heads, room);
     return;
@@ -3098,8 +3101,11 @@ begin
       end if;
     end loop;
     places[kind] := places[kind] - 1;
-    head.gates := array(
-      select g from unnest(everywhere || head.gates) as g where not is_rate[array_position(gate_ids, g)] order by g);
+    -- Else its gates are its slots as they stand: a query for each head would be a seventh of a lease.
+    if everywhere <> '{}' or true = any(is_rate) then
+      head.gates := array(
+        select g from unnest(everywhere || head.gates) as g where not is_rate[array_position(gate_ids, g)] order by g);
+    end if;
     taken := taken || head;
   end loop;
 
