@@ -60,7 +60,6 @@ from detent.protocol.retry import Retry
 from detent.protocol.run_error import RunError
 from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
 from detent.sdk.batch import batch
-from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
 from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.debounce import Debounce
@@ -69,9 +68,7 @@ from detent.sdk.hooks import Next, WaitInfo, WaitKind
 from detent.sdk.idempotency import IdempotencyKey
 from detent.sdk.idempotency_keys import idempotency_keys
 from detent.sdk.inheritance import INHERIT
-from detent.sdk.local import Local
 from detent.sdk.logger import logger
-from detent.sdk.metadata import metadata
 from detent.sdk.options import ChildOptions, TriggerOptions
 from detent.sdk.page import Page
 from detent.sdk.queue import Queue, queue
@@ -79,7 +76,6 @@ from detent.sdk.ref import BareTaskRef, TaskRef
 from detent.sdk.result import Err, Ok, Result
 from detent.sdk.runs import Run, RunPage, runs
 from detent.sdk.step import step
-from detent.sdk.tags import tags
 from detent.sdk.task import BareTask, Task, schema_task, task
 from detent.sdk.tasks import tasks
 from detent.sdk.token import RetrievedToken, Token
@@ -93,13 +89,17 @@ if TYPE_CHECKING:
     from detent.protocol.retention import Retention
     from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
     from detent.sdk.bulk import RunQuery
+    from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
     from detent.sdk.client import Client
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
     from detent.sdk.config import Config, Retries, define_config
     from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
+    from detent.sdk.local import Local
+    from detent.sdk.metadata import metadata
     from detent.sdk.queues import RetrievedQueue, queues
     from detent.sdk.retrying import retry
     from detent.sdk.schedules import schedules
+    from detent.sdk.tags import tags
 else:
     _LATE = {
         "AtReset": "detent.sdk.fetching",
@@ -112,20 +112,26 @@ else:
         "Config": "detent.sdk.config",
         "Cron": "detent.protocol.cron",
         "FetchRetry": "detent.sdk.fetching",
+        "Local": "detent.sdk.local",
         "ResetFormat": "detent.sdk.fetching",
         "Retention": "detent.protocol.retention",
         "Retries": "detent.sdk.config",
         "RetrievedLimit": "detent.sdk.concurrency_limits",
         "RetrievedQueue": "detent.sdk.queues",
+        "RetryAt": "detent.sdk.catching",
+        "RetryWith": "detent.sdk.catching",
         "RunQuery": "detent.sdk.bulk",
         "ScheduleRecord": "detent.protocol.schedules",
         "ScheduleType": "detent.protocol.schedules",
         "ScheduledPayload": "detent.protocol.schedules",
+        "SkipRetrying": "detent.sdk.catching",
         "concurrency_limits": "detent.sdk.concurrency_limits",
         "define_config": "detent.sdk.config",
+        "metadata": "detent.sdk.metadata",
         "queues": "detent.sdk.queues",
         "retry": "detent.sdk.retrying",
         "schedules": "detent.sdk.schedules",
+        "tags": "detent.sdk.tags",
     }
 
     def __getattr__(name: str) -> object:

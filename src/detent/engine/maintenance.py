@@ -24,6 +24,8 @@ SHORTEST_SLEEP = 0.005
 HOUSEKEEPING_SECONDS = 3600.0
 BUSY_SECONDS = 60.0
 """After housekeeping that somebody's lock stood in the way of."""
+LONG_WORK_SECONDS = 2.0
+"""Between looks for bulk actions and batches whose items stopped coming: an idle worker asks little."""
 _MOST_DUE = 1000
 
 log = logging.getLogger("detent.maintenance")
@@ -69,7 +71,7 @@ class Maintenance:
         return max(SHORTEST_SLEEP, await ticks.fire_due(self._db, self._place))
 
     async def _work_on(self) -> float:
-        return 0.0 if await self.carry_on() else LONGEST_SLEEP
+        return 0.0 if await self.carry_on() else LONG_WORK_SECONDS
 
     async def carry_on(self) -> bool:
         """Do what may wait a second: abort batches whose items stopped coming, and a part of a bulk action.
