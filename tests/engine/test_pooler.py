@@ -20,9 +20,9 @@ LISTENING = "select count(*) from pg_stat_activity where datname = current_datab
 
 
 @pytest.fixture
-def pooled(dsn: str, pooler: Pooler) -> str:
+def pooled(fresh_dsn: str, pooler: Pooler) -> str:
     """The test's database, through PgBouncer whatever the suite goes through."""
-    return pooler.before(direct(dsn))
+    return pooler.before(direct(fresh_dsn))
 
 
 async def test_a_pooler_is_told_from_the_server(pooled: str) -> None:
