@@ -313,7 +313,7 @@ begin
           -- Only what starts alone has room: not looked for behind all others.
           or (room ->> 'process')::integer > 0 and exists (
             select from detent.ready where ready.environment_id = environment and is_solo and ready.lane_id = lanes.id))
-        -- Looked for from the end, as in `lease_runs`.
+        -- Looked for from the end, as in `has_work`.
         and (concurrency_key is not null
           or (select true from detent.ready where ready.lane_id = lanes.id order by position desc, run_id desc limit 1))
       order by served_at, line_id
