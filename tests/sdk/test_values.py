@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field, computed_field
 from typing_extensions import TypedDict
 
-from detent import PayloadTooLargeError, SerializationError, TaskPayloadParsedError, task
+from detent import JsonValue, PayloadTooLargeError, Retry, SerializationError, TaskPayloadParsedError, task
 from detent.sdk import schema
 from detent.sdk.definition import AnyTask
 from detent.sdk.schema import PLAIN
@@ -129,6 +129,12 @@ def test_output_that_does_not_fit_the_return_annotation_is_refused() -> None:
         echo(Order).encode_output({"id": "o1"})
     with pytest.raises(SerializationError, match="return annotation"):
         echo(int).encode_output(None)
+
+
+@pytest.mark.parametrize("annotation", [JsonValue, dict[str, JsonValue], list[JsonValue] | None])
+def test_any_json_value_may_be_annotated(annotation: object) -> None:
+    assert echo(annotation).registration(Retry()).output_schema is not None
+    assert echo(JsonValue).decode_payload('{"a": [1, null]}') == {"a": [1, None]}
 
 
 def test_output_is_coerced_to_the_return_annotation() -> None:

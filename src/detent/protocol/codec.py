@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from detent.errors import PayloadTooLargeError, SerializationError
 
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+if TYPE_CHECKING:
+    JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+else:
+
+    class JsonValue:
+        """What JSON holds. An alias of itself would send pydantic round for ever: it is told the type of its own."""
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            from pydantic import JsonValue as Json
+
+            return handler.generate_schema(Json)
+
 
 PAYLOAD_LIMIT = 10 * 1024 * 1024
 """Bytes of JSON that a payload or an output may have by default."""
