@@ -138,7 +138,7 @@ class Chaos:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             ((live,),) = await asyncio.to_thread(self._query, "select count(*) from detent.runs")
-            if not live and await self._count_ended() >= self._wanted:
+            if not live and await self._count_ended() >= len(self._roots):
                 return True
             await asyncio.sleep(0.2)
         return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 MODULUS = 1_000_000_007
@@ -72,12 +73,22 @@ def combine(n: int, values: list[int]) -> int:
     return result
 
 
-def children(program: Node) -> Iterator[tuple[str, Node]]:
-    """The runs that a program makes in all its attempts, by their origins."""
-    for attempt in range(1, program.failures + 2):
-        done = program.parts if attempt > program.failures else program.parts[: program.fails_after + 1]
-        for part in done:
-            yield from _children_of(part, attempt)
+def attempts(program: Node, cut_short: Collection[int] = ()) -> int:
+    """How many attempts it takes, when those numbers were cut short: an attempt of which nothing is known but that it was."""
+    return next(n for n in itertools.count(program.failures + 1) if n not in cut_short)
+
+
+def children(program: Node, cut_short: Collection[int] = ()) -> Iterator[tuple[str, Node]]:
+    """The runs that a program makes in all its attempts but those, by their origins."""
+    for attempt in range(1, attempts(program, cut_short) + 1):
+        if attempt not in cut_short:
+            yield from children_at(program, attempt)
+
+
+def children_at(program: Node, attempt: int) -> Iterator[tuple[str, Node]]:
+    """The runs that an attempt makes, when it is not cut short."""
+    for part in program.parts if attempt > program.failures else program.parts[: program.fails_after + 1]:
+        yield from _children_of(part, attempt)
 
 
 def _children_of(node: Node, attempt: int) -> Iterator[tuple[str, Node]]:
@@ -93,7 +104,7 @@ def origin(node: Node, index: int, attempt: int) -> str:
 
 
 def runs(program: Node) -> int:
-    """How many runs it makes, itself included: a new attempt has its children done anew."""
+    """How many runs it makes, itself included, unless it is cut short: a new attempt has its children done anew."""
     return 1 + sum(runs(child) for _, child in children(program))
 
 

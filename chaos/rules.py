@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 from tests.engine.invariants import RULES
 
 from chaos.effects import Effect
-from chaos.plan import Job, Node, children, value
+from chaos.plan import Job, Node, attempts, children, children_at, value
 from chaos.troubles import Trouble
 from detent.protocol import ids
+from detent.protocol.run_error import ErrorCode
 
 Query = Callable[[str], list[tuple[Any, ...]]]
 
@@ -30,6 +31,7 @@ LEFT = {
     "waitpoints": "select count(*) from detent.waitpoints where not is_shared",
     "awaited batches": "select count(*) from detent.batches where is_awaited",
 }
+CRASHES = f"select run_id, number from detent.attempts where error::json ->> 'code' = '{ErrorCode.PROCESS_KILLED}'"
 TWICE = """
 select run_id, attempt, message, count(*), array_agg(place || ' ' || number)
 from (select distinct run_id, attempt, place, number, message from detent.logs) as line
@@ -48,6 +50,8 @@ class Run:
     job: Job
     output: str | None
     error: str | None
+    crashes: frozenset[int]
+    """The attempts that ended with a process which the run had alone."""
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ def check(
     findings = Findings()
     runs = list(_runs(query))
     _check_outcomes(runs, findings)
+    _check_crashes(runs, troubles, findings)
     if is_over:
         _check_children(runs, roots, findings)
         _check_nothing_left(query, findings)
@@ -79,6 +84,9 @@ def check(
 
 
 def _runs(query: Query) -> Iterator[Run]:
+    crashes: defaultdict[object, set[int]] = defaultdict(set)
+    for run_id, number in query(CRASHES):
+        crashes[run_id].add(number)
     for run_id, status, attempt, losses, parent, payload, output, error in query(
         "select id, status::text, attempt, losses, parent_id, payload, output, error from detent.history"
     ):
@@ -91,6 +99,7 @@ def _runs(query: Query) -> Iterator[Run]:
             job=JOBS.validate_json(payload),
             output=output,
             error=error,
+            crashes=frozenset(crashes[run_id]),
         )
 
 
@@ -104,8 +113,15 @@ def _check_outcomes(runs: Sequence[Run], findings: Findings) -> None:
         found = (run.status, None if run.output is None else json.loads(run.output))
         if found != wanted:
             findings.add(f"run {run.id} came to {found}, not to {wanted}: {(run.error or '')[:600]}\n{program}")
-        elif run.attempt != program.failures + 1:
-            findings.add(f"run {run.id} took {run.attempt} attempts, not {program.failures + 1}")
+        elif run.attempt != (least := attempts(program, run.crashes)):
+            findings.add(f"run {run.id} took {run.attempt} attempts, not {least}; crashed: {sorted(run.crashes)}")
+
+
+def _check_crashes(runs: Sequence[Run], troubles: Sequence[Trouble], findings: Findings) -> None:
+    """A run that was on the CPU when its runner was killed begins alone; killed there once more, it has crashed."""
+    crashes = sum(len(run.crashes) for run in runs)
+    if crashes > len(troubles):
+        findings.add(f"{crashes} attempts crashed, though only {len(troubles)} times something went wrong")
 
 
 def _check_children(runs: Sequence[Run], roots: dict[str, Node], findings: Findings) -> None:
@@ -117,9 +133,11 @@ def _check_children(runs: Sequence[Run], roots: dict[str, Node], findings: Findi
         missing, doubled = triggered - made[None], made[None] - triggered
         findings.add(f"of the programs triggered {dict(missing)} are missing, and {dict(doubled)} too many")
     for run in runs:
-        wanted = Counter(origin for origin, _ in children(run.job.program))
-        if made[run.id] != wanted:
-            missing, doubled = wanted - made[run.id], made[run.id] - wanted
+        program = run.job.program
+        wanted = Counter(origin for origin, _ in children(program, run.crashes))
+        begun = Counter(origin for number in run.crashes for origin, _ in children_at(program, number))
+        missing, doubled = wanted - made[run.id], made[run.id] - wanted - begun
+        if missing or doubled:
             findings.add(f"run {run.id} lacks the children {dict(missing)}, and has {dict(doubled)} too many")
 
 
