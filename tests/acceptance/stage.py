@@ -221,16 +221,25 @@ class Stage:
             "from detent.runs group by 1, 2, 3 order by 4 desc limit 20"
         )
         ended = self.query("select task_id, status::text, count(*) from detent.history group by 1, 2")
-        sessions = self.query("select worker, beat, ended_at from detent.sessions order by opened_at")
+        sessions = self.query(
+            "select worker, beat, opened_at from detent.sessions where ended_at is null order by opened_at"
+        )
         waits = self.query(
-            "select runs.id::text, waitpoints.kind, waits.is_done, waitpoints.completed_at, batches.total, batches.finished, "
+            "select runs.id::text, runs.session_id is not null, extract(epoch from runs.due_at - detent.now()), waits.operation, "
+            "waitpoints.kind, waits.is_done, waitpoints.completed_at, batches.total, batches.finished, "
             "batches.aborted, (select count(*) from detent.batch_items where batch_id = batches.id), "
             "(select count(*) from detent.history where batch_id = batches.id) "
             "from detent.runs left join detent.waits on waits.run_id = runs.id "
             "left join detent.waitpoints on waitpoints.id = waits.waitpoint_id "
             "left join detent.batches on batches.id = waits.waitpoint_id where runs.status = 'WAITING' limit 10"
         )
-        parts = {"waits": waits, "live": live, "ended": ended, "sessions": sessions}
+        journal = self.query(
+            "select run_id::text, attempt, number, kind, operation, fingerprint, answers, seen, completed_at is not null "
+            "from detent.journal left join detent.waitpoints on waitpoints.id = ref "
+            "where run_id in (select id from detent.runs where status = 'WAITING' order by id limit 5) "
+            "order by run_id, number limit 100"
+        )
+        parts = {"waits": waits, "journal": journal, "live": live, "ended": ended, "sessions": sessions}
         return "".join(f"\n{title}:\n" + "\n".join(map(str, rows)) for title, rows in parts.items())
 
     async def check_nothing_left(self) -> None:

@@ -179,3 +179,14 @@ async def test_a_refusal_reaches_everybody_at_once() -> None:
     outcomes = await asyncio.gather(*code.tasks.values(), return_exceptions=True)
     assert [str(outcome) for outcome in outcomes] == ["gone", "gone"]
     assert len(code.answers) == 0
+
+
+async def test_what_waits_for_rest_happens_when_nothing_can_be_given() -> None:
+    code = Code(entry("a", 1), entry("b", 2), entry("c", 3, "b", "a"))
+    code.ask("a", "b")
+    code.arrive("a", "b")
+    happened = asyncio.Event()
+    code.answers.at_rest(lambda: (code.came.append("time"), happened.set()))
+    async with asyncio.timeout(10):
+        await happened.wait()
+    assert code.came == [*of("b", "a"), "time"]

@@ -193,6 +193,22 @@ def test_an_answer_that_came_out_of_its_turn_is_not_given_twice() -> None:
     assert journal.next_answer is None
 
 
+def test_an_order_that_has_changed_is_said_again() -> None:
+    journal = Journal(RUN, 1, [entry("main/0"), entry("main/1", 2), entry("main/2", 3, answers=2)])
+    journal.give_up("main/9")
+    journal.give("main/0")
+    journal.give("main/1")
+    assert journal.stamp(1) == Stamp(answers=3, seen=(ABANDONED + "main/9", "main/0", "main/1"))
+
+
+def test_an_answer_taken_back_after_it_was_told_of_is_told_of_again() -> None:
+    journal = Journal(RUN)
+    journal.give("main/0")
+    journal.confirm(journal.stamp(1))
+    journal.give_up("main/0")
+    assert journal.stamp(1) == Stamp(answers=1, seen=(ABANDONED + "main/0",))
+
+
 def test_an_operation_that_was_given_up_is_marked_whether_it_was_recorded_or_not() -> None:
     journal = Journal(RUN)
     journal.stamp(0)

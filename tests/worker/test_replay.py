@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from detent import step, task, tasks
+from detent import step, task, tasks, wait
+from detent.protocol.models import RunOutcome
+from detent.worker import timers
 from tests.worker.conftest import StartRig
 
 Reached = Callable[[], Awaitable[None]]
@@ -123,3 +126,49 @@ async def test_a_run_stopped_after_any_answer_comes_to_the_same_result(
     values = [int(number) for number in outcome.output.strip("[]").split(",")]
     assert values == PROGRAMS[program]
     assert all(effects.count(number) == 1 for number in kept)
+
+
+def test_no_timer_overtakes_what_a_slow_replay_gives(start_rig: StartRig) -> None:
+    # A runner's own loop, which knows whose timers are whose.
+    with asyncio.Runner(loop_factory=timers.new_loop) as loop:
+        came_first, outcome = loop.run(_race_replayed(start_rig))
+    assert outcome.output == came_first, outcome.error
+
+
+async def _race_replayed(start_rig: StartRig) -> tuple[str, RunOutcome]:
+    """Return what came first before the run was stopped, and how it ended."""
+    stopped, lives = asyncio.get_running_loop().create_future(), 0
+
+    async def given_up() -> int:
+        try:
+            async with asyncio.timeout(0.05):
+                await wait.for_(hours=1)
+        except TimeoutError:
+            return 0
+        raise AssertionError("an hour has passed")
+
+    async def by_steps(is_slow: bool) -> int:
+        await step("first", effect, 1)
+        if is_slow:
+            time.sleep(0.1)  # noqa: ASYNC251 - a process that was stopped finds its timers over like this
+        return await step("second", effect, 2)
+
+    @task(retry=1)
+    async def racing() -> int:
+        nonlocal lives
+        lives += 1
+        is_replay = lives > 1
+        for completed in asyncio.as_completed([given_up(), by_steps(is_replay)]):
+            first = await step("came first", effect, await completed)
+            break
+        if not is_replay:
+            stopped.set_result(first)
+            await asyncio.Event().wait()
+        return first
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("racing")
+        async with asyncio.timeout(20):
+            came_first = await stopped
+    async with start_rig() as rig:
+        return str(came_first), await rig.end_of(run_id)

@@ -3,6 +3,9 @@
 Code that awaits several things at once sees which came first. So the next answer is given only when the code has come to rest
 after the one before, live as in a replay, and the journal keeps the order. The first turns of the loop after an answer belong to
 it: futures wake tasks, tasks end groups, groups wake their parents, a turn each.
+
+A process that is slow, or was stopped, may find that a timer of the code is over before it has given what was given before. So
+in a replay no timer ends until the code is at rest and nothing can be given to it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Answers(Generic[A]):
         "_arrived",
         "_is_settling",
         "_journal",
+        "_late",
         "_loop",
         "_order",
         "_outstanding",
@@ -53,6 +57,7 @@ class Answers(Generic[A]):
         self._outstanding: dict[str, asyncio.Future[A]] = {}
         self._arrived: dict[str, A | BaseException] = {}
         self._order: deque[str] | None = None
+        self._late: deque[Callable[[], None]] = deque()
         self._is_settling = False
         self._patience: asyncio.TimerHandle | None = None
 
@@ -105,6 +110,12 @@ class Answers(Generic[A]):
         self._outstanding.pop(operation, None)
         self._arrived.pop(operation, None)
 
+    def at_rest(self, happen: Callable[[], None]) -> None:
+        """Let something happen as soon as the code is at rest and no answer can be given to it."""
+        self._late.append(happen)
+        if not self._is_settling:
+            self._settle()
+
     def refuse(self, error: BaseException) -> None:
         """Give everybody *error* at once."""
         for future in list(self._outstanding.values()):
@@ -125,11 +136,13 @@ class Answers(Generic[A]):
         if self._is_settling:
             return
         operation = self._next()
-        if operation is None:
-            return
-        is_alone = len(self._outstanding) == 1
-        self._give(operation, self._outstanding[operation], self._arrived.pop(operation))
-        if not is_alone:
+        if operation is not None:
+            is_alone = len(self._outstanding) == 1 and not self._late
+            self._give(operation, self._outstanding[operation], self._arrived.pop(operation))
+            if not is_alone:
+                self._settle()
+        elif self._late and not self._is_settling:
+            self._late.popleft()()
             self._settle()
 
     def _next(self) -> str | None:

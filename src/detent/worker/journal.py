@@ -125,7 +125,8 @@ class Journal:
     def give(self, answer: str) -> None:
         """Note that the code was given an answer."""
         if self.next_answer != answer:
-            # Live, or out of its turn.
+            # Live, or out of its turn. What was recorded of the order from here on holds no more: it is said again.
+            self._confirmed = min(self._confirmed, self._given)
             if self._given < len(self._order) and answer in self._order[self._given :]:
                 self._order.reverse()
                 self._order.remove(answer)
@@ -137,6 +138,7 @@ class Journal:
         """Note that the code has abandoned an operation, perhaps in the moment in which it was given the answer."""
         if self._given and self._order[self._given - 1] == operation:
             self._order[self._given - 1] = ABANDONED + operation
+            self._confirmed = min(self._confirmed, self._given - 1)
         else:
             self.give(ABANDONED + operation)
 

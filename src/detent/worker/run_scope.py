@@ -571,11 +571,12 @@ class AttemptScope:
 
     async def _ask(self, operation: str, ask: Callable[[Origin], Awaitable[A | Stale]], *, wait: bool) -> A:
         """Ask under the present fence; again, when the run was resumed under another one meanwhile."""
-        attempt = self.attempt
+        attempt, first = self.attempt, None
         while True:
             attempt.check()
             await self._executing()
             fence, stamp = attempt.fence, attempt.journal.stamp(len(attempt.answers) - 1)
+            first = first or stamp
             answer = await ask(
                 Origin(
                     holder=attempt.holder,
@@ -587,7 +588,8 @@ class AttemptScope:
                 )
             )
             if not isinstance(answer, Stale):
-                attempt.journal.confirm(stamp)
+                # It may have been recorded when it was asked for at first, and that answer was lost.
+                attempt.journal.confirm(first)
                 self._fence = fence
                 return answer
             if attempt.fence == fence and attempt.phase is not Phase.WAITING:

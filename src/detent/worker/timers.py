@@ -1,7 +1,8 @@
 """The timers of runs: `asyncio.timeout`, `wait_for`, `sleep`. A timer outlives the memory that it was made in.
 
 A run that waits for a token under a time-out of a day must end its wait after a day, wherever it is by then. So while it is
-suspended the database knows when its first timer ends, and wakes it then; and a replay gives each timer the deadline it had.
+suspended the database knows when its first timer ends, and wakes it then; and a replay gives each timer the deadline it had, and
+lets none end before it has given what was given before.
 """
 
 from __future__ import annotations
@@ -57,14 +58,22 @@ class Timer:
         if self._handle is not None:
             self._handle.cancel()
         if self not in self._timers.held:
-            self.end()
+            self._end_or_wait()
 
     def end(self) -> None:
-        """Its time has come. A suspended run goes on first: the database wakes it now, too."""
+        """Its time has come, but in a replay only when this has nothing to give to the code."""
+        if self._timers.is_replaying():
+            self._timers.at_rest(self._end_or_wait)
+        else:
+            self._end_or_wait()
+
+    def _end_or_wait(self) -> None:
+        """End. A suspended run goes on first: the database wakes it now, too."""
         if self._timers.is_held:
             self._timers.hold(self)
             return
-        self._timers.discard(self)
+        if not self._timers.discard(self):
+            return
         self._timers.ended += 1
         self._context.run(self._callback, *self._args)
 
@@ -72,7 +81,7 @@ class Timer:
 class Timers:
     """Those of one attempt that have not ended."""
 
-    __slots__ = ("_is_behind", "_later", "_open", "ended", "held", "is_held", "is_replaying")
+    __slots__ = ("_is_behind", "_later", "_open", "at_rest", "ended", "held", "is_held", "is_replaying")
 
     def __init__(self) -> None:
         self._open: dict[Timer, None] = {}
@@ -84,6 +93,7 @@ class Timers:
         self.is_held = False
         """The run is suspended: no timer of its ends."""
         self.is_replaying: Callable[[], bool] = lambda: False
+        self.at_rest: Callable[[Callable[[], None]], None] = lambda end: end()
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -95,8 +105,12 @@ class Timers:
             timer.deadline, self._is_behind = None, True
         timer.start(later, timer.delay)
 
-    def discard(self, timer: Timer) -> None:
-        self._open.pop(timer, None)
+    def discard(self, timer: Timer) -> bool:
+        """Forget one; False when it was ended or cancelled already."""
+        if timer not in self._open:
+            return False
+        del self._open[timer]
+        return True
 
     def hold(self, timer: Timer) -> None:
         self.held.append(timer)
