@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from psycopg import AsyncConnection
+
 from detent.protocol import ids
 from detent.protocol.models import (
     ChildTriggered,
@@ -186,6 +188,21 @@ async def test_a_timer_wakes_a_suspended_run_with_nothing_to_deliver(
     await worker.succeed(other)
     (delivery,) = await stage.engine.collect([holder(resumed)])
     assert delivery.holder == holder(resumed)
+
+
+async def test_a_timer_wakes_a_run_whose_row_a_lease_that_was_cut_off_has_left_in_the_queue(
+    stage: Stage, worker: Worker, clock: Clock
+) -> None:
+    parent = await stage.leased(worker)
+    await stage.engine.trigger_children([child(parent, "0", suspends=False)])
+    await suspend(stage, parent, until=timedelta(0))
+    await stage.tick()
+    async with await AsyncConnection.connect(stage.connection.info.dsn) as leasing:
+        await leasing.execute("select from detent.ready where run_id = %s for update", [ids.decode("run", parent.run_id)])
+        await suspend(stage, parent, until=timedelta(0))
+        await leasing.rollback()
+    await stage.tick()
+    assert parent.run_id in [lease.run_id for lease in await worker.lease()]
 
 
 async def test_a_run_that_waits_for_nothing_or_is_held_by_another_does_not_suspend(

@@ -1059,6 +1059,9 @@ begin
     select lane_id, position, id, environment_id, moved.session_id,
       case when moved.session_id is not null then clock_timestamp() + interval '1 second' end, is_solo
     from moved
+    -- A lease that was cut off leaves the row of a run that suspended meanwhile.
+    on conflict (lane_id, position, run_id) do update
+    set resident_session = excluded.resident_session, resident_until = excluded.resident_until
     returning ready.run_id, resident_session, ready.environment_id
   )
   select case when resident_session is null then 'queued' else 'woken' end,
