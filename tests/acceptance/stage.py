@@ -234,7 +234,7 @@ class Stage:
             "left join detent.batches on batches.id = waits.waitpoint_id where runs.status = 'WAITING' limit 10"
         )
         journal = self.query(
-            "select run_id::text, attempt, number, kind, operation, fingerprint, answers, seen, completed_at is not null "
+            "select run_id::text, attempt, number, journal.kind, operation, fingerprint, answers, seen, completed_at is not null "
             "from detent.journal left join detent.waitpoints on waitpoints.id = ref "
             "where run_id in (select id from detent.runs where status = 'WAITING' order by id limit 5) "
             "order by run_id, number limit 100"
