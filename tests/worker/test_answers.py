@@ -181,6 +181,24 @@ async def test_a_refusal_reaches_everybody_at_once() -> None:
     assert len(code.answers) == 0
 
 
+@pytest.mark.parametrize("turns", range(2 * answers_module.QUIET_TURNS))
+async def test_what_had_arrived_is_not_given_to_code_that_was_refused_meanwhile(turns: int) -> None:
+    code = Code()
+    code.ask("a", "b", "c")
+    code.arrive("a", "b", "c")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    code.answers.refuse(RuntimeError("gone"))
+    await asyncio.gather(*code.tasks.values(), return_exceptions=True)
+    rested = asyncio.Event()
+    code.answers.at_rest(rested.set)
+    async with asyncio.timeout(10):
+        await rested.wait()
+    assert failed == []
+
+
 async def test_what_waits_for_rest_happens_when_nothing_can_be_given() -> None:
     code = Code(entry("a", 1), entry("b", 2), entry("c", 3, "b", "a"))
     code.ask("a", "b")

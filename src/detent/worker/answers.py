@@ -117,7 +117,8 @@ class Answers(Generic[A]):
             self._settle()
 
     def refuse(self, error: BaseException) -> None:
-        """Give everybody *error* at once."""
+        """Give everybody *error* at once, and nothing that has arrived."""
+        self._arrived.clear()
         for future in list(self._outstanding.values()):
             if not future.done():
                 future.set_exception(error)
