@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from detent.protocol.batches import BatchItemError, BatchRecord
     from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
     from detent.protocol.cron import Cron
+    from detent.protocol.machines import Machine
     from detent.protocol.retention import Retention
     from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
     from detent.sdk.bulk import RunQuery
@@ -113,6 +114,7 @@ else:
         "Cron": "detent.protocol.cron",
         "FetchRetry": "detent.sdk.fetching",
         "Local": "detent.sdk.local",
+        "Machine": "detent.protocol.machines",
         "ResetFormat": "detent.sdk.fetching",
         "Retention": "detent.protocol.retention",
         "Retries": "detent.sdk.config",
@@ -192,6 +194,7 @@ __all__ = [
     "JsonValue",
     "Local",
     "LocalUnsetError",
+    "Machine",
     "MaxDurationExceededError",
     "MetadataTooLargeError",
     "MiddlewareError",

@@ -50,6 +50,8 @@ def test_enormous_growth_is_capped() -> None:
         ({"factor": 0}, "factor=0): it must be over 0"),
         ({"factor": float("nan")}, "it must be over 0"),
         ({"min_timeout": "soon"}, "min_timeout='soon'): 'soon' is no duration"),
+        ({"oom_machine": 2}, "oom_machine=2): it must be the name of a machine"),
+        ({"oom_machine": "large-1x", "max_attempts": 1}, "no attempt is left for that machine; allow at least 2"),
         ({"max_timeout": -1}, "max_timeout=-1): a duration cannot be negative"),
     ],
 )

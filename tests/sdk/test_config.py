@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detent import Config, ConfigError, Retention, Retries, Retry, define_config
+from detent import Config, ConfigError, Machine, Retention, Retries, Retry, define_config
 from detent.sdk import discovery
 from detent.sdk.registry import registry
 
@@ -74,6 +74,13 @@ def test_retention_may_be_for_ever() -> None:
     assert define_config(retention=None).retention == Retention(default=None)
 
 
+def test_own_machines_may_be_named_and_may_replace_a_preset() -> None:
+    own = {"gpu-box": Machine(cpu=8, memory_gb=32), "micro": Machine(cpu=1, memory_gb=1)}
+    config = define_config(machine="gpu-box", machines=own)
+
+    assert (config.machine, config.machines) == ("gpu-box", own)
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
@@ -86,7 +93,10 @@ def test_retention_may_be_for_ever() -> None:
         ({"max_duration": 0}, "max_duration must be longer than 0 s"),
         ({"retention": "30d"}, "retention='30d' must be Retention(default="),
         ({"log_level": "warning"}, "log_level='warning' is none; did you mean \"warn\"?"),
-        ({"machine": "small-1x"}, "the key machine is not available yet"),
+        ({"machine": "small-1"}, "machine: there is no machine 'small-1'; did you mean \"small-1x\"?"),
+        ({"machine": 2}, "machine: 2 must be the name of a machine"),
+        ({"machines": {"box": 8}}, 'must be machines by their names, as in {"gpu-box": Machine(cpu=8, memory_gb=32)}'),
+        ({"machines": {" ": Machine(cpu=1, memory_gb=1)}}, "machine: ' ' must be printable text"),
         ({"ttl": "long"}, "ttl: 'long' is no duration"),
     ],
 )

@@ -199,7 +199,12 @@ def refusal(**options: object) -> str:
         ({"on_lost": "retry"}, 'or "fail" (it ends CRASHED'),
         ({"on_lost": None}, "on_lost=None must be"),
         ({"ttl": "soon"}, "ttl='soon': 'soon' is no duration"),
-        ({"machine": "small-1x"}, "the option machine= is not available yet"),
+        ({"machine": ""}, "machine: '' must be printable text"),
+        ({"retry": Retry(oom_machine="large-1x")}, 'have a limit of memory; add isolation="process"'),
+        (
+            {"machine": "micro", "isolation": "process", "retry": Retry(oom_machine="micro")},
+            'a run that ran out of memory on "micro" is not tried there again',
+        ),
         ({"on_failure": "alert"}, "on_failure is made of a function, not of 'alert'"),
     ],
 )  # fmt: skip

@@ -65,7 +65,8 @@ def test_idempotency_key_carries_its_lifetime() -> None:
     [
         ({"max_atempts": 3}, TypeError, "unknown option 'max_atempts'; did you mean \"max_attempts\"?"),
         ({"colour": "red"}, TypeError, "unknown option 'colour'; known are concurrency, concurrency_key, debounce"),
-        ({"machine": "x"}, TypeError, "the option machine= is not available yet"),
+        ({"machine": 2}, TypeError, "machine: 2 must be the name of a machine"),
+        ({"machine": " "}, ValueError, "machine: ' ' must be printable text"),
         ({"region": "x"}, TypeError, "not available yet"),
         ({"ttl": "soon"}, ValueError, "ttl: 'soon' is no duration"),
         ({"debounce": "doc-7"}, TypeError, "debounce='doc-7' must be a Debounce"),

@@ -39,6 +39,8 @@ def _facts(run: Run[JsonValue]) -> Iterator[tuple[str, str]]:
     yield "created", f"{run.created_at.astimezone():%Y-%m-%d %H:%M:%S} ({printing.ago(run.created_at)})"
     if run.started_at and run.finished_at:
         yield "duration", printing.seconds(run.finished_at - run.started_at)
+    yield "usage", printing.seconds(run.usage_duration or None)
+    yield "machine", run.machine or ""
     yield "waits", str(run.waits or "")
     yield "losses", str(run.losses or "")
     yield "expires", printing.ago(run.expires_at)

@@ -37,8 +37,11 @@ def settings_of(config: Config, *, database_url: str, environment: str, path: Pa
         retry_min=seconds(retry.min_timeout),
         retry_max=seconds(retry.max_timeout),
         retry_randomize=retry.randomize,
+        oom_machine=retry.oom_machine,
         max_duration=config.max_duration,
         ttl=config.ttl,
+        machine=config.machine,
+        machines=config.machines,
         log_level=config.log_level,
         retention=config.retention.rules(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
@@ -70,7 +70,7 @@ async def complete_attempts(place: Place, outcomes: Sequence[AttemptOutcome]) ->
     rows = await place.db.call("settle_runs", {"outcomes": json.dumps([_outcome_fields(t) for t in transitions])})
     settled = announce(place.notifier, place.environment, rows)
     for transition in transitions:
-        place.alarm.set(transition.retry)
+        place.alarm.set(timedelta() if transition.is_oom else transition.retry)
     return [
         Completed(run_id=t.holder.run_id, status=status) if status else Stale(run_id=t.holder.run_id)
         for t in transitions
@@ -132,6 +132,8 @@ def _outcome_fields(transition: lifecycle.Transition) -> dict[str, object]:
         fields["retry_in"], fields["retry_at"] = lifecycle.seconds(transition.retry), lifecycle.date(transition.retry)
     if transition.has_hooks is not None:
         fields["hooks"] = transition.has_hooks
+    if transition.is_oom:
+        fields["oom"] = True
     if transition.lingers:
         fields["lingers"] = True
     return fields
@@ -154,7 +156,7 @@ def _line_fields(line: LogLine) -> dict[str, object]:
 def _lease(fence: int, row: Row) -> Lease:
     (run_id, attempt, task_id, isolation, is_resumed, has_journal, results, created_at, started_at, queue, concurrency_key,
      priority, tags, payload, metadata, metadata_applied, max_attempts, max_duration, idempotency_key, version, parent_id,
-     root_id, batch_id, replay_of, is_test) = row  # fmt: skip
+     root_id, batch_id, replay_of, is_test, machine, active, attempt_active) = row  # fmt: skip
     return Lease(
         run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
@@ -182,6 +184,9 @@ def _lease(fence: int, row: Row) -> Lease:
         batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
         replay_of=RunId(public("run", replay_of)) if replay_of else None,
         is_test=bool(is_test),
+        machine=cast("str | None", machine),
+        active=cast("float", active),
+        attempt_active=cast("float", attempt_active),
     )
 
 

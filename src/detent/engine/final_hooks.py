@@ -32,8 +32,8 @@ async def end_hooks(place: Place, holders: Sequence[Holder]) -> list[None]:
 
 def _hooks_lease(fence: int, row: Row) -> HooksLease:
     (run_id, attempt, task_id, isolation, created_at, started_at, queue, concurrency_key, priority, tags, payload, metadata,
-     max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id, replay_of, is_test, status, output,
-     error, tries) = row  # fmt: skip
+     max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id, replay_of, is_test, machine, active,
+     status, output, error, tries) = row  # fmt: skip
     lease = Lease(
         run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
@@ -60,6 +60,8 @@ def _hooks_lease(fence: int, row: Row) -> HooksLease:
         batch_id=BatchId(public("batch", batch_id)) if batch_id else None,
         replay_of=RunId(public("run", replay_of)) if replay_of else None,
         is_test=bool(is_test),
+        machine=cast("str | None", machine),
+        active=cast("float", active),
     )
     return HooksLease(
         lease=lease,

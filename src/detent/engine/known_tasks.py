@@ -13,6 +13,7 @@ from detent.engine.db import Db
 from detent.errors import SerializationError
 from detent.protocol import codec
 from detent.protocol.flow import INLINE_PREFIX
+from detent.protocol.machines import PRESETS
 from detent.protocol.models import Refused, TriggerRequest
 
 FRESH_SECONDS = 2.0
@@ -41,6 +42,8 @@ class KnownTask:
     version_id: int | None = None
     ttl: float | None = None
     validator: Validator | None = None
+    machines: tuple[str, ...] = ()
+    """Those that its version knows beside the presets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,8 @@ class KnownTasks:
             return Refused(status=429, code="queue_full", message=message)
         if request.version is not None and (refusal := await self._version_refusal(request)):
             return refusal
+        if request.machine is not None and (refusal := _machine_refusal(task, request.machine)):
+            return refusal
         if not request.is_validated and task.validator is not None and (errors := _errors(task.validator, request.payload)):
             return Refused(
                 status=422,
@@ -120,13 +125,14 @@ class KnownTasks:
         for task_id in stale:
             known, fresh_for = KnownTask(task_id=task_id, queue=INLINE_PREFIX + task_id), UNKNOWN_SECONDS
             if task_id in found:
-                version_id, queue, ttl, schema = found[task_id]
+                version_id, queue, ttl, schema, machines = found[task_id]
                 known = KnownTask(
                     task_id=task_id,
                     queue=str(queue),
                     version_id=cast("int", version_id),
                     ttl=cast("float | None", ttl),
                     validator=_validator(str(schema)) if schema is not None else None,
+                    machines=tuple(cast("list[str]", machines)),
                 )
                 fresh_for = FRESH_SECONDS
             self._tasks[task_id] = (now + fresh_for, known)
@@ -144,6 +150,14 @@ class KnownTasks:
         for version_id, task_ids in await self._db.call("find_version_tasks", {"environment": self._environment, "name": name}):
             known = KnownVersion(version_id=cast("int", version_id), task_ids=frozenset(cast("list[str]", task_ids)))
             self._versions[name] = (now + FRESH_SECONDS, known)
+
+
+def _machine_refusal(task: KnownTask, machine: str) -> Refused | None:
+    known = {*PRESETS, *task.machines}
+    if task.version_id is None or machine in known:
+        return None
+    message = f'task "{task.task_id}" has no machine "{machine}"; known are {", ".join(sorted(known))}'
+    return Refused(status=422, code="unknown_machine", message=message)
 
 
 def _validator(schema: str) -> Validator:

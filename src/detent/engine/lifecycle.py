@@ -8,7 +8,7 @@ from typing import assert_never
 
 from detent.errors import DetentError
 from detent.protocol import run_error
-from detent.protocol.models import AttemptOutcome, Broken, Failed, Holder, Succeeded, TimedOut, When
+from detent.protocol.models import AttemptOutcome, Broken, Failed, Holder, RanOutOfMemory, Succeeded, TimedOut, When
 from detent.protocol.status import FINAL, TRANSITIONS, Event, RunStatus
 
 
@@ -28,6 +28,8 @@ class Transition:
     retry: When | None = None
     has_hooks: bool | None = None
     """Whether the worker calls final hooks; None: the engine knows from the task whether there are any."""
+    is_oom: bool = False
+    """It ran out of memory: another attempt only on the machine that its task names for this, if it was not on it."""
     lingers: bool = False
     """The code may still be running: its slot stays taken until the worker says that it has ended."""
 
@@ -58,6 +60,14 @@ def after_attempt(outcome: AttemptOutcome) -> Transition:
                 error=error,
                 retry=outcome.retry_in,
                 has_hooks=outcome.has_hooks,
+            )
+        case RanOutOfMemory():
+            return Transition(
+                holder=outcome.holder,
+                status=_ended(Event.CRASHED),
+                error=run_error.to_json(outcome.error),
+                has_hooks=outcome.has_hooks,
+                is_oom=True,
             )
         case TimedOut():
             error = run_error.to_json(outcome.error)

@@ -204,7 +204,7 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
     (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
      parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, expires_at,
      max_duration, idempotency_key, root_id, replay_of, schedule_id, is_test, output, error, is_solo, version, pinned_version,
-     is_known, has_task, has_live_worker) = row  # fmt: skip
+     given_machine, machine, active, is_known, has_task, has_live_worker) = row  # fmt: skip
     status = RunStatus(str(stored_status))
     if status is RunStatus.QUEUED and not is_known:
         status = RunStatus.PENDING_VERSION
@@ -252,6 +252,9 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
         replay_of=RunId(public("run", replay_of)) if replay_of else None,
         schedule_id=ScheduleId(public("sched", schedule_id)) if schedule_id else None,
         is_test=bool(is_test),
+        machine=cast("str | None", machine),
+        given_machine=cast("str | None", given_machine),
+        usage_duration=cast("float", active),
         losses=cast("int", losses),
         waits=cast("int", wait_count),
         waiting_reason=why_waiting(facts),
@@ -268,6 +271,7 @@ def _replay(request: ReplayRequest, original: RunRecord) -> TriggerRequest:
         concurrency_key=original.concurrency_key,
         tags=original.tags,
         metadata=original.metadata,
+        machine=original.given_machine,
         replay_of=original.id,
         is_test=original.is_test,
         is_watched=request.is_watched,

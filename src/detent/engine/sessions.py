@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import cast
 
 from detent.engine import retention, schedules
@@ -34,10 +35,12 @@ async def register_worker(place: Place, registration: WorkerRegistration) -> str
     """Make the tasks known and return the version's name. Runs queued for them can be leased from here on."""
     tasks = [_task_fields(task) for task in sorted(registration.tasks, key=lambda task: task.task_id)]
     text, limits = json.dumps(tasks), json.dumps([_limit_fields(limit) for limit in sorted(registration.limits, key=_by_name)])
+    machines = sorted(registration.machines)
     wanted = {
         "environment": place.environment,
         "name": registration.version,
-        "fingerprint": hashlib.sha256((text + limits).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256((text + limits + "".join(machines)).encode()).hexdigest(),
+        "machines": machines,
     }
     rows = await place.db.call("find_version", wanted)
     while not rows:
@@ -86,10 +89,10 @@ async def end_session(place: Place, end: SessionEnd) -> SessionEnded:
         },
     )
     announce(place.notifier, place.environment, [row[:5] for row in rows if row[0] != "alone"])
-    return SessionEnded(
-        returned=sum(row[0] == "returned" for row in rows),
-        alone=tuple(cast("float", row[5]) for row in rows if row[0] == "alone"),
-    )
+    alone = tuple(cast("float", row[5]) for row in rows if row[0] == "alone")
+    for pause in alone:
+        place.alarm.set(timedelta(seconds=pause))
+    return SessionEnded(returned=sum(row[0] == "returned" for row in rows), alone=alone)
 
 
 async def list_sessions(place: Place) -> list[SessionBeat]:
@@ -165,6 +168,8 @@ def _task_fields(task: TaskRegistration) -> dict[str, object]:
         "final_hooks": [end.value for end in task.final_hooks],
         "payload_schema": task.payload_schema,
         "output_schema": task.output_schema,
+        "machine": task.machine,
+        "oom_machine": task.oom_machine,
     }
     # A version with another schedule is another version.
     return fields if task.cron is None else fields | {"cron": asdict(task.cron)}

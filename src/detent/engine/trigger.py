@@ -168,6 +168,8 @@ def fields_of(place: Place, i: int, request: TriggerRequest, preferred: str | No
         fields["max_attempts"] = request.max_attempts
     if request.max_duration is not None:
         fields["max_duration"] = request.max_duration
+    if request.machine is not None:
+        fields["machine"] = request.machine
     if request.is_watched:
         fields["watched"] = True
     if request.replay_of is not None:

@@ -115,7 +115,7 @@ begin
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
       awaited boolean, watched boolean, replay_of uuid, schedule uuid, position timestamptz, test boolean, ttl double precision,
-      life double precision, limits text[])
+      life double precision, limits text[], machine text)
     where wanted is null or r.i = any(wanted)
   ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
@@ -149,11 +149,11 @@ begin
   ), input as (
     insert into detent.inputs (
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test)
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, machine)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
-      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false)
+      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false), fresh.machine
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
@@ -237,7 +237,9 @@ begin
       for update of ready skip locked))
   )
   update detent.runs
-  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id)
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id),
+      active = active + detent.seconds_leased(status, leased_at),
+      attempt_active = attempt_active + detent.seconds_leased(status, leased_at)
   where id = any(idle);
   return detent.release_slots(freed);
 end $$;
@@ -622,7 +624,8 @@ end $$;
 
 -- The one place where a run ends or goes back for another attempt. An outcome with a fence applies to a run held under it;
 -- one without (cancel, crash) to a run in any state, locked by the caller. `retry_in`/`retry_at`: tried again then, if
--- attempts are left. `lingers`: the code is still running, its slots stay taken. `also_freed`: slots that others have held, given
+-- attempts are left. `oom`: it ran out of memory, and is tried again only on the machine that its task names for this. `lingers`: the code is
+-- still running, its slots stay taken. `also_freed`: slots that others have held, given
 -- back with those of these runs: the locks on gates are taken once and last.
 -- `hooks`: the worker calls the final hooks of the run.
 -- Returns a row for each run that was settled ('settled') and each that woke ('woken', with the session that has it), one if something
@@ -637,10 +640,12 @@ declare
   hooks_due uuid[];
 begin
   with outcome as materialized (
-    select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
+    select o.*, coalesce(
+      o.retry_at, moment + make_interval(secs => o.retry_in),
+      case when o.oom and detent.machine_after_oom(o.id) is not null then moment end) as retry_due
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
-      retry_in double precision, retry_at timestamptz, lingers boolean, hooks boolean)
+      retry_in double precision, retry_at timestamptz, oom boolean, lingers boolean, hooks boolean)
     order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
@@ -652,7 +657,8 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null,
+        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null, attempt_active = 0,
+        active = runs.active + detent.seconds_leased(runs.status, runs.leased_at),
         -- What crashed a process of its own would crash the next shared one.
         is_solo = outcome.status = 'CRASHED'
     from outcome
@@ -668,18 +674,18 @@ begin
     -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
     delete from detent.inputs using gone where inputs.run_id = gone.id
     returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
-      parent_id, batch_id, batch_index, output, error
+      parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
-      keep_days)
+      machine, active, keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
-      keep_days
+      machine, active, keep_days
     from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
@@ -724,6 +730,9 @@ begin
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
   if retried is not null then
+    update detent.inputs set machine = detent.machine_after_oom(o.id)
+    from json_to_recordset(outcomes) as o (id uuid, oom boolean)
+    where inputs.run_id = o.id and o.oom and o.id = any(retried);
     -- They go on with the version that has begun them.
     perform detent.make_bound_lanes(retried);
     update detent.runs set lane_id = detent.bound_lane(lane_id, version_id)
@@ -843,6 +852,8 @@ begin
         status = case when status = 'WAITING' then status else 'QUEUED' end,
         losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
         losses_in_row = losses_in_row + case when status in ('DEQUEUED', 'EXECUTING') then is_lost::integer else 0 end,
+        -- Not of its attempt: what it did since its latest wait is done again.
+        active = active + detent.seconds_leased(status, leased_at),
         is_solo = is_solo or id = any(suspects)
     where id = any(ids)
     returning *
@@ -940,6 +951,7 @@ declare
   unrepeatable uuid[];
   crashed uuid[];
   freed uuid[];
+  is_oom boolean := coalesce(error::json ->> 'code' = 'TASK_PROCESS_OOM_KILLED', false);
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
     'message', 'the worker that executed the run was lost, again and again', 'stackTrace', '')::text);
@@ -976,7 +988,8 @@ begin
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
-      'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
+      'oom', is_oom and runs.id <> all(unrepeatable),
+      'retry_in', case when not (is_lost or is_oom or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
     where runs.id = any(crashed)), '[]'), freed);
 
@@ -1160,7 +1173,7 @@ begin
   for request in
     select * from json_to_recordset(requests) as r (
       i integer, id uuid, task text, debounce text, debounce_delay double precision, most_delay double precision, trails boolean,
-      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision)
+      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision, machine text)
     where r.debounce is not null and r.i = any(wanted)
     order by r.task, r.debounce, r.i
   loop
@@ -1188,7 +1201,8 @@ begin
     if request.trails then
       update detent.inputs
       set payload = coalesce(request.payload, payload), metadata = coalesce(request.metadata, metadata),
-          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration)
+          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration),
+          machine = coalesce(request.machine, machine)
       where inputs.run_id = held.id;
     end if;
     -- A key that this request has claimed stands for the run that it joins.

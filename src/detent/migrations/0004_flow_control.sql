@@ -621,7 +621,8 @@ returns table (
   id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
   created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
   payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
-  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean) language plpgsql as $$
+  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision,
+  attempt_active double precision) language plpgsql as $$
 #variable_conflict use_column
 declare
   leased detent.head[];
@@ -650,7 +651,7 @@ begin
     from chosen, detent.sessions as session
     where runs.id = chosen.run_id and session.id = by_session
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
-      runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
+      runs.active, runs.attempt_active, runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
   ), result as (
     select * from detent.deliver(array(select leased_run.id from leased_run where leased_run.has_journal))
@@ -663,7 +664,7 @@ begin
     case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
     inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
-    inputs.replay_of, inputs.is_test
+    inputs.replay_of, inputs.is_test, inputs.machine, leased_run.active, leased_run.attempt_active
   from leased_run
   join detent.inputs on inputs.run_id = leased_run.id
   join detent.versions on versions.id = leased_run.version_id
@@ -852,18 +853,18 @@ begin
     select t.task from json_to_recordset(tasks) as t (task text));
   insert into detent.version_tasks (
     version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration, ttl, limits,
-    on_lost, final_hooks, payload_schema, output_schema)
+    on_lost, final_hooks, payload_schema, output_schema, machine, oom_machine)
   select version, environment, task, isolation, file, queue, description, max_attempts, retry, max_duration, ttl, coalesce(limits, '{}'),
-    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema
+    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema, machine, oom_machine
   from json_to_recordset(tasks) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
     max_duration double precision, ttl double precision, limits text[], on_lost text, final_hooks text[],
-    payload_schema text, output_schema text)
+    payload_schema text, output_schema text, machine text, oom_machine text)
   on conflict (version_id, task_id) do update set
     isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
     max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration, ttl = excluded.ttl,
     limits = excluded.limits, on_lost = excluded.on_lost, final_hooks = excluded.final_hooks, payload_schema = excluded.payload_schema,
-    output_schema = excluded.output_schema;
+    output_schema = excluded.output_schema, machine = excluded.machine, oom_machine = excluded.oom_machine;
 
   -- The ttl of runs begins that waited for their task, their queue or a limit. There may be very many without one.
   opened := array(

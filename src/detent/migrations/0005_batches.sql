@@ -290,13 +290,13 @@ begin
   with made_runs as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, finished_at, waits, losses, parent_id, batch_id, batch_index, created_at,
-      payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration, is_test, error, keep_days)
+      payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration, machine, is_test, error, keep_days)
     select r.id, environment, r.task, 'SYSTEM_FAILURE', 1, detent.now(), 0, 0, r.parent, r.batch, r.batch_index, detent.now(),
       r.payload, r.metadata, coalesce(r.tags, '{}'), r.queue, r.ckey, coalesce(r.priority, 0), r.ttl, r.limits,
-      r.max_duration, coalesce(r.test, false), refusal.error, keep_days
+      r.max_duration, r.machine, coalesce(r.test, false), refusal.error, keep_days
     from json_to_recordset(requests) as r (
       i integer, id uuid, task text, queue text, ckey text, payload text, metadata text, tags text[], priority double precision,
-      ttl double precision, limits text[], max_duration double precision, parent uuid, batch uuid, batch_index integer, test boolean)
+      ttl double precision, limits text[], max_duration double precision, parent uuid, batch uuid, batch_index integer, test boolean, machine text)
     join unnest(refused, errors) as refusal (place, error) on refusal.place = r.i
     cross join lateral detent.days_kept(environment, r.task, 'SYSTEM_FAILURE')
     where r.i = any(fresh)

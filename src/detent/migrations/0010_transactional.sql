@@ -63,7 +63,7 @@ declare
 begin
   select string_agg(name, ', ') into unknown from jsonb_object_keys(options) as name
   where name <> all(array['environment', 'id', 'queue', 'concurrency_key', 'concurrency', 'priority', 'tags', 'metadata', 'delay', 'starts_at',
-    'ttl', 'max_duration', 'max_attempts', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
+    'ttl', 'max_duration', 'max_attempts', 'machine', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
   if unknown is not null then
     raise exception 'detent.trigger has no option %', unknown
       using errcode = 'invalid_parameter_value', hint = 'Its options are listed in docs/transactions.md.';
@@ -105,7 +105,7 @@ $$;
 
 -- Starts a run of a task and returns its id, or that of the run which stands for its idempotency key. The payload is not checked. Options:
 -- environment, queue, concurrency_key, concurrency, priority, tags, metadata, delay, ttl, max_duration (in seconds), starts_at, max_attempts,
--- version, idempotency_key, idempotency_key_ttl (in seconds); and as the SDK gives them: id, idempotency, debounce.
+-- machine, version, idempotency_key, idempotency_key_ttl (in seconds); and as the SDK gives them: id, idempotency, debounce.
 create function detent.trigger(task text, payload json default null, options jsonb default '{}') returns text language plpgsql as $$
 declare
   environment integer := detent.find_or_make_environment(coalesce(options ->> 'environment', 'dev'));
@@ -127,7 +127,7 @@ begin
     'metadata', (options -> 'metadata')::text, 'tags', options -> 'tags', 'priority', options -> 'priority',
     'life', nullif(coalesce((options ->> 'ttl')::double precision, known.ttl), 0), 'ttl', options -> 'ttl',
     'delay', options -> 'delay', 'due_at', options -> 'starts_at',
-    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration'));
+    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration', 'machine', options -> 'machine'));
   request := request || coalesce(key, '{}') || coalesce(options -> 'debounce', '{}') || jsonb_build_object('payload', payload::text);
   run := (select run_id from detent.insert_runs(environment, json_build_array(request), key is not null, false));
   if exists (select from detent.runs where id = run and status = 'QUEUED') then

@@ -485,7 +485,7 @@ declare
 begin
   select string_agg(name, ', ') into unknown from jsonb_object_keys(options) as name
   where name <> all(array['environment', 'id', 'queue', 'concurrency_key', 'concurrency', 'priority', 'tags', 'metadata', 'delay', 'starts_at',
-    'ttl', 'max_duration', 'max_attempts', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
+    'ttl', 'max_duration', 'max_attempts', 'machine', 'version', 'idempotency', 'idempotency_key', 'idempotency_key_ttl', 'debounce']);
   if unknown is not null then
     raise exception 'detent.trigger has no option %', unknown
       using errcode = 'invalid_parameter_value', hint = 'Its options are listed in docs/transactions.md.';
@@ -906,6 +906,7 @@ declare
   unrepeatable uuid[];
   crashed uuid[];
   freed uuid[];
+  is_oom boolean := coalesce(error::json ->> 'code' = 'TASK_PROCESS_OOM_KILLED', false);
   cause text := coalesce(error, json_build_object(
     'type', 'INTERNAL_ERROR', 'code', 'TASK_RUN_CRASHED', 'name', 'TASK_RUN_CRASHED',
     'message', 'the worker that executed the run was lost, again and again', 'stackTrace', '')::text);
@@ -942,7 +943,8 @@ begin
     select json_agg(json_build_object(
       'id', runs.id, 'status', 'CRASHED',
       'error', case when runs.id = any(unrepeatable) then detent.unrepeatable_error(error) else cause end,
-      'retry_in', case when not (is_lost or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
+      'oom', is_oom and runs.id <> all(unrepeatable),
+      'retry_in', case when not (is_lost or is_oom or runs.id = any(unrepeatable)) then detent.retry_pause(tasks.retry::json, runs.attempt) end))
     from detent.runs left join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
     where runs.id = any(crashed)), '[]'), freed);
 
@@ -1472,6 +1474,8 @@ begin
         status = case when status = 'WAITING' then status else 'QUEUED' end,
         losses = losses + case when status in ('DEQUEUED', 'EXECUTING') then loss else 0 end,
         losses_in_row = losses_in_row + case when status in ('DEQUEUED', 'EXECUTING') then is_lost::integer else 0 end,
+        -- Not of its attempt: what it did since its latest wait is done again.
+        active = active + detent.seconds_leased(status, leased_at),
         is_solo = is_solo or id = any(suspects)
     where id = any(ids)
     returning *
@@ -1630,7 +1634,7 @@ begin
       delay double precision, due_at timestamptz, priority double precision, max_attempts smallint,
       max_duration double precision, key text, user_key text, scope text, parent uuid, batch uuid, batch_index integer,
       awaited boolean, watched boolean, replay_of uuid, schedule uuid, position timestamptz, test boolean, ttl double precision,
-      life double precision, limits text[])
+      life double precision, limits text[], machine text)
     where wanted is null or r.i = any(wanted)
   ), keyed as materialized (
     select * from detent.claim_keys(environment, requests, wanted) where has_keys
@@ -1664,11 +1668,11 @@ begin
   ), input as (
     insert into detent.inputs (
       run_id, environment_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration,
-      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test)
+      idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, machine)
     select
       fresh.id, environment, moment, fresh.payload, fresh.metadata, coalesce(fresh.tags, '{}'), fresh.queue, ckey,
       coalesce(fresh.priority, 0), fresh.ttl, fresh.limits, fresh.max_duration, key, user_key, scope,
-      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false)
+      coalesce(parent.root_id, fresh.parent), fresh.replay_of, fresh.schedule, coalesce(test, parent.is_test, false), fresh.machine
     from fresh left join detent.inputs as parent on parent.run_id = fresh.parent
     on conflict (run_id) do nothing
   ), queued as (
@@ -1726,7 +1730,7 @@ begin
   for request in
     select * from json_to_recordset(requests) as r (
       i integer, id uuid, task text, debounce text, debounce_delay double precision, most_delay double precision, trails boolean,
-      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision)
+      payload text, metadata text, tags text[], max_attempts smallint, max_duration double precision, machine text)
     where r.debounce is not null and r.i = any(wanted)
     order by r.task, r.debounce, r.i
   loop
@@ -1754,7 +1758,8 @@ begin
     if request.trails then
       update detent.inputs
       set payload = coalesce(request.payload, payload), metadata = coalesce(request.metadata, metadata),
-          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration)
+          tags = coalesce(request.tags, tags), max_duration = coalesce(request.max_duration, max_duration),
+          machine = coalesce(request.machine, machine)
       where inputs.run_id = held.id;
     end if;
     -- A key that this request has claimed stands for the run that it joins.
@@ -1822,7 +1827,7 @@ CREATE FUNCTION detent.key_of(options jsonb) RETURNS jsonb
   else options -> 'idempotency' end
 $$;
 
-CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, status text, output text, error text, tries smallint)
+CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, status text, output text, error text, tries smallint)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -1849,7 +1854,7 @@ begin
     past.id, past.attempt, past.task_id, tasks.isolation, past.created_at, coalesce(past.started_at, past.finished_at), past.queue,
     past.concurrency_key, past.priority, past.tags, past.payload, past.metadata, past.max_attempts, past.max_duration,
     past.idempotency_user_key, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id, past.replay_of, past.is_test,
-    past.status::text, past.output, past.error, taken.tries
+    past.machine, past.active, past.status::text, past.output, past.error, taken.tries
   from taken
   join detent.history as past on past.id = taken.run_id and past.finished_at = taken.finished_at
   join detent.sessions as mine on mine.id = by_session
@@ -1857,7 +1862,7 @@ begin
   left join detent.versions on versions.id = past.version_id;
 end $$;
 
-CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean)
+CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, attempt_active double precision)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1892,7 +1897,7 @@ begin
     from chosen, detent.sessions as session
     where runs.id = chosen.run_id and session.id = by_session
     returning runs.id, runs.attempt, runs.task_id, runs.started_at, runs.has_journal, runs.max_attempts, runs.parent_id,
-      runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
+      runs.active, runs.attempt_active, runs.batch_id, runs.version_id, chosen.isolation, chosen.max_duration as task_max_duration, chosen.position,
       chosen.resident_session is not null and chosen.resident_session = by_session as is_resumed
   ), result as (
     select * from detent.deliver(array(select leased_run.id from leased_run where leased_run.has_journal))
@@ -1905,7 +1910,7 @@ begin
     case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
     inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
-    inputs.replay_of, inputs.is_test
+    inputs.replay_of, inputs.is_test, inputs.machine, leased_run.active, leased_run.attempt_active
   from leased_run
   join detent.inputs on inputs.run_id = leased_run.id
   join detent.versions on versions.id = leased_run.version_id
@@ -1946,6 +1951,8 @@ CREATE TABLE detent.runs (
     is_watched boolean DEFAULT false NOT NULL,
     is_solo boolean DEFAULT false NOT NULL,
     has_journal boolean DEFAULT false NOT NULL,
+    active double precision DEFAULT 0 NOT NULL,
+    attempt_active double precision DEFAULT 0 NOT NULL,
     CONSTRAINT delayed_has_due_date CHECK (((status <> 'DELAYED'::detent.run_status) OR (due_at IS NOT NULL))),
     CONSTRAINT held_has_holder CHECK (((status <> ALL (ARRAY['DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status])) OR ((session_id IS NOT NULL) AND (fence IS NOT NULL)))),
     CONSTRAINT runs_status_check CHECK ((status = ANY (ARRAY['DELAYED'::detent.run_status, 'QUEUED'::detent.run_status, 'DEQUEUED'::detent.run_status, 'EXECUTING'::detent.run_status, 'WAITING'::detent.run_status])))
@@ -2029,6 +2036,16 @@ CREATE FUNCTION detent.longest_kept(environment integer) RETURNS integer
     AS $$
   select case when bool_or(keep_days = 0) then null else coalesce(max(keep_days), 30) end
   from detent.retention_rules where environment_id = environment
+$$;
+
+CREATE FUNCTION detent.machine_after_oom(run uuid) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select tasks.oom_machine
+  from detent.runs
+  join detent.inputs on inputs.run_id = runs.id
+  join detent.version_tasks as tasks on tasks.version_id = runs.version_id and tasks.task_id = runs.task_id
+  where runs.id = run and tasks.oom_machine <> coalesce(inputs.machine, tasks.machine, '')
 $$;
 
 CREATE FUNCTION detent.made_at(id uuid) RETURNS timestamp with time zone
@@ -2166,13 +2183,13 @@ begin
   with made_runs as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, finished_at, waits, losses, parent_id, batch_id, batch_index, created_at,
-      payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration, is_test, error, keep_days)
+      payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, max_duration, machine, is_test, error, keep_days)
     select r.id, environment, r.task, 'SYSTEM_FAILURE', 1, detent.now(), 0, 0, r.parent, r.batch, r.batch_index, detent.now(),
       r.payload, r.metadata, coalesce(r.tags, '{}'), r.queue, r.ckey, coalesce(r.priority, 0), r.ttl, r.limits,
-      r.max_duration, coalesce(r.test, false), refusal.error, keep_days
+      r.max_duration, r.machine, coalesce(r.test, false), refusal.error, keep_days
     from json_to_recordset(requests) as r (
       i integer, id uuid, task text, queue text, ckey text, payload text, metadata text, tags text[], priority double precision,
-      ttl double precision, limits text[], max_duration double precision, parent uuid, batch uuid, batch_index integer, test boolean)
+      ttl double precision, limits text[], max_duration double precision, parent uuid, batch uuid, batch_index integer, test boolean, machine text)
     join unnest(refused, errors) as refusal (place, error) on refusal.place = r.i
     cross join lateral detent.days_kept(environment, r.task, 'SYSTEM_FAILURE')
     where r.i = any(fresh)
@@ -2527,18 +2544,18 @@ begin
     select t.task from json_to_recordset(tasks) as t (task text));
   insert into detent.version_tasks (
     version_id, environment_id, task_id, isolation, file_path, queue, description, max_attempts, retry, max_duration, ttl, limits,
-    on_lost, final_hooks, payload_schema, output_schema)
+    on_lost, final_hooks, payload_schema, output_schema, machine, oom_machine)
   select version, environment, task, isolation, file, queue, description, max_attempts, retry, max_duration, ttl, coalesce(limits, '{}'),
-    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema
+    on_lost, coalesce(final_hooks, '{}'), payload_schema, output_schema, machine, oom_machine
   from json_to_recordset(tasks) as t (
     task text, isolation text, file text, queue text, description text, max_attempts smallint, retry text,
     max_duration double precision, ttl double precision, limits text[], on_lost text, final_hooks text[],
-    payload_schema text, output_schema text)
+    payload_schema text, output_schema text, machine text, oom_machine text)
   on conflict (version_id, task_id) do update set
     isolation = excluded.isolation, file_path = excluded.file_path, queue = excluded.queue, description = excluded.description,
     max_attempts = excluded.max_attempts, retry = excluded.retry, max_duration = excluded.max_duration, ttl = excluded.ttl,
     limits = excluded.limits, on_lost = excluded.on_lost, final_hooks = excluded.final_hooks, payload_schema = excluded.payload_schema,
-    output_schema = excluded.output_schema;
+    output_schema = excluded.output_schema, machine = excluded.machine, oom_machine = excluded.oom_machine;
 
   -- The ttl of runs begins that waited for their task, their queue or a limit. There may be very many without one.
   opened := array(
@@ -2745,6 +2762,13 @@ begin
   return query select * from detent.wake_waiters(array[state.id]);
 end $$;
 
+CREATE FUNCTION detent.seconds_leased(status detent.run_status, leased_at timestamp with time zone) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  select case when status in ('DEQUEUED', 'EXECUTING')
+    then greatest(0, extract(epoch from statement_timestamp() - leased_at))::double precision else 0 end
+$$;
+
 CREATE FUNCTION detent.set_gates(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2805,10 +2829,12 @@ declare
   hooks_due uuid[];
 begin
   with outcome as materialized (
-    select o.*, coalesce(o.retry_at, moment + make_interval(secs => o.retry_in)) as retry_due
+    select o.*, coalesce(
+      o.retry_at, moment + make_interval(secs => o.retry_in),
+      case when o.oom and detent.machine_after_oom(o.id) is not null then moment end) as retry_due
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
-      retry_in double precision, retry_at timestamptz, lingers boolean, hooks boolean)
+      retry_in double precision, retry_at timestamptz, oom boolean, lingers boolean, hooks boolean)
     order by o.id desc
   ), gone as (
     delete from detent.runs using outcome
@@ -2820,7 +2846,8 @@ begin
   ), retried as (
     update detent.runs
     set status = 'QUEUED', attempt = runs.attempt + 1, due_at = outcome.retry_due, position = outcome.retry_due,
-        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null,
+        session_id = null, fence = null, losses_in_row = 0, attempt_started_at = null, attempt_active = 0,
+        active = runs.active + detent.seconds_leased(runs.status, runs.leased_at),
         -- What crashed a process of its own would crash the next shared one.
         is_solo = outcome.status = 'CRASHED'
     from outcome
@@ -2836,18 +2863,18 @@ begin
     -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
     delete from detent.inputs using gone where inputs.run_id = gone.id
     returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
-      parent_id, batch_id, batch_index, output, error
+      parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
   ), past as (
     insert into detent.history (
       id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
-      keep_days)
+      machine, active, keep_days)
     select
       id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
-      keep_days
+      machine, active, keep_days
     from over cross join lateral detent.days_kept(environment_id, task_id, final::text)
   ), unqueued as (
     -- A row that somebody has locked is being leased, and deleted with no run behind it.
@@ -2892,6 +2919,9 @@ begin
 
   return query select 'settled', * from unnest(settled, statuses, holders, watched);
   if retried is not null then
+    update detent.inputs set machine = detent.machine_after_oom(o.id)
+    from json_to_recordset(outcomes) as o (id uuid, oom boolean)
+    where inputs.run_id = o.id and o.oom and o.id = any(retried);
     -- They go on with the version that has begun them.
     perform detent.make_bound_lanes(retried);
     update detent.runs set lane_id = detent.bound_lane(lane_id, version_id)
@@ -3014,7 +3044,9 @@ begin
       for update of ready skip locked))
   )
   update detent.runs
-  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id)
+  set status = 'WAITING', waits = waits + 1, losses_in_row = 0, lane_id = detent.bound_lane(lane_id, version_id),
+      active = active + detent.seconds_leased(status, leased_at),
+      attempt_active = attempt_active + detent.seconds_leased(status, leased_at)
   where id = any(idle);
   return detent.release_slots(freed);
 end $$;
@@ -3236,7 +3268,7 @@ begin
     'metadata', (options -> 'metadata')::text, 'tags', options -> 'tags', 'priority', options -> 'priority',
     'life', nullif(coalesce((options ->> 'ttl')::double precision, known.ttl), 0), 'ttl', options -> 'ttl',
     'delay', options -> 'delay', 'due_at', options -> 'starts_at',
-    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration'));
+    'max_attempts', options -> 'max_attempts', 'max_duration', options -> 'max_duration', 'machine', options -> 'machine'));
   request := request || coalesce(key, '{}') || coalesce(options -> 'debounce', '{}') || jsonb_build_object('payload', payload::text);
   run := (select run_id from detent.insert_runs(environment, json_build_array(request), key is not null, false));
   if exists (select from detent.runs where id = run and status = 'QUEUED') then
@@ -3645,6 +3677,8 @@ CREATE TABLE detent.history (
     output text,
     error text,
     keep_days integer DEFAULT 30 NOT NULL,
+    machine text,
+    active double precision DEFAULT 0 NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 )
@@ -3670,7 +3704,8 @@ CREATE TABLE detent.inputs (
     root_id uuid,
     replay_of uuid,
     schedule_id uuid,
-    is_test boolean NOT NULL
+    is_test boolean NOT NULL,
+    machine text
 )
 WITH (autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='5000');
 
@@ -3710,7 +3745,9 @@ CREATE VIEW detent.all_runs AS
     NULL::text AS error,
     runs.is_solo,
     (runs.fence IS NOT NULL) AS is_held,
-    runs.lane_id
+    runs.lane_id,
+    inputs.machine,
+    (runs.active + detent.seconds_leased(runs.status, runs.leased_at)) AS active
    FROM (detent.runs
      JOIN detent.inputs ON ((inputs.run_id = runs.id)))
 UNION ALL
@@ -3749,7 +3786,9 @@ UNION ALL
     history.error,
     false AS is_solo,
     false AS is_held,
-    NULL::uuid AS lane_id
+    NULL::uuid AS lane_id,
+    history.machine,
+    history.active
    FROM detent.history;
 
 CREATE TABLE detent.arrivals (
@@ -3870,6 +3909,8 @@ CREATE TABLE detent.history_30 (
     output text,
     error text,
     keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    machine text,
+    active double precision DEFAULT 0 CONSTRAINT history_active_not_null NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 )
@@ -3911,6 +3952,8 @@ CREATE TABLE detent.history_30_rest (
     output text,
     error text,
     keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    machine text,
+    active double precision DEFAULT 0 CONSTRAINT history_active_not_null NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 );
@@ -3951,6 +3994,8 @@ CREATE TABLE detent.history_ever (
     output text,
     error text,
     keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    machine text,
+    active double precision DEFAULT 0 CONSTRAINT history_active_not_null NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 );
@@ -3991,6 +4036,8 @@ CREATE TABLE detent.history_held (
     output text,
     error text,
     keep_days integer DEFAULT 30 CONSTRAINT history_keep_days_not_null NOT NULL,
+    machine text,
+    active double precision DEFAULT 0 CONSTRAINT history_active_not_null NOT NULL,
     CONSTRAINT failed_has_error CHECK (((status = 'COMPLETED'::detent.run_status) OR (error IS NOT NULL))),
     CONSTRAINT history_status_check CHECK ((status = ANY (ARRAY['COMPLETED'::detent.run_status, 'FAILED'::detent.run_status, 'CANCELED'::detent.run_status, 'CRASHED'::detent.run_status, 'SYSTEM_FAILURE'::detent.run_status, 'EXPIRED'::detent.run_status, 'TIMED_OUT'::detent.run_status])))
 );
@@ -4200,6 +4247,8 @@ CREATE TABLE detent.version_tasks (
     final_hooks text[] DEFAULT '{}'::text[] NOT NULL,
     payload_schema text,
     output_schema text,
+    machine text,
+    oom_machine text,
     CONSTRAINT version_tasks_final_hooks_check CHECK ((final_hooks <@ '{success,failure,cancel}'::text[])),
     CONSTRAINT version_tasks_isolation_check CHECK ((isolation = ANY (ARRAY['async'::text, 'thread'::text, 'process'::text]))),
     CONSTRAINT version_tasks_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 250))),
@@ -4214,7 +4263,8 @@ CREATE TABLE detent.versions (
     name text NOT NULL,
     fingerprint text NOT NULL,
     is_named boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    machines text[] DEFAULT '{}'::text[] NOT NULL
 );
 
 ALTER TABLE detent.versions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (

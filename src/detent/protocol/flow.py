@@ -141,7 +141,7 @@ class DebounceMode(StrEnum):
     LEADING = "leading"
     """The run keeps what the first trigger gave."""
     TRAILING = "trailing"
-    """The latest trigger replaces payload, metadata, tags, max_attempts and max_duration, as far as it gives them."""
+    """The latest trigger replaces payload, metadata, tags, max_attempts, max_duration and machine, as far as it gives them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,8 @@ class TriggerRequest:
     max_attempts: int | None = None
     max_duration: float | None = None
     """Seconds."""
+    machine: str | None = None
+    """None is the task's."""
     tags: tuple[str, ...] = ()
     metadata: str | None = None
     idempotency: Idempotency | None = None
@@ -458,6 +460,12 @@ class Lease:
     batch_id: BatchId | None
     replay_of: RunId | None
     is_test: bool
+    machine: str | None = None
+    """As given at the trigger, or the one after it ran out of memory; None: its task's."""
+    active: float = 0.0
+    """Seconds executed under earlier leases, of all attempts."""
+    attempt_active: float = 0.0
+    """Those of this attempt, up to its latest wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -528,6 +536,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RanOutOfMemory:
+    """The engine decides whether it is tried again: once, on the machine that its task names for this."""
+
+    holder: Holder
+    error: RunError
+    has_hooks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut:
     holder: Holder
     error: RunError
@@ -541,7 +558,7 @@ class Broken:
     error: RunError
 
 
-AttemptOutcome: TypeAlias = Succeeded | Failed | TimedOut | Broken
+AttemptOutcome: TypeAlias = Succeeded | Failed | RanOutOfMemory | TimedOut | Broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -593,6 +610,9 @@ class TaskRegistration:
     output_schema: str | None = None
     cron: Cron | None = None
     """When it runs by itself."""
+    machine: str | None = None
+    oom_machine: str | None = None
+    """On which a run is tried once more that ran out of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -606,6 +626,8 @@ class WorkerRegistration:
     retention: tuple[RetentionRule, ...] | None = None
     """Replaces the environment's rules, the default among them; None leaves them as they are."""
     version: str | None = None
+    machines: tuple[str, ...] = ()
+    """Names of machines that the code knows beside the presets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -775,6 +797,12 @@ class RunRecord:
     replay_of: RunId | None
     schedule_id: ScheduleId | None
     is_test: bool
+    machine: str | None
+    """On which it executes, or has; before its first lease as it was triggered. None: on none."""
+    given_machine: str | None
+    """As it was triggered, or the one after it ran out of memory; None: its task's."""
+    usage_duration: float
+    """Seconds for which it has been executed, over all attempts."""
     losses: int
     """How often a worker died or was lost under this run."""
     waits: int

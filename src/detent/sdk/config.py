@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
 
 from detent.duration import Duration, seconds
 from detent.errors import ConfigError
+from detent.protocol.machines import PRESETS, Machine
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.sdk import source, spelling
+from detent.sdk.machines import check_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +46,10 @@ class Config:
     """Seconds that runs of tasks without a ttl may stay in the queue; 0 is for ever, None was not said."""
     log_level: str = "info"
     retention: Retention = field(default_factory=Retention)
+    machine: str | None = None
+    """Of tasks that name none themselves; None: no limit."""
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    """The project's own, which may bear the name of a preset."""
 
 
 class ConfigKeys(TypedDict, total=False):
@@ -56,6 +62,9 @@ class ConfigKeys(TypedDict, total=False):
     - `ttl`: how long a run may stay in the queue without ever having started; then it is `EXPIRED`. 0 is for ever. Default: for
       ever, and 10 minutes in `detent dev`.
     - `retention`: how long runs are kept after their end: `Retention(default="30d", statuses=..., tasks=...)`, or None for ever.
+    - `machine`: what runs of tasks that name no machine may take, where these have `isolation="process"`. Default: no limit.
+    - `machines`: the project's own by their names, such as `{"gpu-box": Machine(cpu=8, memory_gb=32)}`. One with the name of a
+      preset replaces it.
     - `log_level`: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes first.
     """
 
@@ -66,10 +75,11 @@ class ConfigKeys(TypedDict, total=False):
     ttl: Duration
     log_level: str
     retention: Retention | None
+    machine: str
+    machines: Mapping[str, Machine]
 
 
 KNOWN = frozenset(ConfigKeys.__annotations__)
-_LATER = frozenset({"machine"})
 
 
 def define_config(**keys: Unpack[ConfigKeys]) -> Config:
@@ -94,10 +104,9 @@ def default_config(root: Path) -> Config:
 
 def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
     for name in keys:
-        if name in _LATER:
-            _refuse(place, f"the key {name} is not available yet in this version of detent; leave it out")
         if name not in KNOWN:
             _refuse(place, f"unknown key {name!r}{spelling.hint(name, KNOWN)}")
+    own = _machines(keys.get("machines", {}), place)
     return Config(
         project=_project(keys.get("project", root.name), place),
         dirs=_dirs(keys.get("dirs", ()), place, root),
@@ -106,6 +115,8 @@ def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
         ttl=_duration("ttl", keys.get("ttl"), place),
         log_level=_log_level(keys.get("log_level", "info"), place),
         retention=_retention(keys.get("retention", Retention()), place),
+        machine=_machine(keys.get("machine"), own, place),
+        machines=own,
         root=root,
     )
 
@@ -153,6 +164,19 @@ def _retention(retention: object, place: str) -> Retention:
     if not isinstance(retention, Retention):
         _refuse(place, f'retention={retention!r} must be Retention(default="30d", ...), or None for ever')
     return retention
+
+
+def _machines(own: object, place: str) -> Mapping[str, Machine]:
+    if not isinstance(own, Mapping) or not all(isinstance(machine, Machine) for machine in own.values()):
+        _refuse(place, f'machines={own!r} must be machines by their names, as in {{"gpu-box": Machine(cpu=8, memory_gb=32)}}')
+    return {_machine(name, own, place) or "": machine for name, machine in own.items()}
+
+
+def _machine(name: object, own: Mapping[str, Machine], place: str) -> str | None:
+    try:
+        return None if name is None else check_name(name, own)
+    except (TypeError, ValueError) as error:
+        _refuse(place, f"machine: {error}")
 
 
 def _log_level(level: object, place: str) -> str:

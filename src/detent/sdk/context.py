@@ -95,6 +95,15 @@ class ProjectContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MachineContext:
+    """What the attempt may take, in cores and units of 1024³ bytes. Held only where its task has `isolation="process"`."""
+
+    name: str
+    cpu: float
+    memory_gb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Context:
     """Everything a task may know about its run. Declare a parameter `ctx: Context`, or call `Context.current()`.
 
@@ -111,8 +120,8 @@ class Context:
     queue: QueueContext
     environment: EnvironmentContext
     project: ProjectContext
-    machine: None = None
-    """Always None yet: workers declare no machine."""
+    machine: MachineContext | None = None
+    """None: the run has no limit."""
     deployment: None = None
     """Always None yet: workers are not deployed."""
 
@@ -122,7 +131,9 @@ class Context:
         return scope.require("Context.current()").context
 
     @classmethod
-    def from_lease(cls, lease: Lease, task: ContextTask, *, environment: str, project: str) -> Context:
+    def from_lease(
+        cls, lease: Lease, task: ContextTask, *, environment: str, project: str, machine: MachineContext | None = None
+    ) -> Context:
         """Make the context of the attempt that *lease* gives."""
         return cls(
             run=_run_of(lease),
@@ -131,6 +142,7 @@ class Context:
             queue=QueueContext(name=lease.queue),
             environment=EnvironmentContext(slug=environment),
             project=ProjectContext(id=project),
+            machine=machine,
         )
 
 

@@ -25,7 +25,7 @@ class Debounce:
     - `key`: 1 to 512 characters.
     - `delay`: a `Duration` of at least 1 s. Triggers only ever put the run off, never forward.
     - `mode`: `"leading"`, the default: the run keeps what the first trigger gave. `"trailing"`: the latest one replaces payload,
-      metadata, tags, `max_attempts` and `max_duration`, as far as it gives them.
+      metadata, tags, `max_attempts`, `max_duration` and `machine`, as far as it gives them.
     - `max_delay`: from the making of the run, beyond which it is not put off: a trigger that would makes a new run. Longer than
       `delay`; default: no bound.
 

@@ -38,6 +38,8 @@ class SchemaTaskOptions(TypedDict, total=False):
     - `ttl`: how long a run may stay in the queue without ever having started; then it is `EXPIRED`. 0 is for ever. Default: the
       config's.
     - `max_duration`: wall time that one attempt may take, its waits not counted; then the run is `TIMED_OUT`.
+    - `machine`: what a run may take, as the name of a preset (`"micro"` to `"large-2x"`) or of a machine of the config. Held with
+      `isolation="process"`; other tasks are only told it (`ctx.machine`). Default: the config's, else no limit.
     - `isolation`: `"process"` runs each attempt in a process of its own.
     - `on_lost`: what to do when its worker is lost while a run executes. `"restart"`, the default: run it again. `"fail"`: end it
       `CRASHED`, so that no attempt is begun twice, and none after it.
@@ -52,6 +54,7 @@ class SchemaTaskOptions(TypedDict, total=False):
     concurrency: TaskLimit | Sequence[TaskLimit]
     ttl: Duration
     max_duration: Duration
+    machine: str
     isolation: str
     on_lost: Literal["restart", "fail"]
     middleware: HookOption
@@ -77,8 +80,6 @@ class TaskOptions(SchemaTaskOptions, total=False):
 KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotations__})
 
 
-_LATER = frozenset({"machine"})
-
 
 class AnyTask(TaskHooks):
     """A task without its types: what the registry holds and the worker executes."""
@@ -98,6 +99,8 @@ class AnyTask(TaskHooks):
         self.queue_name = self._checked_queue(options.get("queue"))
         self.limits = self._checked_limits(options.get("concurrency"))
         self.isolation = self._checked_isolation(options.get("isolation"))
+        self.machine = self._checked_machine("machine", options.get("machine"))
+        self._check_oom_machine()
         self.on_lost = self._checked_on_lost(options.get("on_lost", "restart"))
         self.hooks = self._read_hooks(options)
         self._signature = self._read_signature()
@@ -138,17 +141,22 @@ class AnyTask(TaskHooks):
         return self._signature.takes_signal
 
     def registration(
-        self, default_retry: Retry, default_max_duration: float | None = None, default_ttl: float | None = None
+        self,
+        default_retry: Retry,
+        default_max_duration: float | None = None,
+        default_ttl: float | None = None,
+        default_machine: str | None = None,
     ) -> TaskRegistration:
         """Return what the engine must know of this task. Raises `DefinitionError` for a type that is no schema."""
-        from detent.protocol.models import TaskRegistration
+        from detent.protocol.models import Isolation, TaskRegistration
 
+        retry = self.retry or default_retry
         return TaskRegistration(
             task_id=self.id,
             isolation=self.isolation,
             file_path=self.file_path,
             queue=self.queue_name,
-            retry=_retry_json(self.retry or default_retry),
+            retry=_retry_json(retry),
             description=self.description,
             max_duration=default_max_duration if self.max_duration is None else self.max_duration,
             ttl=(default_ttl if self.ttl is None else self.ttl) or None,
@@ -160,6 +168,8 @@ class AnyTask(TaskHooks):
             else self._payload.json_schema(mode="validation"),
             output_schema=self._output.json_schema(mode="serialization"),
             cron=self.cron,
+            machine=self.machine or default_machine,
+            oom_machine=retry.oom_machine if self.isolation is Isolation.PROCESS else None,
         )
 
     @property
@@ -258,8 +268,6 @@ class AnyTask(TaskHooks):
 
     def _refuse_unknown(self, options: Mapping[str, object]) -> None:
         for name in options:
-            if name in _LATER:
-                self._refuse(f"the option {name}= is not available yet in this version of detent; leave it out")
             if name == "cron":
                 self._refuse("cron= is an option of @schedules.task; use that decorator")
             if name not in KNOWN:
@@ -321,6 +329,31 @@ class AnyTask(TaskHooks):
                 f'isolation={isolation!r}: only "process" can be asked for; `async def` runs on the event loop, `def` in a thread'
             )
         return Isolation.PROCESS
+
+    def _checked_machine(self, name: str, machine: object) -> str | None:
+        if machine is None:
+            return None
+        # Loaded by those tasks alone that name a machine.
+        from detent.sdk.machines import machines
+
+        try:
+            return machines.check(machine)
+        except (TypeError, ValueError) as error:
+            self._refuse(f"{name}: {error}")
+
+    def _check_oom_machine(self) -> None:
+        from detent.protocol.models import Isolation
+
+        oom_machine = self._checked_machine("Retry(oom_machine=)", self.retry and self.retry.oom_machine)
+        if oom_machine is None:
+            return
+        if self.isolation is not Isolation.PROCESS:
+            self._refuse(
+                f'its retry names oom_machine="{oom_machine}", and only runs in processes of their own have a limit of memory; '
+                'add isolation="process"'
+            )
+        if oom_machine == self.machine:
+            self._refuse(f'a run that ran out of memory on "{oom_machine}" is not tried there again; name a larger oom_machine')
 
     def _checked_on_lost(self, on_lost: object) -> OnLost:
         from detent.protocol.models import OnLost

@@ -42,6 +42,7 @@ class ChildOptions(TypedDict, total=False):
     - `tags`: one text or several, for finding runs: at most 10, each of at most 128 characters; blank ones are dropped.
     - `max_attempts`: how often the run is tried, the first time counted: 1 to 250. Default: the task's `retry`.
     - `max_duration`: wall time that one attempt may take, its waits not counted. Default: the task's.
+    - `machine`: the name of the machine that it runs on. Default: the task's.
     - `metadata`: a JSON object of at most 262,144 bytes.
     - `idempotency_key`: the same key gives the same run again. A raw text is run-scoped inside a task, global outside.
     - `idempotency_key_ttl`: how long the key is remembered; default 30 days.
@@ -62,6 +63,7 @@ class ChildOptions(TypedDict, total=False):
     tags: str | Iterable[str] | Inherit
     max_attempts: int
     max_duration: Duration
+    machine: str
     metadata: Mapping[str, JsonValue] | Inherit
     idempotency_key: str | Sequence[str]
     idempotency_key_ttl: Duration
@@ -82,7 +84,7 @@ class TriggerOptions(ChildOptions, total=False):
 
 
 KNOWN = frozenset({*ChildOptions.__annotations__, *TriggerOptions.__annotations__})
-_LATER = frozenset({"machine", "region"})
+_LATER = frozenset({"region"})
 
 
 def check_names(options: Mapping[str, object]) -> None:
@@ -251,6 +253,13 @@ def _named(name: str, value: object, read: Callable[[object], T]) -> T:
         raise type(error)(f"{name}: {error}") from error
 
 
+def _machine(name: str, value: object) -> str:
+    # Which there are is known to whoever executes the task.
+    from detent.sdk import machines
+
+    return _named(name, value, machines.check_text)
+
+
 def _debouncing(name: str, value: object) -> Debouncing:
     if not isinstance(value, Debounce):
         raise TypeError(f'{name}={value!r} must be a Debounce, such as Debounce("doc-7", "5s")')
@@ -280,6 +289,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "tags": to_tags,
     "max_attempts": _attempts,
     "max_duration": _longest,
+    "machine": _machine,
     "metadata": _metadata,
     "debounce": _debouncing,
     "queue": _queue,

@@ -84,6 +84,10 @@ class Run(Generic[T]):
     schedule_id: ScheduleId | None
     """The schedule that made it."""
     is_test: bool
+    machine: str | None
+    """The machine that it executes on, or has; of one that has not begun: as it was triggered. None: no limit."""
+    usage_duration: float
+    """Seconds for which it has been executed, over all attempts: time in the queue, and in waits longer than 5 s, is left out."""
     losses: int
     """How often a worker died or was lost under it."""
     waits: int

@@ -99,6 +99,7 @@ def to_options(request: TriggerRequest, environment: str) -> dict[str, object]:
         "version": request.version,
         "max_attempts": request.max_attempts,
         "max_duration": request.max_duration,
+        "machine": request.machine,
     }
     if key is not None:
         lifetime = key.ttl.total_seconds()

@@ -24,6 +24,7 @@ from detent.errors import ConfigError, DetentError
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import SessionId
 from detent.sdk import discovery
+from detent.sdk.machines import machines
 from detent.sdk.registry import registry
 from detent.worker import control, in_order, timers
 from detent.worker.capture import Capture, capturing
@@ -127,6 +128,7 @@ async def _serve(
 
 def _load_tasks(settings: WorkerSettings, end: socket.socket) -> bool:
     """Import the modules that define the tasks; what they raise is told to the supervisor, which tells the user."""
+    machines.own = settings.machines
     try:
         for source in settings.sources or (discovery.load_config(Path(settings.folder)),):
             discovery.discover(source)

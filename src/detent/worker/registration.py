@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from detent.protocol.models import WorkerRegistration
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detent.protocol.models import TaskRegistration, WorkerRegistration
 from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from detent.worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from detent.sdk.definition import AnyTask
 
 
 def registration_of(settings: WorkerSettings) -> WorkerRegistration:
@@ -13,8 +19,14 @@ def registration_of(settings: WorkerSettings) -> WorkerRegistration:
     tasks = registry.all()
     inline = [task.limits.inline for task in tasks if task.limits.inline is not None]
     return WorkerRegistration(
-        tasks=tuple(task.registration(settings.default_retry, settings.max_duration, settings.ttl) for task in tasks),
+        tasks=tuple(_registration_of(task, settings) for task in tasks),
         limits=(*declarations.all(), *inline),
         retention=settings.retention,
         version=settings.version,
+        machines=tuple(settings.machines),
     )
+
+
+def _registration_of(task: AnyTask, settings: WorkerSettings) -> TaskRegistration:
+    registration = task.registration(settings.default_retry, settings.max_duration, settings.ttl, settings.machine)
+    return registration if settings.is_retrying else replace(registration, oom_machine=None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from detent.protocol.machines import Machine
 from detent.protocol.retention import RetentionRule
 from detent.protocol.retry import Retry
 
@@ -36,12 +38,17 @@ class WorkerSettings:
     retry_min: float = 1
     retry_max: float = 10
     retry_randomize: bool = True
+    oom_machine: str | None = None
     is_retrying: bool = True
     """False turns retries off (`Retries(enabled_in_dev=False)`)."""
     max_duration: float | None = None
     """Of one attempt of a task that has none of its own."""
     ttl: float | None = None
     """In the queue, of runs of a task that has none of its own; 0 and None are for ever."""
+    machine: str | None = None
+    """Of tasks that name none themselves."""
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    """The project's own, by their names."""
     log_level: str = "info"
     retention: tuple[RetentionRule, ...] | None = None
     """None leaves the environment's rules as they are."""
@@ -62,6 +69,7 @@ class WorkerSettings:
             min_timeout=self.retry_min,
             max_timeout=self.retry_max,
             randomize=self.retry_randomize,
+            oom_machine=self.oom_machine,
         )
 
     def to_json(self) -> str:
@@ -70,7 +78,11 @@ class WorkerSettings:
     @classmethod
     def from_json(cls, text: str) -> WorkerSettings:
         fields = json.loads(text)
-        return cls(**fields | {"sources": tuple(fields["sources"]), "retention": _rules(fields["retention"])})
+        machines = {name: Machine(**machine) for name, machine in fields["machines"].items()}
+        return cls(
+            **fields
+            | {"sources": tuple(fields["sources"]), "retention": _rules(fields["retention"]), "machines": machines}
+        )
 
 
 def _rules(fields: list[dict[str, str | int | None]] | None) -> tuple[RetentionRule, ...] | None:

@@ -11,7 +11,7 @@ from detent.trigger_children(%(environment)s, %(requests)s, %(has_keys)s, %(is_r
 -- name: find_tasks
 -- What triggers must know of tasks, as each task's current version has registered it: the newest that has a live worker, else the
 -- newest. And the queues that are full, whatever the task.
-select 'task', current.task_id, current.version_id, current.queue, current.ttl, current.payload_schema
+select 'task', current.task_id, current.version_id, current.queue, current.ttl, current.payload_schema, versions.machines
 from (
   select distinct on (t.task_id) t.*
   from detent.version_tasks as t
@@ -21,9 +21,9 @@ from (
   ) as live on live.version_id = t.version_id
   where t.environment_id = %(environment)s and t.task_id = any(%(tasks)s)
   order by t.task_id, live.version_id desc nulls last, t.version_id desc
-) as current
+) as current join detent.versions on versions.id = current.version_id
 union all
-select 'full', limits.name, limits.most_queued, null, null, null
+select 'full', limits.name, limits.most_queued, null, null, null, null
 from detent.limits
 where limits.environment_id = %(environment)s and limits.kind = 'queue' and limits.most_queued is not null
   and limits.most_queued <= (
@@ -81,7 +81,11 @@ select
   all_runs.id, all_runs.task_id, all_runs.status, all_runs.attempt, all_runs.max_attempts, queued_at, started_at, finished_at, due_at,
   waits, losses, parent_id, batch_id, all_runs.created_at, payload, metadata, tags, all_runs.queue, all_runs.concurrency_key, priority, ttl,
   all_runs.limits, expires_at, max_duration, idempotency_user_key, root_id, replay_of, schedule_id, is_test, output, error, is_solo, versions.name as version,
-  pinned.name as pinned_version,
+  pinned.name as pinned_version, all_runs.machine as given_machine,
+  coalesce(all_runs.machine, (
+    select t.machine from detent.version_tasks as t
+    where t.version_id = all_runs.version_id and t.task_id = all_runs.task_id)) as machine,
+  active,
   all_runs.finished_at is not null or detent.is_known(all_runs.lane_id) as is_known,
   exists (
     select from detent.version_tasks as t

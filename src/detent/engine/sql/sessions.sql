@@ -11,11 +11,11 @@ order by id desc limit 1
 
 -- name: make_version
 -- Names are YYYYMMDD.n; a lost race, for the name or for being the version of these tasks, is tried again by the caller.
-insert into detent.versions (environment_id, name, fingerprint, is_named)
+insert into detent.versions (environment_id, name, fingerprint, machines, is_named)
 select %(environment)s, coalesce(%(name)s::text, to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.' || (
     select coalesce(max(substring(name from '^\d{8}\.(\d{1,9})$')::integer), 0) + 1 from detent.versions
     where environment_id = %(environment)s and name like to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.%%')),
-  %(fingerprint)s, %(name)s::text is not null
+  %(fingerprint)s, %(machines)s::text[], %(name)s::text is not null
 on conflict do nothing
 returning id, name
 
@@ -64,6 +64,6 @@ order by t.task_id, live.version_id desc nulls last, t.version_id desc
 
 -- name: find_named_version
 -- The same name with other tasks: the newer registration is what the name means from here on.
-update detent.versions set fingerprint = %(fingerprint)s, is_named = true
+update detent.versions set fingerprint = %(fingerprint)s, machines = %(machines)s::text[], is_named = true
 where environment_id = %(environment)s and name = %(name)s
 returning id, name
