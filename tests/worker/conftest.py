@@ -13,6 +13,7 @@ from detent.sdk.declarations import declarations
 from detent.sdk.hooks import global_hooks
 from detent.sdk.registry import registry
 from detent.worker.capture import capturing
+from detent.worker.confinement import Confinement
 from detent.worker.control import Up, Work
 from detent.worker.note import Note
 from detent.worker.runner import Runner
@@ -41,13 +42,15 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
     """Starts a runner, once the test has defined its tasks; it is drained afterwards."""
 
     @asynccontextmanager
-    async def start(*, is_solo: bool = False, **settings: object) -> AsyncIterator[Rig]:
+    async def start(
+        *, is_solo: bool = False, confinement: Confinement | None = None, **settings: object
+    ) -> AsyncIterator[Rig]:
         backend = connect(dsn, listen_url=direct(dsn))
         note, _ = Note.create()
         supervision, session = Supervision(), ids.new_session_id()
         with capturing(log_level="debug", echo=False) as capture:
             told = WorkerSettings(database_url=dsn, retry_min=0.001, retry_max=0.001, send_events=True, **settings)  # type: ignore[arg-type]
-            runner = Runner(told, backend, supervision, note, capture, is_solo=is_solo)
+            runner = Runner(told, backend, supervision, note, capture, is_solo=is_solo, confinement=confinement)
             serving = asyncio.create_task(runner.run(session))
             await supervision.until(Up)
             helpers = [asyncio.create_task(_pass_on(backend, runner)), asyncio.create_task(backend.maintenance.run())]

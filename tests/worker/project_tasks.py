@@ -7,7 +7,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from detent import Context, task, wait
+from detent import Context, Retry, task, wait
 
 
 @task
@@ -44,6 +44,13 @@ def alone() -> int:
 def reads_alone(path: str) -> int:
     Path(path).read_text()
     return os.getpid()
+
+
+@task(isolation="process", machine="micro", retry=Retry(oom_machine="medium-1x"))
+def hungry(ctx: Context) -> str:
+    """Needs more than there is of the first machine, and less than of the second."""
+    assert ctx.machine is not None
+    return f"{len(bytearray(512 * 1024**2)) >> 20} MB on {ctx.machine.name}"
 
 
 @task

@@ -21,9 +21,10 @@ from detent.errors import ConfigError
 from detent.protocol import ids
 from detent.protocol.ids import RunId
 from detent.protocol.models import RunOutcome, TriggerRequest
+from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
+from detent.worker import cgroups, vigil
 from detent.worker import supervisor as supervisor_module
-from detent.worker import vigil
 from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import EventKind, WorkerEvent
@@ -479,3 +480,22 @@ async def test_a_runner_that_cannot_be_started_is_tried_again(
 def _failing(failures: list[BlockingIOError]) -> None:
     if failures:
         raise failures.pop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds what a process allocates")
+async def test_a_run_is_held_to_its_machine_and_tried_again_on_a_larger_one(
+    start_house: StartHouse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "find", lambda: None)
+    async with start_house() as house:
+        outcome = await house.end_of(run_id := await house.trigger("hungry"))
+        (record,) = await house.backend.retrieve_runs([run_id])
+    assert record is not None
+    assert (outcome.output, record.machine, record.attempt) == ('"512 MB on medium-1x"', "medium-1x", 2)
+    assert [attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY]
+    assert record.attempts[0].error.message.startswith('the run needed more than the 0.25 GB of machine "micro"')
+    assert [record.message for record in caplog.records if "rlimits" in record.message] == [
+        "runs are held to the memory of their machines by rlimits, each process by itself, and CPU is not limited, "
+        "as this worker may not make cgroups; give it a folder of cgroup v2 to itself, with the controllers cpu and memory "
+        "(systemd: Delegate=yes)"
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
 
 from detent.duration import Duration, seconds
 from detent.errors import ConfigError
-from detent.protocol.machines import PRESETS, Machine
+from detent.protocol.machines import Machine
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.sdk import source, spelling

@@ -10,8 +10,9 @@ from typing import Protocol
 from detent.errors import RunCancelledError, RunSuspended, StaleRunError
 from detent.protocol.models import AttemptOutcome, Holder, Isolation, Lease, WaitResult
 from detent.sdk import blocking
-from detent.sdk.context import CancelSignal
+from detent.sdk.context import CancelSignal, MachineContext
 from detent.worker.answers import Answers
+from detent.worker.confinement import Confinement
 from detent.worker.journal import Journal
 from detent.worker.path import Path
 from detent.worker.timers import Timers
@@ -54,10 +55,10 @@ class Attempt:
     """A run under a fence. `record` is its place in the note, 0 once its code has ended."""
 
     __slots__ = (
-        "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "fence",
-        "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease", "locals",
-        "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal", "standing", "stop_reason",
-        "suspending", "task", "thread", "timer", "timers", "turns", "waited",
+        "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "confinement",
+        "fence", "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease",
+        "locals", "machine", "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal",
+        "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:
@@ -70,6 +71,9 @@ class Attempt:
         self.begin(Journal(lease.run_id, lease.attempt))
         self.signal = CancelSignal(lease.run_id)
         self.began, self.waited, self.began_waiting = clock(), 0.0, 0.0
+        self.machine: MachineContext | None = None
+        self.confinement: Confinement | None = None
+        """What holds its process to the machine."""
         self.record = self.turns = 0
         self.task: asyncio.Task[None] | None = None
         self.children: set[asyncio.Task[object]] = set()

@@ -19,9 +19,11 @@ from detent.protocol import ids, run_error
 from detent.protocol.ids import RunId, SessionId
 from detent.protocol.models import Holder, Renewal, SessionEnd
 from detent.protocol.run_error import ErrorCode, RunError
-from detent.worker.control import Announced, Channel, Hello, Message, Report
+from detent.worker.cgroups import Cgroups, Group
+from detent.worker.control import Announced, Channel, Confined, Hello, Message, Report
+from detent.worker.machines import out_of_memory
 from detent.worker.note import Note
-from detent.worker.process import INHERITED, Inherited
+from detent.worker.process import INHERITED, OUT_OF_MEMORY_CODE, Inherited
 from detent.worker.settings import WorkerSettings
 
 _CLOSING_SECONDS = 1.0
@@ -53,6 +55,7 @@ class Child:
         generation: int,
         is_solo: bool = False,
         is_spare: bool = False,
+        cgroups: Cgroups | None = None,
     ) -> None:
         self.settings, self.generation, self.is_solo, self.is_spare = settings, generation, is_solo, is_spare
         self.session = ids.new_session_id()
@@ -67,6 +70,8 @@ class Child:
         """Has said that nothing is left to do."""
         self.is_killed = False
         """By this supervisor: what it executed is not to blame."""
+        self.confined: Confined | None = None
+        """The machine that it is held to."""
         self.failure = ""
         """Why it could not start."""
         self.held: tuple[tuple[str, int], ...] = ()
@@ -74,6 +79,7 @@ class Child:
         self.reported = asyncio.Event()
         self.started_at = time.monotonic()
         self._resources = contextlib.ExitStack()
+        self._group = None if cgroups is None else self._make_group(cgroups)
         self._channel: Channel | None = None
         self._early: list[Message] = []
         self._closed = asyncio.Event()
@@ -96,10 +102,19 @@ class Child:
                 session_id=self.session,
                 is_solo=self.is_solo,
                 is_spare=self.is_spare,
+                cgroup="" if self._group is None else str(self._group.folder),
             )
         )
         for message in self._early:
             self.send(message)
+
+    def _make_group(self, cgroups: Cgroups) -> Group | None:
+        try:
+            group = cgroups.make(self.session)
+        except OSError:
+            return None  # its rlimit holds it instead
+        self._resources.callback(group.remove)
+        return group
 
     def _spawn(self, command: Sequence[str], far_end: socket.socket) -> None:
         self.note, note_fd = Note.create()
@@ -191,9 +206,21 @@ class Child:
         if self.is_killed or self.is_finished:
             return SessionEnd(session_id=self.session, unanswered=unanswered)
         code = self._exited.result()
+        if self.confined is not None and self._ran_out_of_memory(code):
+            return SessionEnd(
+                session_id=self.session,
+                # Whoever was on the CPU then: there is one run in it.
+                suspects=tuple(run.run_id for run in self.note.executing()),
+                unanswered=unanswered,
+                error=out_of_memory(self.confined.machine, self.confined.memory_gb),
+            )
         return SessionEnd(
             session_id=self.session, suspects=self._suspects(code), unanswered=unanswered, error=describe_exit(code)
         )
+
+    def _ran_out_of_memory(self, code: int) -> bool:
+        """Whether the kernel killed it for its memory, or a shell or runtime in between says so (137), or it gave up itself."""
+        return code == OUT_OF_MEMORY_CODE or (self._group is not None and (code == -signal.SIGKILL or self._group.has_killed))
 
     def _suspects(self, code: int) -> tuple[RunId, ...]:
         noted = tuple(run.run_id for run in self.note.on_cpu())

@@ -30,6 +30,8 @@ class Hello:
     """It executes one run, alone, and ends."""
     is_spare: bool = False
     """A solo runner that waits for its run however long that takes."""
+    cgroup: str = ""
+    """The folder of the cgroup that holds it to the machine of its run; empty: none could be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,14 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confined:
+    """From here on this process is held to a machine."""
+
+    machine: str
+    memory_gb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Poisoned:
     """Code of this run does not end: a replacement is wanted, no more is leased here."""
 
@@ -135,7 +145,7 @@ class Happened:
 
 
 ToRunner: TypeAlias = Hello | Work | Cancelled | Lost | AskReport | Reopen | Drain
-ToSupervisor: TypeAlias = Up | NotStarted | Announced | Report | Load | Poisoned | Finished | Happened
+ToSupervisor: TypeAlias = Up | NotStarted | Announced | Report | Load | Confined | Poisoned | Finished | Happened
 Message: TypeAlias = ToRunner | ToSupervisor
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}

@@ -14,13 +14,21 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from detent.errors import AbortTaskRunError, ApiError, JournalFullError, NonDeterminismError, StaleRunError
+from detent.errors import (
+    AbortTaskRunError,
+    ApiError,
+    JournalFullError,
+    NonDeterminismError,
+    OutOfMemoryError,
+    StaleRunError,
+)
 from detent.protocol import run_error
-from detent.protocol.models import AttemptOutcome, Broken, Failed, Isolation, Stale, Succeeded
+from detent.protocol.models import AttemptOutcome, Broken, Failed, Isolation, RanOutOfMemory, Stale, Succeeded
 from detent.protocol.run_error import ErrorCode
 from detent.sdk.catching import SkipRetrying
 from detent.sdk.hooks import HookKind, WaitInfo
 from detent.sdk.registry import registry
+from detent.worker import machines
 from detent.worker.attempt import Attempt
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.hook_calls import HookCalls, has_any, retry_in
@@ -42,17 +50,21 @@ class Executor:
 
     def __init__(self, settings: WorkerSettings, calls: DurableCalls, threads: Threads) -> None:
         self._calls, self._threads = calls, threads
+        self._settings = settings
         self._default_retry, self._is_retrying = settings.default_retry, settings.is_retrying
 
     async def execute(self, attempt: Attempt, scope: AttemptScope) -> AttemptOutcome:
         task = registry.get(attempt.task_id)
         if task is None:
             return _broken(attempt)
+        name = machines.name_of(attempt.lease, self._settings)
+        if name is not None and attempt.machine is None and not scope.is_rehearsal:
+            return _without_machine(attempt, name)
         try:
             await self._read_journal(attempt)
             payload = task.decode_payload(attempt.lease.payload)
         except BaseException as error:  # noqa: BLE001 - validators are user code
-            return self._failed(attempt, task, error, code=ErrorCode.TASK_INPUT)
+            return self._ended_early(attempt, task, error, ErrorCode.TASK_INPUT)
         hooks = HookCalls(attempt, task, self._threads, payload)
         try:
             value = await self._wrapped(attempt, task, hooks, scope, payload)
@@ -63,7 +75,7 @@ class Executor:
         try:
             output = task.encode_output(value)
         except BaseException as error:  # noqa: BLE001 - serialisers are user code
-            return self._failed(attempt, task, error, code=ErrorCode.TASK_OUTPUT)
+            return self._ended_early(attempt, task, error, ErrorCode.TASK_OUTPUT)
         has_hooks = has_any(task, HookKind.ON_SUCCESS, HookKind.ON_COMPLETE)
         return Succeeded(holder=attempt.holder, output=output, has_hooks=has_hooks)
 
@@ -119,6 +131,8 @@ class Executor:
         self, attempt: Attempt, task: AnyTask, hooks: HookCalls, scope: AttemptScope, error: BaseException
     ) -> AttemptOutcome:
         """Fail as the task's policy says, or as its `catch_error` does."""
+        if ran_out_of_memory(attempt, error):
+            return _out_of_memory(attempt, task, error)
         is_asked = attempt.stop_reason is None and not scope.is_rehearsal and self._is_retrying
         if not is_asked or is_final(error) or not has_any(task, HookKind.CATCH_ERROR):
             return self._failed(attempt, task, error)
@@ -134,6 +148,12 @@ class Executor:
         if isinstance(decision, SkipRetrying) and decision.error is not None:
             error = decision.error
         return replace(self._failed(attempt, task, error), retry_in=retry_in(decision, attempt.attempt))
+
+    def _ended_early(self, attempt: Attempt, task: AnyTask, error: BaseException, code: str) -> AttemptOutcome:
+        """What an error before or after the function comes to."""
+        if ran_out_of_memory(attempt, error):
+            return _out_of_memory(attempt, task, error)
+        return self._failed(attempt, task, error, code=code)
 
     def _failed(self, attempt: Attempt, task: AnyTask, error: BaseException, *, code: str = "") -> Failed:
         attempt.raised = error
@@ -172,6 +192,39 @@ def is_final(error: BaseException) -> bool:
     if isinstance(error, ApiError):
         return 400 <= error.status < 500 and error.status not in _RETRIED_REFUSALS
     return isinstance(error, AbortTaskRunError | NonDeterminismError | JournalFullError)
+
+
+def ran_out_of_memory(attempt: Attempt, error: BaseException) -> bool:
+    """Whether an attempt failed for want of memory: it says so itself, or it was held to a machine and found none left there."""
+    if attempt.confinement is None:
+        return isinstance(error, OutOfMemoryError)
+    attempt.confinement.end()
+    return attempt.confinement.has_killed or _is_about_memory(error)
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((MemoryError, OutOfMemoryError)) is not None
+    return isinstance(error, MemoryError | OutOfMemoryError)
+
+
+def _out_of_memory(attempt: Attempt, task: AnyTask, error: BaseException) -> RanOutOfMemory:
+    attempt.raised = error
+    told = run_error.from_exception(error, code=ErrorCode.OUT_OF_MEMORY)
+    if attempt.confinement is not None and attempt.machine is not None and not isinstance(error, OutOfMemoryError):
+        # What Python says then is nothing, or what became of a subprocess.
+        told = replace(told, message=machines.explain(attempt.machine.name, attempt.machine.memory_gb))
+    has_hooks = has_any(task, HookKind.ON_FAILURE, HookKind.ON_COMPLETE)
+    return RanOutOfMemory(holder=attempt.holder, error=told, has_hooks=has_hooks)
+
+
+def _without_machine(attempt: Attempt, name: str) -> Broken:
+    error = run_error.internal(
+        ErrorCode.MACHINE_NOT_FOUND,
+        f'run {attempt.run_id}: its worker knows no machine "{name}"; '
+        "name it in the config of the project (machines=), or replay the run on another",
+    )
+    return Broken(holder=attempt.holder, error=error)
 
 
 def _broken(attempt: Attempt) -> Broken:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detent.errors import RunFailedError, TaskPayloadParsedError
 from detent.protocol import run_error
-from detent.protocol.models import Failed, Succeeded
+from detent.protocol.models import Failed, RanOutOfMemory, Succeeded
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 from detent.sdk.hooks import HookKind
@@ -32,7 +32,7 @@ class Ending:
     raised: BaseException | None = None
 
 
-def ending_of(outcome: Succeeded | Failed, status: RunStatus, raised: BaseException | None) -> Ending:
+def ending_of(outcome: Succeeded | Failed | RanOutOfMemory, status: RunStatus, raised: BaseException | None) -> Ending:
     if isinstance(outcome, Succeeded):
         return Ending(status=status, output=outcome.output)
     return Ending(status=status, error=outcome.error, raised=raised)

@@ -151,7 +151,13 @@ class Launcher:
         if task is None:
             raise DetentError(f'task "{attempt.task_id}" of run {attempt.run_id} is not in this worker any more')
         settings = self._settings
-        return Context.from_lease(attempt.lease, task, environment=settings.environment, project=settings.project)
+        return Context.from_lease(
+            attempt.lease,
+            task,
+            environment=settings.environment,
+            project=settings.project,
+            machine=attempt.machine,
+        )
 
 
 def task_of_run(

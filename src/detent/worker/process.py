@@ -28,6 +28,7 @@ from detent.sdk.machines import machines
 from detent.sdk.registry import registry
 from detent.worker import control, in_order, timers
 from detent.worker.capture import Capture, capturing
+from detent.worker.confinement import confinement_in
 from detent.worker.control import Channel, Hello, Message, NotStarted
 from detent.worker.note import Note
 from detent.worker.runner import Runner
@@ -35,6 +36,8 @@ from detent.worker.settings import WorkerSettings
 
 INHERITED = "DETENT_RUNNER"
 """Environment variable with the numbers of the inherited file descriptors: control socket, life line, note; and the parent."""
+OUT_OF_MEMORY_CODE = 128 + signal.SIGKILL
+"""What a process exits with whose own work found no memory; the same as of one that was killed for it."""
 _PR_SET_PDEATHSIG = 1
 _CLOSING_SECONDS = 2.0
 
@@ -80,9 +83,9 @@ def main(connect: Connect) -> NoReturn:
     with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:
         try:
             code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture))
-        except BaseException:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has
+        except BaseException as error:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has
             traceback.print_exc()
-            os._exit(1)
+            os._exit(OUT_OF_MEMORY_CODE if isinstance(error, MemoryError) else 1)
     _leave(code)
 
 
@@ -109,7 +112,11 @@ async def _serve(
     early: list[Message] = []
     channel = await Channel.open(end, early.append, lambda: os._exit(1))
     backend = connect(settings)
-    runner = Runner(settings, backend, channel, note, capture, is_solo=hello.is_solo, is_spare=hello.is_spare)
+    confinement = confinement_in(hello.cgroup) if hello.is_solo else None
+    runner = Runner(
+        settings, backend, channel, note, capture,
+        is_solo=hello.is_solo, is_spare=hello.is_spare, confinement=confinement,
+    )  # fmt: skip
     channel.receive = runner.receive
     for message in early:
         runner.receive(message)

@@ -23,6 +23,7 @@ from typing import Protocol
 from detent.protocol import run_error
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.ids import RunId, SessionId
+from detent.protocol.machines import Machine
 from detent.protocol.models import (
     AttemptOutcome,
     Completed,
@@ -32,6 +33,7 @@ from detent.protocol.models import (
     HooksLease,
     Isolation,
     Lease,
+    RanOutOfMemory,
     SessionOpening,
     Stale,
     Succeeded,
@@ -46,10 +48,12 @@ from detent.sdk.hooks import HookKind
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop
 from detent.worker.capture import Capture
+from detent.worker.confinement import Confinement
 from detent.worker.control import (
     Announced,
     AskReport,
     Cancelled,
+    Confined,
     Drain,
     Finished,
     Load,
@@ -66,6 +70,7 @@ from detent.worker.hook_calls import has_any
 from detent.worker.hooks_leasing import MOST, HooksLeasing
 from detent.worker.launcher import Launcher
 from detent.worker.leasing import Leasing
+from detent.worker.machines import machine_of
 from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
@@ -116,9 +121,10 @@ class Runner:
         *,
         is_solo: bool = False,
         is_spare: bool = False,
+        confinement: Confinement | None = None,
     ) -> None:
         self._settings, self._backend, self._control, self._note = settings, backend, control, note
-        self._is_solo, self._is_spare = is_solo, is_spare
+        self._is_solo, self._is_spare, self._confinement = is_solo, is_spare, confinement
         self._loop = asyncio.get_running_loop()
         self._held: dict[RunId, Attempt] = {}
         self._leaving: set[Attempt] = set()
@@ -340,12 +346,23 @@ class Runner:
     def _start(self, lease: Lease) -> Attempt:
         kind = Isolation.PROCESS if self._is_solo else lease.isolation
         attempt = Attempt(lease, kind, self, now)
+        attempt.machine = machine_of(lease, self._settings)
+        self._confine(attempt)
         self._held[lease.run_id] = attempt
         self._room.take(kind)
         self._launcher.start(attempt)
         self._overrun.watch(attempt)
         self._teller.tell(EventKind.STARTED, attempt)
         return attempt
+
+    def _confine(self, attempt: Attempt) -> None:
+        """Hold this process to the machine of its run, where that has the process to itself because its task says so."""
+        machine, confinement = attempt.machine, self._confinement
+        if machine is None or confinement is None or not _wants_process(attempt):
+            return
+        self._control.send(Confined(machine=machine.name, memory_gb=machine.memory_gb))
+        confinement.begin(Machine(cpu=machine.cpu, memory_gb=machine.memory_gb))
+        attempt.confinement = confinement
 
     def _show_started(self, begun: Sequence[Attempt]) -> None:
         for attempt in begun:
@@ -358,6 +375,8 @@ class Runner:
         was_waiting = attempt.phase is Phase.WAITING
         attempt.phase = Phase.ENDED
         attempt.task = None
+        if attempt.confinement is not None:
+            attempt.confinement.end()
         self._standing.discard(attempt)
         self._residents.remove(attempt)
         self._overrun.unwatch(attempt)
@@ -410,7 +429,7 @@ class Runner:
             self._endings.put(attempt.holder)
         else:
             self._tell_outcome(attempt, outcome, answer)
-            if isinstance(outcome, Succeeded | Failed) and outcome.has_hooks and answer is not None:
+            if isinstance(outcome, Succeeded | Failed | RanOutOfMemory) and outcome.has_hooks and answer is not None:
                 self._go_on_with_hooks(attempt, outcome, answer)
         self._notice_quiet()
 
@@ -448,12 +467,15 @@ class Runner:
         task = registry.get(attempt.task_id)
         return task is not None and has_any(task, HookKind.ON_CANCEL)
 
-    def _go_on_with_hooks(self, attempt: Attempt, outcome: Succeeded | Failed, answer: Completed) -> None:
+    def _go_on_with_hooks(
+        self, attempt: Attempt, outcome: Succeeded | Failed | RanOutOfMemory, answer: Completed
+    ) -> None:
         if answer.status.is_final:
             self._call_hooks(attempt, ending_of(outcome, answer.status, attempt.raised))
 
     def _receive_hooks(self, lease: HooksLease) -> None:
         attempt = Attempt(lease.lease, lease.lease.isolation, self, now)
+        attempt.machine = machine_of(lease.lease, self._settings)
         attempt.phase = Phase.ENDED
         ending = Ending(status=lease.status, output=lease.output, error=lease.error)
         self._call_hooks(attempt, ending, number=lease.number)
@@ -730,6 +752,11 @@ def _slots(settings: WorkerSettings, *, is_solo: bool) -> dict[Isolation, int]:
     if is_solo:
         return {Isolation.PROCESS: 1}
     return {Isolation.ASYNC: settings.async_slots, Isolation.THREAD: settings.thread_slots}
+
+
+def _wants_process(attempt: Attempt) -> bool:
+    task = registry.get(attempt.task_id)
+    return task is not None and task.isolation is Isolation.PROCESS
 
 
 def _takes_signal(attempt: Attempt) -> bool:

@@ -11,17 +11,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 
 from detent.errors import ApiConnectionError, ConfigError, DetentError
 from detent.protocol import run_error
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, SessionEnded, TimedOut, Wake
 from detent.protocol.run_error import ErrorCode
+from detent.worker import cgroups
+from detent.worker.cgroups import Cgroups
 from detent.worker.child import Child
 from detent.worker.control import (
     Announced,
     AskReport,
     Cancelled,
+    Confined,
     Drain,
     Finished,
     Happened,
@@ -88,6 +92,12 @@ class Supervisor:
         self._was_up = False
         self._news = asyncio.Event()
         self._solo_offer: asyncio.TimerHandle | None = None
+        self._has_said_what_holds = False
+
+    @cached_property
+    def _cgroups(self) -> Cgroups | None:
+        """Where runs are held to their machines. Looked for when the first process for one is started."""
+        return cgroups.find()
 
     # ---- life ----
 
@@ -197,7 +207,8 @@ class Supervisor:
 
     async def _add(self, *, generation: int | None = None, is_solo: bool = False, is_spare: bool = False) -> Child:
         generation = self._generation if generation is None else generation
-        child = Child(self._settings, generation=generation, is_solo=is_solo, is_spare=is_spare)
+        cgroups = self._cgroups if is_solo else None
+        child = Child(self._settings, generation=generation, is_solo=is_solo, is_spare=is_spare, cgroups=cgroups)
         self._children.append(child)
         try:
             await child.start(self._command, lambda message: self._receive(child, message))
@@ -318,6 +329,9 @@ class Supervisor:
                             detail=detail,
                         )
                     )
+            case Confined():
+                child.confined = message
+                self._say_what_holds()
             case Report():
                 child.take_report(message)
             case Load(has_room=has_room):
@@ -519,6 +533,19 @@ class Supervisor:
                     kind=EventKind.BLOCKING, run_id=run.run_id, task_id=run.task_id, seconds=seconds, detail=what
                 )
             )
+
+    def _say_what_holds(self) -> None:
+        if self._has_said_what_holds:
+            return
+        self._has_said_what_holds = True
+        if self._cgroups is not None:
+            log.info("runs are held to the memory and CPU of their machines by cgroups in %s", self._cgroups.folder)
+            return
+        log.warning(
+            "runs are held to the memory of their machines by rlimits, each process by itself, and CPU is not limited, "
+            "as this worker may not make cgroups; give it a folder of cgroup v2 to itself, with the controllers cpu and memory "
+            "(systemd: Delegate=yes)"
+        )
 
     def _say_died(self, child: Child, end: SessionEnd) -> None:
         cause = str(end.error.message) if end.error is not None else ""
