@@ -95,12 +95,14 @@ if TYPE_CHECKING:
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
     from detent.sdk.config import Config, Retries, define_config
     from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
+    from detent.sdk.heartbeats import heartbeats
     from detent.sdk.local import Local
     from detent.sdk.metadata import metadata
     from detent.sdk.queues import RetrievedQueue, queues
     from detent.sdk.retrying import retry
     from detent.sdk.schedules import schedules
     from detent.sdk.tags import tags
+    from detent.sdk.usage import Spent, Usage, usage
 else:
     _LATE = {
         "AtReset": "detent.sdk.fetching",
@@ -127,13 +129,17 @@ else:
         "ScheduleType": "detent.protocol.schedules",
         "ScheduledPayload": "detent.protocol.schedules",
         "SkipRetrying": "detent.sdk.catching",
+        "Spent": "detent.sdk.usage",
+        "Usage": "detent.sdk.usage",
         "concurrency_limits": "detent.sdk.concurrency_limits",
         "define_config": "detent.sdk.config",
+        "heartbeats": "detent.sdk.heartbeats",
         "metadata": "detent.sdk.metadata",
         "queues": "detent.sdk.queues",
         "retry": "detent.sdk.retrying",
         "schedules": "detent.sdk.schedules",
         "tags": "detent.sdk.tags",
+        "usage": "detent.sdk.usage",
     }
 
     def __getattr__(name: str) -> object:
@@ -239,6 +245,7 @@ __all__ = [
     "SchemaVersionError",
     "SerializationError",
     "SkipRetrying",
+    "Spent",
     "StaleRunError",
     "StepError",
     "SubtaskUnwrapError",
@@ -251,6 +258,7 @@ __all__ = [
     "TooManyTagsError",
     "TriggerOptions",
     "UnprocessableEntityError",
+    "Usage",
     "WaitInfo",
     "WaitKind",
     "WaitTimeoutError",
@@ -258,6 +266,7 @@ __all__ = [
     "concurrency_limit",
     "concurrency_limits",
     "define_config",
+    "heartbeats",
     "idempotency_keys",
     "logger",
     "metadata",
@@ -271,5 +280,6 @@ __all__ = [
     "tags",
     "task",
     "tasks",
+    "usage",
     "wait",
 ]

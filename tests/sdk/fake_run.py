@@ -32,6 +32,7 @@ from detent.protocol.status import RunStatus
 from detent.sdk.chunks import GivenBatch
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.failure import failure_to_text, rebuild
+from detent.sdk.usage import Usage
 
 T = TypeVar("T")
 
@@ -113,6 +114,9 @@ class FakeRun:
         self.tokens: list[TokenRequest] = []
         self.token_results: dict[WaitpointId, WaitResult] = {}
         """What tokens come to."""
+        self.used = Usage(attempt_duration=0.0, run_duration=0.0)
+        self.refusal: Exception | None = None
+        self.last_turn = 0.0
         self.lines: list[tuple[str, str, dict[str, object] | None]] = []
         self.never: asyncio.Event = asyncio.Event()
         self.is_waiting = asyncio.Event()
@@ -185,6 +189,13 @@ class FakeRun:
     def begin_again(self) -> None:
         """Have the code start from its top, as in another process: steps are answered from the record."""
         self.steps.clear()
+
+    def usage(self) -> Usage:
+        return self.used
+
+    def check(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message, fields))

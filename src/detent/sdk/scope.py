@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from detent.sdk.chunks import GivenBatch, Requests
     from detent.sdk.context import CancelSignal, Context
+    from detent.sdk.usage import Usage
 
 R = TypeVar("R")
 
@@ -125,6 +126,19 @@ class RunScope(Protocol):
 
         `fingerprint` tells its arguments apart. What *execute* raises is recorded, too, and raised again by a replay.
         """
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the run has taken so far. May be called from any thread."""
+        ...
+
+    def check(self) -> None:
+        """Raise what the code is to end with, once it has been told to end. May be called from any thread."""
+        ...
+
+    @property
+    def last_turn(self) -> float:
+        """When the runner's event loop last turned, on `time.monotonic`, to within a quarter of a second."""
         ...
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:

@@ -14,6 +14,7 @@ from detent.sdk.context import CancelSignal, MachineContext
 from detent.worker.answers import Answers
 from detent.worker.confinement import Confinement
 from detent.worker.journal import Journal
+from detent.worker.meter import Meter
 from detent.worker.path import Path
 from detent.worker.timers import Timers
 
@@ -57,7 +58,7 @@ class Attempt:
     __slots__ = (
         "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "confinement",
         "fence", "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease",
-        "locals", "machine", "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal",
+        "locals", "machine", "meter", "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal",
         "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
@@ -74,6 +75,7 @@ class Attempt:
         self.machine: MachineContext | None = None
         self.confinement: Confinement | None = None
         """What holds its process to the machine."""
+        self.meter = Meter(has_process=kind is Isolation.PROCESS)
         self.record = self.turns = 0
         self.task: asyncio.Task[None] | None = None
         self.children: set[asyncio.Task[object]] = set()
@@ -126,9 +128,9 @@ class Attempt:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of this attempt in this process, its waits left out."""
+        """Seconds of this attempt, its waits left out; also those before a wait in which it left another process."""
         now = self.began_waiting if self.phase is Phase.WAITING else self.clock()
-        return now - self.began - self.waited
+        return self.lease.attempt_active + now - self.began - self.waited
 
     def _count_turns(self) -> int:
         return self.turns

@@ -119,6 +119,7 @@ class Executor:
 
         def in_line() -> object:
             enter_thread(Line(attempt.path))
+            attempt.meter.enter_thread()
             try:
                 return own.run(work)
             finally:

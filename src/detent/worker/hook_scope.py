@@ -45,6 +45,9 @@ class HookScope(AttemptScope):
     def is_replaying(self) -> bool:
         return False
 
+    def check(self) -> None:
+        """The end of the run is no reason for its hooks to end."""
+
     async def trigger(self, request: TriggerRequest) -> Triggered:
         answer = await self._outside.trigger(request)
         if isinstance(answer, Refused):

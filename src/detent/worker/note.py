@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from types import TracebackType
@@ -54,6 +55,8 @@ class Note:
         self.cells = self._view[: _CELLS * 8].cast("Q")
         self._free: list[int] = []
         self._used = self._asked = 0
+        self.beat_at = time.monotonic()
+        """When the loop of this process last turned."""
 
     @classmethod
     def create(cls) -> tuple[Note, int]:
@@ -100,6 +103,7 @@ class Note:
     def beat(self) -> None:
         """Show that the loop turns."""
         self.cells[_TICK] += 1
+        self.beat_at = time.monotonic()
 
     def enter_thread(self, thread: int, record: int) -> None:
         if thread < THREADS:

@@ -58,6 +58,7 @@ from detent.protocol.refusal import to_error
 from detent.sdk import failure
 from detent.sdk.chunks import GivenBatch, Requests, Sending
 from detent.sdk.hooks import HookKind, WaitInfo, WaitKind
+from detent.sdk.usage import Usage
 from detent.worker.attempt import Attempt, Phase
 from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
@@ -177,6 +178,23 @@ class AttemptScope:
     def record(self) -> int:
         """Its place in the note of who is on the CPU."""
         return self.attempt.record
+
+    def usage(self) -> Usage:
+        attempt = self.attempt
+        elapsed, lease = attempt.elapsed, attempt.lease
+        return Usage(
+            attempt_duration=elapsed,
+            run_duration=lease.active - lease.attempt_active + elapsed,
+            cpu_time=attempt.meter.cpu_time,
+            peak_memory=attempt.meter.peak_memory,
+        )
+
+    def check(self) -> None:
+        self.attempt.check()
+
+    @property
+    def last_turn(self) -> float:
+        return self._note.beat_at
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         if RANKS.get(level, 1) < self._rank:
