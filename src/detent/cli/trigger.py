@@ -36,6 +36,7 @@ def trigger(
         str | None, typer.Option(help="Runs with different keys have lines of their own.")
     ] = None,
     priority: Annotated[float | None, typer.Option(help="Seconds by which the run goes before others.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Another machine than the task's, by its name.")] = None,
     version: Annotated[
         str | None, typer.Option(help="Only workers of this version run it.  [default: what DETENT_VERSION says]")
     ] = None,
@@ -45,7 +46,7 @@ def trigger(
     """Trigger a run of a task."""
     given = {
         "delay": delay, "idempotency_key": idempotency_key, "ttl": ttl, "queue": queue, "concurrency_key": concurrency_key,
-        "priority": priority, "version": version,
+        "priority": priority, "machine": machine, "version": version,
     }  # fmt: skip
     options = cast("TriggerOptions", {"tags": tag or [], **{name: value for name, value in given.items() if value}})
     value = read_json("--payload", payload)
