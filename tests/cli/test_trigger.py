@@ -46,9 +46,10 @@ def test_json_of_a_trigger_is_its_handle(at_database: Detent) -> None:
 
 
 def test_options_reach_the_run(at_database: Detent) -> None:
-    handle = at_database("trigger", "hello", "--delay", "1h", "--tag", "a", "--tag", "b", "--json").json
+    options = ["--delay", "1h", "--tag", "a", "--tag", "b", "--machine", "micro"]
+    handle = at_database("trigger", "hello", *options, "--json").json
     run = at_database("runs", "get", handle["id"], "--json").json
-    assert (run["status"], run["tags"]) == ("DELAYED", ["a", "b"])
+    assert (run["status"], run["tags"], run["machine"]) == ("DELAYED", ["a", "b"], "micro")
 
 
 def test_flow_control_reaches_the_run_and_is_shown(registered: None, at_database: Detent) -> None:

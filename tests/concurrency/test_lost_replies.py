@@ -39,6 +39,7 @@ from detent.protocol.models import (
     JournalRead,
     LeaseRequest,
     LogLine,
+    RanOutOfMemory,
     Refused,
     Renewal,
     ReplayRequest,
@@ -361,13 +362,14 @@ async def start_attempts(s: Scene) -> Any:
 
 
 async def complete_attempts(s: Scene) -> Any:
-    """A success that wakes its parent, a failure that is retried, and a run that is over while its code still runs."""
+    """A success that wakes its parent, failures that are retried, and a run that is over while its code still runs."""
     await s.worker.call(s.first)
-    success, late = await s.worker.lease_one(), await s.stage.leased(s.worker)
+    success, late, large = await s.worker.lease_one(), await s.stage.leased(s.worker), await s.stage.leased(s.worker)
     answers = await s.engine.complete_attempts(
         [
             Succeeded(holder=holder(success), output='"done"'),
             Failed(holder=holder(s.second), error=BOOM, retry_in=SOON),
+            RanOutOfMemory(holder=holder(large), error=BOOM),
             TimedOut(holder=holder(late), error=BOOM),
         ]
     )
@@ -582,7 +584,7 @@ EVERYTHING = OPERATIONS | OTHERS
 DONE_BEFORE: Mapping[tuple[str, str], object] = {
     ("cancel_runs", "cancel_runs"): [False, False],
     ("reset_idempotency_key", "reset_idempotency_key"): False,
-    ("complete_attempts", "settle_runs"): [Stale, Stale, Stale],
+    ("complete_attempts", "settle_runs"): [Stale, Stale, Stale, Stale],
     ("check_slots", "recount_slots"): 1,
 }
 
@@ -617,7 +619,7 @@ async def proxy(dsn: str) -> AsyncIterator[Proxy]:
 
 async def play(stage: Stage, proxy: Proxy, name: str, clock: Clock) -> tuple[Any, dict[str, Any]]:
     """Play one scenario; return its answer, and what is in the tables when everything has ended."""
-    worker = await stage.worker(task("work"), task("other"))
+    worker = await stage.worker(task("work", oom_machine="large-1x"), task("other"))
     scene = Scene(stage, connect(proxy.dsn, size=1), worker, *[await stage.leased(worker) for _ in range(2)])
     proxy.executed.clear()
     try:
@@ -721,7 +723,7 @@ async def test_a_call_that_is_repeated_while_it_is_still_under_way(
 ) -> None:
     """The client lost its patience or its network; the server executes the first call all the same, beside the second."""
     name = SLOW[statement][0].__name__
-    worker = await stage.worker(task("work"), task("other"))
+    worker = await stage.worker(task("work", oom_machine="large-1x"), task("other"))
     scene = Scene(stage, connect(proxy.dsn, size=1), worker, *[await stage.leased(worker) for _ in range(2)])
     proxy.cut(statement, When.AT_ONCE, lambda: blockade.lock(SLOW[statement][1]))
     calling = asyncio.create_task(EVERYTHING[name](scene))

@@ -28,8 +28,8 @@ def test_a_preset_is_what_the_documentation_says() -> None:
 
 
 @pytest.mark.usefixtures("known")
-def test_an_own_machine_is_found_beside_the_presets() -> None:
-    assert (machines.find("gpu-box"), machines.find("micro"), machines.find("gpu")) == (BOX, PRESETS["micro"], None)
+def test_a_machine_of_the_config_is_known_beside_the_presets() -> None:
+    assert [machines.check(name) for name in ("gpu-box", "micro")] == ["gpu-box", "micro"]
 
 
 @pytest.mark.usefixtures("known")

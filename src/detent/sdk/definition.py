@@ -80,7 +80,6 @@ class TaskOptions(SchemaTaskOptions, total=False):
 KNOWN = frozenset({*SchemaTaskOptions.__annotations__, *TaskOptions.__annotations__})
 
 
-
 class AnyTask(TaskHooks):
     """A task without its types: what the registry holds and the worker executes."""
 
@@ -342,11 +341,11 @@ class AnyTask(TaskHooks):
             self._refuse(f"{name}: {error}")
 
     def _check_oom_machine(self) -> None:
-        from detent.protocol.models import Isolation
-
         oom_machine = self._checked_machine("Retry(oom_machine=)", self.retry and self.retry.oom_machine)
         if oom_machine is None:
             return
+        from detent.protocol.models import Isolation
+
         if self.isolation is not Isolation.PROCESS:
             self._refuse(
                 f'its retry names oom_machine="{oom_machine}", and only runs in processes of their own have a limit of memory; '

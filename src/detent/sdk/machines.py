@@ -17,10 +17,6 @@ class KnownMachines:
     def __init__(self) -> None:
         self.own: Mapping[str, Machine] | None = None
 
-    def find(self, name: str) -> Machine | None:
-        """Return the machine of this name, None when there is none."""
-        return (self.own or {}).get(name) or PRESETS.get(name)
-
     def check(self, name: object) -> str:
         """Return *name* if a machine has it, or may. Raises `TypeError` and `ValueError` as `check_name` does."""
         text = check_text(name)
