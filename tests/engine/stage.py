@@ -33,6 +33,7 @@ from detent.protocol.models import (
     LeaseRequest,
     Origin,
     Pending,
+    RanOutOfMemory,
     Refused,
     Renewal,
     Renewed,
@@ -154,6 +155,9 @@ class Worker:
 
     async def time_out(self, *leases: Lease) -> list[Completed | Stale]:
         return await self.settle(*(TimedOut(holder=holder(lease), error=BOOM) for lease in leases))
+
+    async def run_out_of_memory(self, *leases: Lease, error: RunError = BOOM) -> list[Completed | Stale]:
+        return await self.settle(*(RanOutOfMemory(holder=holder(lease), error=error) for lease in leases))
 
     async def give_up(self, *leases: Lease) -> list[Completed | Stale]:
         return await self.settle(*(Broken(holder=holder(lease), error=BOOM) for lease in leases))

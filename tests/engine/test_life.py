@@ -58,7 +58,7 @@ class Life(RuleBasedStateMachine):
     async def _begin(self) -> None:
         connection = await AsyncConnection.connect(direct(self.database.dsn), autocommit=True)
         self.stage = Stage(connect(self.database.dsn), connection)
-        tasks = (task("work"), task("thread", isolation=Isolation.THREAD), task("once", max_attempts=1))
+        tasks = (task("work", oom_machine="large-1x"), task("thread", isolation=Isolation.THREAD), task("once", max_attempts=1))
         self.workers = [await self.stage.worker(*tasks) for _ in range(2)]
 
     def teardown(self) -> None:
@@ -148,7 +148,7 @@ class Life(RuleBasedStateMachine):
     def start(self, pick: int) -> None:
         self.do(self.workers[0].start(*self.held(pick)))
 
-    @rule(pick=PICKS, ending=st.sampled_from(["succeed", "succeed", "fail", "time_out", "give_up"]))
+    @rule(pick=PICKS, ending=st.sampled_from(["succeed", "succeed", "fail", "time_out", "give_up", "run_out_of_memory"]))
     def end_attempt(self, pick: int, ending: str) -> None:
         for lease in self.held(pick):
             (answer,) = self.do(getattr(self.workers[0], ending)(lease))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,10 +9,10 @@ import pytest
 
 from detent.protocol import ids
 from detent.protocol.flow import DebounceMode, Debouncing
-from detent.protocol.models import Completed, Isolation, Lease, RanOutOfMemory, Refused, ReplayRequest, Stale, Triggered
+from detent.protocol.models import Completed, Isolation, Refused, ReplayRequest, Triggered
 from detent.protocol.run_error import ErrorCode, RunError
 from detent.protocol.status import RunStatus
-from tests.engine.stage import SOON, Stage, Worker, child, chunk, holder, registration, request, task
+from tests.engine.stage import SOON, Stage, Worker, child, chunk, registration, request, task
 
 OUT_OF_MEMORY = RunError(name=ErrorCode.OUT_OF_MEMORY, message="too small", code=ErrorCode.OUT_OF_MEMORY)
 HEAVY = task("heavy", isolation=Isolation.PROCESS, machine="micro", oom_machine="large-1x")
@@ -94,33 +93,31 @@ async def test_plain_sql_may_name_a_machine(stage: Stage, worker: Worker) -> Non
 # ---- out of memory ----
 
 
-async def run_out(worker: Worker, lease: Lease) -> Sequence[Completed | Stale]:
-    return await worker.settle(RanOutOfMemory(holder=holder(lease), error=OUT_OF_MEMORY))
-
-
 async def test_a_run_that_ran_out_of_memory_is_tried_once_more_on_the_larger_machine(
     stage: Stage, worker: Worker
 ) -> None:
     first = await stage.leased(worker, "heavy")
-    assert await run_out(worker, first) == [Completed(run_id=first.run_id, status=RunStatus.QUEUED)]
+    (answer,) = await worker.run_out_of_memory(first, error=OUT_OF_MEMORY)
+    assert answer == Completed(run_id=first.run_id, status=RunStatus.QUEUED)
     await stage.a_moment_passes()
     second = await worker.lease_one()
     assert (second.run_id, second.attempt, second.machine) == (first.run_id, 2, "large-1x")
-    assert await run_out(worker, second) == [Completed(run_id=first.run_id, status=RunStatus.CRASHED)]
+    (answer,) = await worker.run_out_of_memory(second, error=OUT_OF_MEMORY)
+    assert answer == Completed(run_id=first.run_id, status=RunStatus.CRASHED)
     run = await stage.run(first.run_id)
     assert (run.status, run.attempt, run.machine, run.error) == (RunStatus.CRASHED, 2, "large-1x", OUT_OF_MEMORY)
     assert [attempt.error for attempt in run.attempts] == [OUT_OF_MEMORY]
 
 
 async def test_the_next_run_starts_on_the_machine_of_its_task_all_the_same(stage: Stage, worker: Worker) -> None:
-    await run_out(worker, await stage.leased(worker, "heavy"))
+    await worker.run_out_of_memory(await stage.leased(worker, "heavy"))
     await stage.a_moment_passes()
     await worker.succeed(await worker.lease_one())
     assert (await stage.leased(worker, "heavy")).machine is None
 
 
 async def test_an_ordinary_failure_on_the_larger_machine_stays_there(stage: Stage, worker: Worker) -> None:
-    await run_out(worker, await stage.leased(worker, "heavy"))
+    await worker.run_out_of_memory(await stage.leased(worker, "heavy"))
     await stage.a_moment_passes()
     await worker.fail(await worker.lease_one(), retry_in=timedelta())
     await stage.a_moment_passes()
@@ -135,7 +132,7 @@ async def test_without_a_machine_or_an_attempt_left_it_has_crashed(
     stage: Stage, worker: Worker, task_id: str, options: dict[str, object]
 ) -> None:
     lease = await stage.leased(worker, task_id, **options)
-    assert await run_out(worker, lease) == [Completed(run_id=lease.run_id, status=RunStatus.CRASHED)]
+    assert await worker.run_out_of_memory(lease) == [Completed(run_id=lease.run_id, status=RunStatus.CRASHED)]
 
 
 @pytest.mark.parametrize(
