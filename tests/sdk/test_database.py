@@ -118,7 +118,7 @@ async def count_runs(conn: AsyncConnection) -> int:
 
 async def test_run_is_read_as_it_was_triggered(home: str, charge: Task[Order, Receipt, ..., object]) -> None:
     handle = await charge.trigger(
-        ORDER, delay="1h", tags=["user:7"], max_attempts=7, max_duration="2m", metadata={"a": [1]}, priority=3,
+        ORDER, delay="1h", tags=["user:7"], max_attempts=7, max_duration="2m", machine="micro", metadata={"a": [1]}, priority=3,
         queue="cards", concurrency_key="user 7", idempotency_key="order 1",
     )  # fmt: skip
 
@@ -127,6 +127,7 @@ async def test_run_is_read_as_it_was_triggered(home: str, charge: Task[Order, Re
     assert (run.id, run.task_id, run.status) == (handle.id, "charge", RunStatus.DELAYED)
     assert (run.payload, run.output, run.metadata) == ({"id": "o1", "amount": 5}, None, {"a": [1]})
     assert (run.tags, run.max_attempts, run.max_duration, run.priority) == (("user:7",), 7, 120.0, 3.0)
+    assert (run.machine, run.usage_duration) == ("micro", 0)
     assert (run.queue, run.concurrency_key, run.idempotency_key) == ("cards", "user 7", "order 1")
     assert run.is_queued
     assert not run.is_completed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from pathlib import Path
 
 from detent import Context, Retry, task, wait
@@ -51,6 +52,16 @@ def hungry(ctx: Context) -> str:
     """Needs more than there is of the first machine, and less than of the second."""
     assert ctx.machine is not None
     return f"{len(bytearray(512 * 1024**2)) >> 20} MB on {ctx.machine.name}"
+
+
+@task(isolation="process", machine="micro", retry=Retry(oom_machine="medium-1x"))
+async def killed_on_the_first(ctx: Context) -> str:
+    """As the kernel kills a process whose cgroup is full: also while the run is not on the CPU."""
+    assert ctx.machine is not None
+    if ctx.machine.name == "micro":
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
+        await asyncio.Event().wait()
+    return ctx.machine.name
 
 
 @task

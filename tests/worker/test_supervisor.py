@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -307,6 +308,7 @@ async def test_all_on_the_cpu_of_a_dead_process_start_alone_and_the_others_among
 
 CRASHING = """
 import os
+import shutil
 from detent import Context, Retry, task
 
 @task(retry=Retry(max_attempts=2, min_timeout="50ms", max_timeout="50ms"))
@@ -499,3 +501,28 @@ async def test_a_run_is_held_to_its_machine_and_tried_again_on_a_larger_one(
         "as this worker may not make cgroups; give it a folder of cgroup v2 to itself, with the controllers cpu and memory "
         "(systemd: Delegate=yes)"
     ]
+
+
+async def test_a_run_that_is_killed_in_its_cgroup_was_out_of_memory(
+    start_house: StartHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is no real cgroup: what would be held is written there, and the run plays the kernel."""
+    written: list[dict[str, str]] = []
+
+    def remove(folder: Path) -> None:
+        written.append({file.name: file.read_text() for file in folder.iterdir()})
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr(cgroups, "find", lambda: cgroups.Cgroups(tmp_path, remove))
+    async with start_house() as house:
+        outcome = await house.end_of(run_id := await house.trigger("killed_on_the_first"))
+        (record,) = await house.backend.retrieve_runs([run_id])
+    assert record is not None
+    assert (outcome.output, record.attempt) == ('"medium-1x"', 2)
+    assert [attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY]
+    held = [limits for limits in written if limits]
+    assert [(limits["memory.max"], limits["cpu.max"]) for limits in held] == [
+        (str(256 * 1024**2), "25000 100000"),
+        (str(2 * 1024**3), "100000 100000"),
+    ]
+    assert os.listdir(tmp_path) == []
