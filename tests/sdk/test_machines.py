@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detent import DefinitionError, Machine, Retry, task
 from detent.protocol.machines import PRESETS
+from detent.sdk import discovery
 from detent.sdk.machines import machines
 
 BOX = Machine(cpu=8, memory_gb=32)
 
 
+@pytest.fixture(autouse=True)
+def unknown() -> Iterator[None]:
+    """No config has been loaded."""
+    before, machines.own = machines.own, None
+    yield
+    machines.own = before
+
+
 @pytest.fixture
-def known() -> Iterator[None]:
+def known() -> None:
     """A config is loaded that has one machine."""
     machines.own = {"gpu-box": BOX}
-    yield
-    machines.own = None
 
 
 def test_a_preset_is_what_the_documentation_says() -> None:
@@ -40,6 +49,17 @@ def test_an_unknown_machine_is_refused_at_definition_naming_the_nearest(options:
     with pytest.raises(DefinitionError, match="there is no machine 'large1x'; did you mean \"large-1x\"") as refused:
         task(**options)(work)
     assert "tests/sdk/test_machines.py" in str(refused.value)
+
+
+def test_the_machines_of_a_config_are_known_once_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "detent_config.py").write_text(
+        "from detent import Machine, define_config\nconfig = define_config(machines={'gpu-box': Machine(cpu=8, memory_gb=32)})\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        discovery.load_config(tmp_path)
+        sys.modules.pop("detent_config", None)
+    assert machines.own == {"gpu-box": BOX}
 
 
 def test_a_program_without_a_config_takes_a_name_for_one_of_its_machines() -> None:

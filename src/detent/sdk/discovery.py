@@ -13,6 +13,7 @@ from typing import NoReturn
 from detent.errors import ConfigError
 from detent.sdk import source
 from detent.sdk.config import FILE_NAME, Config, default_config
+from detent.sdk.machines import machines
 
 CONVENTIONAL = ("tasks", "trigger")
 FIRST = "init.py"
@@ -31,10 +32,17 @@ def find_config(start: Path) -> Path | None:
 
 
 def load_config(start: Path) -> Config:
-    """Return the config of the project around *start*; the defaults when it has no config file. Raises `ConfigError`."""
+    """Return the config of the project around *start*; the defaults when it has no config file. Raises `ConfigError`.
+
+    From here on a task that names a machine which the config does not know is refused.
+    """
     file = find_config(start)
-    if file is None:
-        return default_config(start)
+    config = default_config(start) if file is None else _config_in(file)
+    machines.own = config.machines
+    return config
+
+
+def _config_in(file: Path) -> Config:
     config = getattr(load_file(file, file.parent), "config", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{source.relative(str(file))} must set config = define_config(...); it is {config!r}")

@@ -59,6 +59,12 @@ class HeartbeatsSync(threading.local):
 
         It raises `RunCancelledError` or `MaxDurationExceededError` when the run was told to end: nothing else stops a thread that
         computes.
+
+        Example::
+
+            for row in rows:
+                heartbeats.sync.yield_()
+                crunch(row)
         """
         if time.monotonic() - self._turned_at < TURN_EVERY:
             return

@@ -56,6 +56,7 @@ class Spent:
         return self._end or self._scope.usage()
 
     def end(self) -> None:
+        """Measure no further. The context manager calls it."""
         self._end = self._scope.usage()
 
 
