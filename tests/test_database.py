@@ -13,7 +13,7 @@ from tests.database import Clock, Database, OpenTransactionError, open_database
 from tests.pooler import direct
 
 COUNT = "select count(*) from detent.environments"
-ADD = "insert into detent.environments (slug) values ('one')"
+ADD = "insert into detent.environments (slug, type) values ('one', 'STAGING')"
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -37,7 +37,7 @@ def test_a_fresh_database_is_migrated_and_empty(fresh_dsn: str) -> None:
 def test_an_open_transaction_that_holds_locks_fails_the_test(fresh_dsn: str) -> None:
     with open_database(fresh_dsn) as database, closing(psycopg.connect(direct(fresh_dsn))) as left_open:
         left_open.execute(ADD)
-        database.connection.execute("insert into detent.environments (slug) values ('two')")
+        database.connection.execute("insert into detent.environments (slug, type) values ('two', 'STAGING')")
         database.connection.execute("set lock_timeout = '10ms'")
         with pytest.raises(OpenTransactionError):
             database.reset()

@@ -23,6 +23,7 @@ from detent.errors import (
     DuplicateLimitError,
     DuplicateTaskIdError,
     EmbeddedServerError,
+    EncryptionKeyError,
     HookWaitError,
     InternalServerError,
     JournalFullError,
@@ -86,6 +87,8 @@ if TYPE_CHECKING:
     from detent.protocol.batches import BatchItemError, BatchRecord
     from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
     from detent.protocol.cron import Cron
+    from detent.protocol.environments import Environment, EnvironmentType
+    from detent.protocol.envvars import EnvVar
     from detent.protocol.machines import Machine
     from detent.protocol.retention import Retention
     from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from detent.sdk.client import Client
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
     from detent.sdk.config import Config, Retries, define_config
+    from detent.sdk.envvars import envvars
     from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
     from detent.sdk.heartbeats import heartbeats
     from detent.sdk.local import Local
@@ -114,6 +118,9 @@ else:
         "Client": "detent.sdk.client",
         "Config": "detent.sdk.config",
         "Cron": "detent.protocol.cron",
+        "EnvVar": "detent.protocol.envvars",
+        "Environment": "detent.protocol.environments",
+        "EnvironmentType": "detent.protocol.environments",
         "FetchRetry": "detent.sdk.fetching",
         "Local": "detent.sdk.local",
         "Machine": "detent.protocol.machines",
@@ -134,6 +141,7 @@ else:
         "concurrency_limits": "detent.sdk.concurrency_limits",
         "define_config": "detent.sdk.config",
         "heartbeats": "detent.sdk.heartbeats",
+        "envvars": "detent.sdk.envvars",
         "metadata": "detent.sdk.metadata",
         "queues": "detent.sdk.queues",
         "retry": "detent.sdk.retrying",
@@ -190,6 +198,10 @@ __all__ = [
     "DuplicateTaskIdError",
     "Duration",
     "EmbeddedServerError",
+    "EncryptionKeyError",
+    "EnvVar",
+    "Environment",
+    "EnvironmentType",
     "Err",
     "FetchRetry",
     "HookWaitError",
@@ -266,6 +278,7 @@ __all__ = [
     "concurrency_limit",
     "concurrency_limits",
     "define_config",
+    "envvars",
     "heartbeats",
     "idempotency_keys",
     "logger",

@@ -6,6 +6,7 @@
     │   ├── DuplicateLimitError         a queue or a limit is declared twice, with other bounds
     │   ├── ScheduleError               a cron pattern, a time zone or a window is none (also a ValueError)
     │   └── ConfigError
+    │       └── EncryptionKeyError      the key of environment variables is missing, no key, or another one
     ├── PayloadError                    a value cannot be stored (also a ValueError)
     │   ├── SerializationError
     │   └── PayloadTooLargeError
@@ -100,6 +101,17 @@ class ScheduleError(DefinitionError, ValueError):
 
 class ConfigError(DefinitionError):
     """The config file is missing, does not load, or holds an unknown key."""
+
+
+class EncryptionKeyError(ConfigError):
+    """Environment variables cannot be sealed or opened with the key that is there."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}; DETENT_ENCRYPTION_KEY must hold the key that they are sealed with: 32 bytes in base64 or hex, such as "
+            "`openssl rand -base64 32` prints (or several with commas between them, the newest first)"
+        )
+        self.what = what
 
 
 class PayloadError(DetentError, ValueError):

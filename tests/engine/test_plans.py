@@ -126,7 +126,7 @@ def crowded_dsn(server: Server, template: str) -> Iterator[str]:
     with server.new_database(template) as dsn:
         with psycopg.connect(direct(dsn), autocommit=True) as connection:
             connection.execute("set synchronous_commit = off")
-            connection.execute("insert into detent.environments (slug) values ('dev')")
+            connection.execute("insert into detent.environments (slug, type) values ('dev', 'DEVELOPMENT')")
             connection.cursor().executemany(
                 "insert into detent.lanes (id, line_id, environment_id, task_id, queue) values (%s, %s, 1, %s, %s)",
                 [(lane.lane_id, lane.line_id, lane.task_id, lane.queue) for lane in lanes],

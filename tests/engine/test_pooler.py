@@ -36,14 +36,14 @@ async def test_statements_of_one_client_are_not_taken_for_those_of_another(fresh
     """Each has one of its own, with as many parameters, and each call of it meets the next of three servers."""
     pooled = pooler.before(direct(fresh_dsn))
     async with await AsyncConnection.connect(direct(fresh_dsn), autocommit=True) as connection:
-        await connection.execute("insert into detent.environments (slug) values ('dev')")
+        await connection.execute("insert into detent.environments (slug, type) values ('dev', 'DEVELOPMENT')")
     async with AsyncExitStack() as opened:
         for _ in range(3):
             await (await opened.enter_async_context(await AsyncConnection.connect(pooled))).execute("select")
     first, second = Db(pooled, size=1), Db(pooled, size=1)
     try:
         for _ in range(6):
-            assert await first.call("find_environment", {"slug": "dev"}, patience=0.1) == [(1,)]
+            assert await first.call("find_environment", {"slug": "dev"}, patience=0.1) == [(1, "dev", "DEVELOPMENT", None, None)]
             assert await second.call("list_sessions", {"environment": 1}, patience=0.1) == []
     finally:
         await first.close()

@@ -12,6 +12,7 @@ from detent.errors import DetentError
 from detent.protocol import metadata
 from detent.protocol.backend import CallerBackend
 from detent.protocol.codec import JsonValue
+from detent.protocol.environments import Environment, EnvironmentType
 from detent.protocol.ids import BatchId, WaitpointId, new_batch_id, new_run_id
 from detent.protocol.metadata import Document, MetadataOperation, MetadataTarget
 from detent.protocol.models import (
@@ -37,6 +38,9 @@ from detent.sdk.usage import Usage
 T = TypeVar("T")
 
 
+DEV = Environment(id="env_0000000000000000000000000a", slug="dev", type=EnvironmentType.DEVELOPMENT)
+
+
 class NamedTask:
     id = "parent"
     file_path = "tasks/parent.py"
@@ -55,7 +59,7 @@ def lease(**fields: object) -> Lease:
 
 
 def context(**fields: object) -> Context:
-    return Context.from_lease(lease(**fields), NamedTask, environment="dev", project="shop")
+    return Context.from_lease(lease(**fields), NamedTask, environment=DEV, project="shop")
 
 
 def completed(request: TriggerRequest, output: str | None = None) -> RunOutcome:

@@ -99,3 +99,12 @@ def _marked(path: Path) -> bool:
         return True
     path.touch()
     return False
+
+
+FIRST_A = os.environ.get("A")
+"""As it was when this was loaded."""
+
+
+@task
+async def variables() -> list[str | None]:
+    return [FIRST_A, *map(os.environ.get, ("A", "B", "OWN"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.errors import ConfigError
 from detent.protocol import ids
+from detent.protocol.envvars import EnvVarValue, PutMode
 from detent.protocol.ids import RunId
 from detent.protocol.models import RunOutcome, TriggerRequest
 from detent.protocol.run_error import ErrorCode
@@ -526,3 +528,28 @@ async def test_a_run_that_is_killed_in_its_cgroup_was_out_of_memory(
         (str(2 * 1024**3), "100000 100000"),
     ]
     assert os.listdir(tmp_path) == []
+
+
+async def test_runs_are_given_variables_and_what_changes_of_them_without_a_restart(
+    start_house: StartHouse, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETENT_ENCRYPTION_KEY", base64.b64encode(b"k" * 32).decode())
+    monkeypatch.setenv("OWN", "the worker's")
+    monkeypatch.setattr(supervisor_module, "VARIABLES_INTERVAL", 0.01)
+    caller = connect(dsn, listen_url=direct(dsn))
+
+    async def put(**values: str) -> None:
+        await caller.put_envvars([EnvVarValue(name=name, value=value) for name, value in values.items()], PutMode.SET)
+
+    async def found(house: House) -> list[str | None]:
+        return json.loads((await house.end_of(await house.trigger("variables"))).output or "")
+
+    await put(A="first", B="first", OWN="not the worker's")
+    async with start_house() as house:
+        assert await found(house) == ["first", "first", "first", "the worker's"]
+        await put(A="second")
+        await caller.delete_envvars(["B"])
+        async with asyncio.timeout(PATIENCE):
+            while await found(house) != ["first", "second", None, "the worker's"]:
+                pass
+    await caller.close()

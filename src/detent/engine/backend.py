@@ -10,6 +10,7 @@ from detent.engine import (
     attempts,
     batches,
     bulk,
+    envvars,
     events,
     final_hooks,
     health,
@@ -27,13 +28,19 @@ from detent.engine import (
 )
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
+from detent.engine.environments import archive, create, find, find_or_make, list_all, not_found
+from detent.engine.envvars import Vault
 from detent.engine.events import Notifier
+from detent.engine.keyring import Keyring
 from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
 from detent.engine.maintenance import Maintenance
 from detent.engine.place import Place
+from detent.protocol import environments
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
-from detent.protocol.bulk import BulkRecord, BulkRequest
+from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest
+from detent.protocol.environments import Environment, EnvironmentRecord, EnvironmentType
+from detent.protocol.envvars import EnvVar, EnvVarValue, PutMode, Variables
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
@@ -55,6 +62,7 @@ from detent.protocol.models import (
     Lease,
     LeaseRequest,
     LogLine,
+    Origin,
     Pending,
     Recorded,
     Refused,
@@ -89,6 +97,7 @@ from detent.protocol.models import (
     Wake,
     WorkerRegistration,
 )
+from detent.protocol.refusal import to_error
 from detent.protocol.retention import RetentionRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 
@@ -96,24 +105,27 @@ from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRe
 def connect(
     database_url: str,
     *,
-    environment: str = "dev",
+    environment: str = environments.DEFAULT,
     size: int = 2,
     patience: float | None = 15.0,
     listen_url: str | None = None,
+    encryption_key: str | None = None,
 ) -> EngineBackend:
     """Return a backend on a database. Connections open at the first call, on the loop that makes it.
 
     `size`: connections at most, besides one for `listen`. `patience`: seconds a call outlasts a database that is away; None
-    is for ever. `listen_url`: a direct connection for LISTEN when `database_url` goes through a pooler.
+    is for ever. `listen_url`: a direct connection for LISTEN when `database_url` goes through a pooler. `encryption_key`: of
+    environment variables, one or several; None is what DETENT_ENCRYPTION_KEY says. Raises `ConfigError` for a bad name.
     """
-    return EngineBackend(Db(database_url, size=size, patience=patience), environment, listen_url or database_url)
+    db = Db(database_url, size=size, patience=patience)
+    return EngineBackend(db, environments.check(environment), listen_url or database_url, Keyring(encryption_key))
 
 
 class EngineBackend:
     """One environment of one database, for one event loop. Satisfies `Backend`."""
 
-    def __init__(self, db: Db, slug: str, listen_url: str) -> None:
-        self._db, self._slug, self._listen_url = db, slug, listen_url
+    def __init__(self, db: Db, name: str, listen_url: str, keyring: Keyring) -> None:
+        self._db, self._name, self._listen_url, self._keyring = db, name, listen_url, keyring
         self._notifier = Notifier(db)
         self._place: Place | None = None
         self._opening = asyncio.Lock()
@@ -134,13 +146,13 @@ class EngineBackend:
     async def trigger(
         self, requests: Sequence[TriggerRequest], *, is_repeat: bool = False
     ) -> list[Triggered | Refused]:
-        return await trigger.trigger(await self._at(), requests, is_repeat=is_repeat)
+        return await trigger.trigger(await self._writable(), requests, is_repeat=is_repeat)
 
     async def create_batch(self, creation: BatchCreation) -> BatchCreated | Stale:
-        return await batches.create_batch(await self._at(), creation)
+        return await batches.create_batch(await self._open_to([creation.origin]), creation)
 
     async def trigger_batch(self, chunk: BatchChunk) -> ChunkTaken | Stale | Refused:
-        return await batches.trigger_batch(await self._at(), chunk)
+        return await batches.trigger_batch(await self._open_to([chunk.origin]), chunk)
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
         await batches.abort_batch(await self._at(), batch_id, reason)
@@ -163,10 +175,10 @@ class EngineBackend:
     async def replay_runs(
         self, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
     ) -> list[Triggered | Refused]:
-        return await runs.replay_runs(await self._at(), requests, is_repeat=is_repeat)
+        return await runs.replay_runs(await self._writable(), requests, is_repeat=is_repeat)
 
     async def reschedule_runs(self, requests: Sequence[Rescheduling]) -> list[RunRecord | Refused | None]:
-        return await runs.reschedule_runs(await self._at(), requests)
+        return await runs.reschedule_runs(await self._writable(), requests)
 
     async def list_limits(self, kind: LimitKind, *, offset: int = 0, limit: int = 25) -> tuple[list[LimitRecord], int]:
         return await limits.list_limits(await self._at(), kind, offset, limit)
@@ -175,10 +187,11 @@ class EngineBackend:
         return await limits.retrieve_limits(await self._at(), refs)
 
     async def change_limits(self, changes: Sequence[LimitChange]) -> list[LimitRecord | Refused]:
-        return await limits.change_limits(await self._at(), changes)
+        return await limits.change_limits(await self._writable(), changes)
 
     async def create_bulk_action(self, request: BulkRequest) -> BulkRecord:
-        return await bulk.create_bulk_action(await self._at(), request)
+        place = await (self._at() if request.kind is BulkKind.CANCEL else self._writable())
+        return await bulk.create_bulk_action(place, request)
 
     async def retrieve_bulk_actions(self, bulk_ids: Sequence[BulkId]) -> list[BulkRecord | None]:
         return await bulk.retrieve_bulk_actions(await self._at(), bulk_ids)
@@ -190,7 +203,7 @@ class EngineBackend:
         await bulk.abort_bulk_action(await self._at(), bulk_id)
 
     async def create_schedules(self, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
-        return await schedules.create_schedules(await self._at(), requests)
+        return await schedules.create_schedules(await self._writable(), requests)
 
     async def retrieve_schedules(self, schedule_ids: Sequence[ScheduleId]) -> list[ScheduleRecord | None]:
         return await schedules.retrieve_schedules(await self._at(), schedule_ids)
@@ -199,16 +212,44 @@ class EngineBackend:
         return await schedules.list_schedules(await self._at(), offset, limit)
 
     async def change_schedules(self, changes: Sequence[ScheduleChange]) -> list[ScheduleRecord | Refused]:
-        return await schedules.change_schedules(await self._at(), changes)
+        return await schedules.change_schedules(await self._writable(), changes)
+
+    async def retrieve_environment(self) -> Environment:
+        return (await self._at()).here.public
+
+    async def list_environments(self) -> list[EnvironmentRecord]:
+        return await list_all(self._db)
+
+    async def create_environment(self, name: str, kind: EnvironmentType | None) -> EnvironmentRecord | Refused:
+        return await create(self._db, name, kind)
+
+    async def archive_environment(self, name: str) -> EnvironmentRecord | Refused:
+        return await archive(self._db, name)
+
+    async def list_envvars(self, names: Sequence[str] | None = None, *, environment: str | None = None) -> list[EnvVar]:
+        return await envvars.list_envvars(await self._vault(environment), names)
+
+    async def put_envvars(
+        self, values: Sequence[EnvVarValue], mode: PutMode, *, environment: str | None = None
+    ) -> list[bool]:
+        if environment is not None:
+            await find_or_make(self._db, environment)
+        return await envvars.put_envvars(await self._writable_vault(environment), values, mode)
+
+    async def delete_envvars(self, names: Sequence[str], *, environment: str | None = None) -> list[bool]:
+        return await envvars.delete_envvars(await self._writable_vault(environment), names)
+
+    async def rotate_envvars(self) -> int:
+        return await envvars.rotate_envvars(self._db, self._keyring)
 
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         return await runs.reset_idempotency_key(await self._at(), task_id, key)
 
     async def create_tokens(self, requests: Sequence[TokenRequest]) -> list[TokenCreated | Refused | Stale]:
-        return await tokens.create_tokens(await self._at(), requests)
+        return await tokens.create_tokens(await self._open_to([request.origin for request in requests]), requests)
 
     async def complete_tokens(self, completions: Sequence[TokenCompletion]) -> list[bool | None]:
-        return await tokens.complete_tokens(await self._at(), completions)
+        return await tokens.complete_tokens(await self._writable(), completions)
 
     async def retrieve_tokens(self, token_ids: Sequence[WaitpointId]) -> list[TokenRecord | None]:
         return await tokens.retrieve_tokens(await self._at(), token_ids)
@@ -241,7 +282,7 @@ class EngineBackend:
     # ---- workers
 
     async def register_worker(self, registration: WorkerRegistration) -> str:
-        return await sessions.register_worker(await self._at(), registration)
+        return await sessions.register_worker(await self._writable(), registration)
 
     async def open_session(self, opening: SessionOpening) -> None:
         await sessions.open_session(await self._at(), opening)
@@ -254,6 +295,9 @@ class EngineBackend:
 
     async def list_sessions(self) -> list[SessionBeat]:
         return await sessions.list_sessions(await self._at())
+
+    async def read_variables(self, known: str | None) -> Variables | None:
+        return await envvars.read_variables(await self._vault(None), known)
 
     def hear(self, listener: Callable[[Wake], bool]) -> None:
         self._notifier.local = listener
@@ -309,20 +353,40 @@ class EngineBackend:
     async def add_tags(self, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:
         return await tags.add_tags(await self._at(), additions)
 
+    async def _vault(self, environment: str | None) -> Vault:
+        here = (await self._at()).here if environment is None else await find(self._db, environment)
+        if here is None:
+            raise to_error(not_found(str(environment)))
+        return Vault(db=self._db, here=here, keyring=self._keyring)
+
+    async def _writable_vault(self, environment: str | None) -> Vault:
+        vault = await self._vault(environment)
+        await vault.here.check_writable()
+        return vault
+
+    async def _open_to(self, origins: Sequence[Origin | None]) -> Place:
+        """Return the place of what only runs that execute may go on doing in an archived environment."""
+        return await (self._writable() if None in origins else self._at())
+
+    async def _writable(self) -> Place:
+        """Return the place of what nobody may do any more once the environment is archived."""
+        place = await self._at()
+        await place.here.check_writable()
+        return place
+
     async def _at(self) -> Place:
         if self._place is not None:
             return self._place
         async with self._opening:
             if self._place is None:
-                environment = await sessions.find_environment(self._db, self._slug)
-                ticker = Maintenance(self._db, {environment: self._notifier})
+                here = await find_or_make(self._db, self._name)
+                ticker = Maintenance(self._db, {here.number: self._notifier})
                 self._place = Place(
                     db=self._db,
-                    environment=environment,
-                    slug=self._slug,
+                    here=here,
                     notifier=self._notifier,
                     alarm=Alarm(ticker.tick),
                     lanes=KnownLanes(self._db),
-                    tasks=KnownTasks(self._db, environment),
+                    tasks=KnownTasks(self._db, here.number),
                 )
         return self._place

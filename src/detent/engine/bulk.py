@@ -7,7 +7,7 @@ run, and a part that is carried out again, after a process died with it, makes n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -59,13 +59,13 @@ async def list_bulk_actions(place: Place, before: BulkId | None, limit: int) -> 
     return await _find(place, before=None if before is None else ids.decode("bulk", before), limit=limit)
 
 
-async def carry_on(db: Db, place_of: Callable[[int, str], Place]) -> bool:
+async def carry_on(db: Db, place_of: Callable[[str], Awaitable[Place]]) -> bool:
     """Carry out a part of the oldest action that nobody is at; False when there is none."""
     reserved = await db.call("reserve_bulk_action", {"seconds": RESERVED_SECONDS})
     if not reserved:
         return False
-    ((action, environment, slug, kind, reason, last_id),) = reserved
-    place = place_of(cast("int", environment), str(slug))
+    ((action, slug, kind, reason, last_id),) = reserved
+    place = await place_of(str(slug))
     if kind == BulkKind.CANCEL:
         await _cancel_some(place, cast("UUID", action), str(reason))
     else:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
-from detent.engine import bulk, retention, ticks
+from detent.engine import bulk, environments, retention, ticks
 from detent.engine.alarm import LONGEST_SLEEP, Alarm
 from detent.engine.db import Db, Row
 from detent.engine.events import Notifier, announce
@@ -37,7 +37,7 @@ class Maintenance:
     def __init__(self, db: Db, notifiers: Mapping[int, Notifier] | None = None) -> None:
         self._db = db
         self._notifiers = dict(notifiers or {})
-        self._places: dict[int, Place] = {}
+        self._places: dict[str, Place] = {}
 
     async def run(self) -> None:
         """Tick, keep house and carry on long work until cancelled.
@@ -111,18 +111,18 @@ class Maintenance:
         for environment, told_there in told.items():
             announce(self._notifier(environment), environment, told_there)
 
-    def _place(self, environment: int, slug: str) -> Place:
-        if environment not in self._places:
-            self._places[environment] = Place(
+    async def _place(self, slug: str) -> Place:
+        if slug not in self._places:
+            here = await environments.find_or_make(self._db, slug)
+            self._places[slug] = Place(
                 db=self._db,
-                environment=environment,
-                slug=slug,
-                notifier=self._notifier(environment),
+                here=here,
+                notifier=self._notifier(here.number),
                 alarm=Alarm(self.tick),
                 lanes=KnownLanes(self._db),
-                tasks=KnownTasks(self._db, environment),
+                tasks=KnownTasks(self._db, here.number),
             )
-        return self._places[environment]
+        return self._places[slug]
 
     def _notifier(self, environment: int) -> Notifier:
         return self._notifiers.setdefault(environment, Notifier(self._db))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from detent.engine.alarm import Alarm
 from detent.engine.db import Db
+from detent.engine.environments import KnownEnvironment
 from detent.engine.events import Notifier
 from detent.engine.known_tasks import KnownTasks
 from detent.engine.lanes import KnownLanes
@@ -14,9 +15,12 @@ from detent.engine.lanes import KnownLanes
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     db: Db
-    environment: int
-    slug: str
+    here: KnownEnvironment
     notifier: Notifier
     alarm: Alarm
     lanes: KnownLanes
     tasks: KnownTasks
+
+    @property
+    def environment(self) -> int:
+        return self.here.number

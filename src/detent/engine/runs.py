@@ -130,7 +130,7 @@ def _not_delayed(run: RunRecord) -> Refused:
 
 
 def _not_there(place: Place, run_id: RunId) -> Refused:
-    message = f"there is no run {run_id} in environment {place.slug}"
+    message = f"there is no run {run_id} in environment {place.here.name}"
     return Refused(status=404, code="run_not_found", message=message)
 
 

@@ -13,7 +13,7 @@ from detent.engine import ticks
 from detent.engine.attempts import public
 from detent.engine.db import Row, one
 from detent.engine.place import Place
-from detent.engine.ticks import DEVELOPMENT, CurrentVersion, Tick, Timetable
+from detent.engine.ticks import CurrentVersion, Tick, Timetable
 from detent.protocol import ids
 from detent.protocol.cron import Cron, Overlap
 from detent.protocol.ids import ScheduleId
@@ -36,14 +36,14 @@ async def sync_schedules(place: Place, version: int, tasks: Iterable[TaskRegistr
     declared = [
         _declared_fields(task.task_id, task.cron, now)
         for task in tasks
-        if task.cron is not None and (not task.cron.environments or place.slug in task.cron.environments)
+        if task.cron is not None and task.cron.is_for(place.here.public)
     ]
     params = {
         "environment": place.environment,
         "version": version,
         "declared": json.dumps(declared),
         # There, saving a file may bring back a version of before.
-        "always": place.slug == DEVELOPMENT,
+        "always": place.here.is_development,
     }
     await place.db.call("sync_schedules", params)
 
@@ -207,10 +207,10 @@ async def _find(
     }
     rows = await place.db.call("find_schedules", params)
     current = await ticks.find_current_version(place) if rows else CurrentVersion()
-    return [_record(row, place.slug, current) for row in rows]
+    return [_record(row, current, is_development=place.here.is_development) for row in rows]
 
 
-def _record(row: Row, slug: str, current: CurrentVersion) -> ScheduleRecord:
+def _record(row: Row, current: CurrentVersion, *, is_development: bool) -> ScheduleRecord:
     (schedule, kind, task_id, cron, timezone, window, overlap, external_id, key, next_at, due_at, last_at,
      created_at) = row  # fmt: skip
     return ScheduleRecord(
@@ -229,12 +229,12 @@ def _record(row: Row, slug: str, current: CurrentVersion) -> ScheduleRecord:
         next_run_effective_at=ticks.utc(due_at) if due_at is not None else None,
         last_run_at=ticks.utc(last_at) if last_at is not None else None,
         created_at=cast("datetime", created_at),
-        obstacle=current.obstacle(slug, str(task_id)) if next_at is not None else None,
+        obstacle=current.obstacle(str(task_id), is_development=is_development) if next_at is not None else None,
     )
 
 
 def _not_there(place: Place, schedule_id: ScheduleId) -> Refused:
-    message = f"there is no schedule {schedule_id} in environment {place.slug}"
+    message = f"there is no schedule {schedule_id} in environment {place.here.name}"
     return Refused(status=404, code="schedule_not_found", message=message)
 
 

@@ -11,7 +11,6 @@ from typing import cast
 
 from detent.engine import retention, schedules
 from detent.engine.attempts import holders_json, public
-from detent.engine.db import Db
 from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
@@ -117,15 +116,6 @@ async def list_tasks(place: Place) -> list[RegisteredTask]:
         )
         for task_id, isolation, file_path, queue, description, payload_schema, version, has_live_worker in rows
     ]
-
-
-async def find_environment(db: Db, slug: str) -> int:
-    """Return the number of an environment, made at its first use."""
-    rows = await db.call("find_environment", {"slug": slug})
-    while not rows:
-        await db.call("make_environment", {"slug": slug})
-        rows = await db.call("find_environment", {"slug": slug})
-    return cast("int", rows[0][0])
 
 
 async def _renew(place: Place, renewal: Renewal, solo: int) -> Renewed:

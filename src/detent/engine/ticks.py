@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -25,8 +25,6 @@ from detent.protocol import ids
 from detent.protocol.cron import LONGEST_WINDOW, next_tick, spread, ticks_after
 from detent.protocol.models import Refused, TriggerRequest
 
-DEVELOPMENT = "dev"
-"""The environment in which schedules fire only while a worker runs, and nothing is made up."""
 PUNCTUAL = timedelta(minutes=1)
 """What is later than this was missed."""
 AHEAD_SECONDS = 2.0
@@ -102,28 +100,28 @@ class CurrentVersion:
     """A worker that has it runs."""
     tasks: frozenset[str] = frozenset()
 
-    def obstacle(self, slug: str, task_id: str) -> str | None:
+    def obstacle(self, task_id: str, *, is_development: bool) -> str | None:
         """Return why schedules of a task make no runs; None: they do."""
         if self.name is None:
             return f'no worker has registered task "{task_id}"; start one that has it'
         if task_id not in self.tasks:
             return f'task "{task_id}" is not in the current version {self.name}; deploy one that has it, or delete the schedule'
-        if slug == DEVELOPMENT and not self.is_live:
+        if is_development and not self.is_live:
             return "no worker runs, and in development schedules fire only while one does; start `detent dev`"
         return None
 
 
-async def fire_due(db: Db, place_of: Callable[[int, str], Place]) -> float:
+async def fire_due(db: Db, place_of: Callable[[str], Awaitable[Place]]) -> float:
     """Fire some of the schedules that are due; return the seconds until more may be."""
     rows = await db.call("find_due_schedules", {"ahead": AHEAD_SECONDS, "most": _MOST_FIRED})
-    due: defaultdict[tuple[int, str], list[Tick]] = defaultdict(list)
+    due: defaultdict[str, list[Tick]] = defaultdict(list)
     pauses = [cast("float", row[-1]) for row in rows]
-    for environment, slug, *row, pause in rows:
+    for slug, *row, pause in rows:
         tick = _tick(row)
         if cast("float", pause) <= 0 and _is_understood(tick):
-            due[cast("int", environment), str(slug)].append(tick)
-    for at, ticks in due.items():
-        await _fire(place_of(*at), ticks)
+            due[str(slug)].append(tick)
+    for slug, ticks in due.items():
+        await _fire(await place_of(slug), ticks)
     return 0.0 if due else min((pause for pause in pauses if pause > 0), default=AHEAD_SECONDS)
 
 
@@ -141,12 +139,12 @@ def _is_understood(tick: Tick) -> bool:
 async def _fire(place: Place, ticks: Sequence[Tick]) -> None:
     current = await find_current_version(place)
     task_ids = {tick.task_id for tick in ticks}
-    obstacles = {task_id: current.obstacle(place.slug, task_id) for task_id in task_ids}
+    obstacles = {task_id: current.obstacle(task_id, is_development=place.here.is_development) for task_id in task_ids}
     templates = await _templates(place, {task_id for task_id, obstacle in obstacles.items() if obstacle is None})
     firing = [
         i
         for i, tick in enumerate(ticks)
-        if isinstance(templates.get(tick.task_id), dict) and not (place.slug == DEVELOPMENT and tick.is_late)
+        if isinstance(templates.get(tick.task_id), dict) and not (place.here.is_development and tick.is_late)
     ]
     rows = await place.db.call(
         "fire_schedules",
@@ -231,7 +229,7 @@ def _tell_obstacles(
         reason = template.message if isinstance(template, Refused) else obstacles[task_id]
         if reason is not None:
             count = sum(tick.task_id == task_id for tick in ticks)
-            log.warning('%d schedules of task "%s" in environment "%s" made no run: %s', count, task_id, place.slug, reason)
+            log.warning('%d schedules of task "%s" in environment "%s" made no run: %s', count, task_id, place.here.name, reason)
 
 
 def _tick(row: Sequence[object]) -> Tick:

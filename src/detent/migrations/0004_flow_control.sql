@@ -547,13 +547,14 @@ declare
   lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   leased := '{}'; is_unfinished := false;
+  -- Of an archived environment nothing is known, and so nothing found.
   select mine.environment_id, mine.version_id, environments.gates, array(
     select distinct sessions.version_id from detent.sessions
     where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
       and beat_at > clock_timestamp() - interval '15 seconds')
   into environment, version, everywhere, live
   from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
-  where mine.id = by_session;
+  where mine.id = by_session and environments.archived_at is null;
   if exists (select from detent.arrivals where arrivals.environment_id = environment)
     or exists (select from detent.vacancies where vacancies.environment_id = environment)
   then

@@ -954,6 +954,26 @@ begin
   from detent.runs where runs.id = any(held || crashed) and runs.is_solo and runs.status = 'QUEUED';
 end $$;
 
+CREATE TABLE detent.envvars (
+    environment_id integer NOT NULL,
+    name text NOT NULL,
+    sealed bytea NOT NULL,
+    key_id text NOT NULL,
+    is_secret boolean NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE FUNCTION detent.envvars_of(environment integer) RETURNS SETOF detent.envvars
+    LANGUAGE sql STABLE
+    AS $$
+  select distinct on (envvars.name) envvars.*
+  from detent.environments as here
+  join detent.envvars on envvars.environment_id in (here.id, here.parent_id)
+  where here.id = environment
+  order by envvars.name, envvars.environment_id = here.id desc
+$$;
+
 CREATE FUNCTION detent.expire_runs(most integer) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean, environment_id integer, next_due timestamp with time zone)
     LANGUAGE plpgsql
     AS $$
@@ -1001,13 +1021,14 @@ declare
   lanes integer; rest json := room; after_served timestamptz := '-infinity'; after_line uuid := detent.asleep();
 begin
   leased := '{}'; is_unfinished := false;
+  -- Of an archived environment nothing is known, and so nothing found.
   select mine.environment_id, mine.version_id, environments.gates, array(
     select distinct sessions.version_id from detent.sessions
     where sessions.environment_id = mine.environment_id and ended_at is null and sessions.version_id <> mine.version_id
       and beat_at > clock_timestamp() - interval '15 seconds')
   into environment, version, everywhere, live
   from detent.sessions as mine join detent.environments on environments.id = mine.environment_id
-  where mine.id = by_session;
+  where mine.id = by_session and environments.archived_at is null;
   if exists (select from detent.arrivals where arrivals.environment_id = environment)
     or exists (select from detent.vacancies where vacancies.environment_id = environment)
   then
@@ -1216,17 +1237,25 @@ end $$;
 
 CREATE FUNCTION detent.find_or_make_environment(wanted text) RETURNS integer
     LANGUAGE plpgsql
-    AS $$
+    AS $_$
 declare
-  found_id integer;
+  found record;
 begin
   loop
-    select id into found_id from detent.environments where slug = wanted;
-    exit when found_id is not null;
-    insert into detent.environments (slug) values (wanted) on conflict do nothing;
+    select id, archived_at into found from detent.environments where slug = wanted;
+    exit when found.id is not null;
+    if wanted !~ '^[a-z0-9][a-z0-9_-]{0,62}$' then
+      raise exception 'there is no environment "%"', wanted
+        using errcode = 'invalid_parameter_value', hint = 'Make it with `detent environments create`, or name another one.';
+    end if;
+    insert into detent.environments (slug, type) values (wanted, detent.likely_type(wanted)) on conflict do nothing;
   end loop;
-  return found_id;
-end $$;
+  if found.archived_at is not null then
+    raise exception 'environment "%" is archived', wanted
+      using errcode = 'object_not_in_prerequisite_state', hint = '`detent environments create` brings it back.';
+  end if;
+  return found.id;
+end $_$;
 
 CREATE FUNCTION detent.find_unrepeatable(held uuid[], not_begun bigint[]) RETURNS uuid[]
     LANGUAGE sql STABLE
@@ -1972,6 +2001,16 @@ begin
   end if;
   return nullif(given, 0);
 end $$;
+
+CREATE FUNCTION detent.likely_type(slug text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select case split_part(translate(slug, '_/', '--'), '-', 1)
+    when 'dev' then 'DEVELOPMENT' when 'development' then 'DEVELOPMENT'
+    when 'prod' then 'PRODUCTION' when 'production' then 'PRODUCTION'
+    when 'preview' then 'PREVIEW'
+    else 'STAGING' end
+$$;
 
 CREATE FUNCTION detent.limit_id(environment integer, kind text, name text) RETURNS uuid
     LANGUAGE sql IMMUTABLE
@@ -3849,7 +3888,14 @@ CREATE TABLE detent.environments (
     id integer NOT NULL,
     slug text NOT NULL,
     gates uuid[] DEFAULT '{}'::uuid[] NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    type text NOT NULL,
+    parent_id integer,
+    branch_name text,
+    archived_at timestamp with time zone,
+    CONSTRAINT branch_has_parent CHECK (((branch_name IS NULL) = (parent_id IS NULL))),
+    CONSTRAINT branch_is_preview CHECK (((branch_name IS NULL) OR (type = 'PREVIEW'::text))),
+    CONSTRAINT environments_type_check CHECK ((type = ANY (ARRAY['DEVELOPMENT'::text, 'STAGING'::text, 'PRODUCTION'::text, 'PREVIEW'::text])))
 );
 
 ALTER TABLE detent.environments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -4357,6 +4403,9 @@ ALTER TABLE ONLY detent.environments
 ALTER TABLE ONLY detent.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
 
+ALTER TABLE ONLY detent.envvars
+    ADD CONSTRAINT envvars_pkey PRIMARY KEY (environment_id, name);
+
 ALTER TABLE ONLY detent.final_hooks
     ADD CONSTRAINT final_hooks_pkey PRIMARY KEY (run_id);
 
@@ -4559,6 +4608,12 @@ ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_ever_pkey;
 ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_held_pkey;
 
 CREATE TRIGGER illegal_transition BEFORE UPDATE OF status ON detent.runs FOR EACH ROW WHEN (((old.status <> new.status) AND (NOT detent.is_legal(old.status, new.status)))) EXECUTE FUNCTION detent.refuse_transition();
+
+ALTER TABLE ONLY detent.environments
+    ADD CONSTRAINT environments_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES detent.environments(id);
+
+ALTER TABLE ONLY detent.envvars
+    ADD CONSTRAINT envvars_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES detent.environments(id);
 
 ALTER TABLE ONLY detent.schedules
     ADD CONSTRAINT schedules_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES detent.environments(id);

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
 from detent.protocol.bulk import BulkRecord, BulkRequest
+from detent.protocol.environments import Environment, EnvironmentRecord, EnvironmentType
+from detent.protocol.envvars import EnvVar, EnvVarValue, PutMode, Variables
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
@@ -154,6 +156,43 @@ class CallerBackend(Protocol):
         """Change imperative schedules, and return each as it is then; a deleted one as it was."""
         ...
 
+    async def retrieve_environment(self) -> Environment:
+        """Return the environment that this backend serves. It is made by the first call of any kind."""
+        ...
+
+    async def list_environments(self) -> list[EnvironmentRecord]:
+        """Return all environments of the database, in the order in which they were made. Reads every run that is not over."""
+        ...
+
+    async def create_environment(self, name: str, kind: EnvironmentType | None) -> EnvironmentRecord | Refused:
+        """Make an environment, or bring an archived one back. Without a kind, its slug says it."""
+        ...
+
+    async def archive_environment(self, name: str) -> EnvironmentRecord | Refused:
+        """Refuse what callers would write to an environment, and start nothing in it any more. Within 2 s all know.
+
+        What executes goes on, what is queued stays. Calls that write raise `ConflictError` from then on.
+        """
+        ...
+
+    async def list_envvars(self, names: Sequence[str] | None = None, *, environment: str | None = None) -> list[EnvVar]:
+        """Return variables by name: those that are named, or all. Without an environment, of this one."""
+        ...
+
+    async def put_envvars(
+        self, values: Sequence[EnvVarValue], mode: PutMode, *, environment: str | None = None
+    ) -> list[bool]:
+        """Write variables; what may not be there stays as it is and is answered False. Names differ."""
+        ...
+
+    async def delete_envvars(self, names: Sequence[str], *, environment: str | None = None) -> list[bool]:
+        """Remove variables; False: there was none."""
+        ...
+
+    async def rotate_envvars(self) -> int:
+        """Seal the variables of all environments with the newest key; return how many were sealed with another."""
+        ...
+
     async def reset_idempotency_key(self, task_id: str, key: str) -> bool:
         """Forget a key; False when there was none."""
         ...
@@ -212,6 +251,10 @@ class WorkerBackend(CallerBackend, Protocol):
 
     async def list_sessions(self) -> list[SessionBeat]:
         """The sessions that are not ended, with their heartbeat counters, for the reaper."""
+        ...
+
+    async def read_variables(self, known: str | None) -> Variables | None:
+        """Return what runs are given, secrets, too; None when its fingerprint is *known*."""
         ...
 
     def hear(self, listener: Callable[[Wake], bool]) -> None:

@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from detent.duration import Duration, parse
-from detent.errors import ScheduleError
+from detent.errors import ConfigError, ScheduleError
+from detent.protocol.environments import Environment, check
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -60,7 +61,8 @@ class Cron:
     """Spreads schedules that share a pattern: each starts at a time of its own, always the same, so much after its tick at most.
     At most a day, or a part of the interval between two ticks: `"30%"`. None: at the tick."""
     environments: Sequence[str] = ()
-    """On a task: the environments in which it is scheduled; none named is all."""
+    """On a task: the environments in which it is scheduled, by slug (`"eu-prod"`) or by type (`EnvironmentType.PRODUCTION`); none
+    named is all."""
     overlap: Overlap = "allow"
     """`"skip"`: no run while the one before is not over."""
 
@@ -71,6 +73,11 @@ class Cron:
         object.__setattr__(self, "environments", _checked_environments(self.environments))
         if self.overlap not in get_args(Overlap):
             raise ScheduleError(f'overlap={self.overlap!r} must be "allow" or "skip"')
+
+    def is_for(self, environment: Environment) -> bool:
+        """Return whether a task is scheduled in an environment."""
+        names = {environment.slug, environment.name, environment.type.lower()}
+        return not self.environments or any(wanted.lower() in names for wanted in self.environments)
 
     def next_after(self, moment: datetime) -> datetime:
         """Return the first tick after a moment, in UTC. Raises `ValueError` for a naive one."""
@@ -273,5 +280,11 @@ def _percentage(window: str) -> float:
 
 def _checked_environments(environments: object) -> tuple[str, ...]:
     if isinstance(environments, str) or not isinstance(environments, tuple | list | set | frozenset):
-        raise ScheduleError(f'environments={environments!r} must be names in a list, such as ["production"]')
-    return tuple(str(name) for name in environments)
+        raise ScheduleError(f'environments={environments!r} must be names in a list, such as ["prod"]')
+    names = tuple(str(name) for name in environments)
+    for name in names:
+        try:
+            check(name.lower())
+        except ConfigError as error:
+            raise ScheduleError(f"environments={environments!r}: {error}") from None
+    return names

@@ -12,6 +12,7 @@ from detent.sdk import scope
 if TYPE_CHECKING:
     import asyncio
 
+    from detent.protocol.environments import Environment
     from detent.protocol.ids import BatchId, RunId
     from detent.protocol.models import Lease
 
@@ -81,13 +82,6 @@ class QueueContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EnvironmentContext:
-    """The environment that the worker serves."""
-
-    slug: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProjectContext:
     """The project, as its config names it."""
 
@@ -118,7 +112,8 @@ class Context:
     task: TaskContext
     attempt: AttemptContext
     queue: QueueContext
-    environment: EnvironmentContext
+    environment: Environment
+    """The one that the worker serves."""
     project: ProjectContext
     machine: MachineContext | None = None
     """None: the run has no limit."""
@@ -132,7 +127,13 @@ class Context:
 
     @classmethod
     def from_lease(
-        cls, lease: Lease, task: ContextTask, *, environment: str, project: str, machine: MachineContext | None = None
+        cls,
+        lease: Lease,
+        task: ContextTask,
+        *,
+        environment: Environment,
+        project: str,
+        machine: MachineContext | None = None,
     ) -> Context:
         """Make the context of the attempt that *lease* gives."""
         return cls(
@@ -140,7 +141,7 @@ class Context:
             task=TaskContext(id=task.id, file_path=task.file_path),
             attempt=AttemptContext(number=lease.attempt, started_at=datetime.now(UTC)),
             queue=QueueContext(name=lease.queue),
-            environment=EnvironmentContext(slug=environment),
+            environment=environment,
             project=ProjectContext(id=project),
             machine=machine,
         )

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from detent.sdk.connection import Connection, Connections
     from detent.sdk.scope import RunScope
 
-DEFAULT_ENVIRONMENT = "dev"
-
 
 class Target(Protocol):
     """What the namespaces need of the place they speak to."""
@@ -46,10 +44,14 @@ class Target(Protocol):
 
 
 class Named:
-    """A database that the user named: nothing of a present run is involved."""
+    """A database that the user named: nothing of a present run is involved. Without an environment, the process names it."""
 
-    def __init__(self, connect: Callable[[], CallerBackend], environment: str = DEFAULT_ENVIRONMENT) -> None:
-        self._connect, self.environment = connect, environment
+    def __init__(self, connect: Callable[[], CallerBackend], environment: str | None = None) -> None:
+        self._connect, self._environment = connect, environment
+
+    @property
+    def environment(self) -> str:
+        return self._environment or _default_environment()
 
     @cached_property
     def connections(self) -> Connections:
@@ -106,7 +108,7 @@ class Here:
     @property
     def environment(self) -> str:
         present = run_scope.current()
-        return _default_environment() if present is None else present.context.environment.slug
+        return self._outside.environment if present is None else present.context.environment.name
 
     def connection(self) -> Connection:
         present = run_scope.current()
@@ -145,35 +147,43 @@ async def _given_before(backend: CallerBackend, batch_id: BatchId) -> GivenBatch
     return GivenBatch(batch_id=batch_id, count=record.run_count, cached=record.run_ids.cached, is_cached=True)
 
 
-def connect(database_url: str, environment: str, listen_url: str | None = None) -> CallerBackend:
+def connect(
+    database_url: str, environment: str, *, listen_url: str | None = None, encryption_key: str | None = None
+) -> CallerBackend:
     """Return the engine at a database. It opens nothing before its first call."""
     from detent.engine.backend import connect as connect_engine
 
-    return connect_engine(database_url, environment=environment, listen_url=listen_url)
+    return connect_engine(
+        database_url, environment=environment, listen_url=listen_url, encryption_key=encryption_key
+    )
 
 
 def _default_environment() -> str:
-    return os.environ.get("DETENT_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+    # Loaded when something is called.
+    from detent.protocol import environments
+
+    return environments.named_by(os.environ)
 
 
 def _connect_default() -> CallerBackend:
     environment = _default_environment()
     if database_url := os.environ.get("DETENT_DATABASE_URL"):
-        return connect(database_url, environment, os.environ.get("DETENT_LISTEN_URL") or None)
-    return connect(_embedded_database(), environment)
+        return connect(database_url, environment, listen_url=os.environ.get("DETENT_LISTEN_URL") or None)
+    return _connect_embedded(environment)
 
 
-def _embedded_database() -> str:
-    """Return the dsn of the embedded server that runs for the project around the working directory."""
+def _connect_embedded(environment: str) -> CallerBackend:
+    """Return the engine at the embedded server that runs for the project around the working directory."""
     from pathlib import Path
 
-    from detent.postgres import embedded
+    from detent.postgres import embedded, encryption_key
 
     present = Path.cwd()
     for folder in (present, *present.parents):
         found = embedded.running(folder / ".detent")
         if found is not None:
-            return found
+            key = os.environ.get("DETENT_ENCRYPTION_KEY") or encryption_key.read_or_make(folder / ".detent")
+            return connect(found, environment, encryption_key=key)
     raise ConfigError(
         f"there is no database to speak to: DETENT_DATABASE_URL is not set, and no embedded database runs for {present}; "
         "set it, or start `detent dev` in the project's folder"

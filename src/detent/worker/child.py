@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -56,8 +56,10 @@ class Child:
         is_solo: bool = False,
         is_spare: bool = False,
         cgroups: Cgroups | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.settings, self.generation, self.is_solo, self.is_spare = settings, generation, is_solo, is_spare
+        self.variables = variables or {}
         self.session = ids.new_session_id()
         self.watched = Watched()
         self.is_up = False
@@ -103,6 +105,7 @@ class Child:
                 is_solo=self.is_solo,
                 is_spare=self.is_spare,
                 cgroup="" if self._group is None else str(self._group.folder),
+                variables=self.variables,
             )
         )
         for message in self._early:

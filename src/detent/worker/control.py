@@ -11,8 +11,8 @@ import dataclasses
 import json
 import logging
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast, get_args
 
 log = logging.getLogger("detent.worker")
@@ -32,6 +32,8 @@ class Hello:
     """A solo runner that waits for its run however long that takes."""
     cgroup: str = ""
     """The folder of the cgroup that holds it to the machine of its run; empty: none could be made."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the environment gives to runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,13 @@ class Drain:
     """Lease no more, end what executes within so many seconds, hand back the rest, exit."""
 
     grace: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The variables that the environment gives to runs are these now."""
+
+    variables: Mapping[str, str] = field(repr=False)
 
 
 # ---- from the runner -------------------------------------------------------------------------------------------------
@@ -144,7 +153,7 @@ class Happened:
     events: tuple[tuple[str, str, str, int, float, str], ...]
 
 
-ToRunner: TypeAlias = Hello | Work | Cancelled | Lost | AskReport | Reopen | Drain
+ToRunner: TypeAlias = Hello | Work | Cancelled | Lost | AskReport | Reopen | Drain | Given
 ToSupervisor: TypeAlias = Up | NotStarted | Announced | Report | Load | Confined | Poisoned | Finished | Happened
 Message: TypeAlias = ToRunner | ToSupervisor
 
@@ -216,7 +225,8 @@ class Channel(asyncio.Protocol):
         try:
             self.receive(decode(line))
         except Exception:  # an error here would close the channel, and with it end the runner and all it executes
-            log.exception("a message could not be taken: %r", line[:200])
+            # The kind alone: the rest may be secret.
+            log.exception("a message could not be taken: %r", line.partition(b",")[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()

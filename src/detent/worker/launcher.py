@@ -10,6 +10,7 @@ from functools import partial
 
 from detent.errors import DetentError
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.environments import Environment
 from detent.protocol.models import AttemptOutcome
 from detent.protocol.status import RunStatus
 from detent.sdk import scope as run_scope
@@ -47,6 +48,7 @@ class Launcher:
         self._executor = Executor(settings, self.calls, self._threads)
         self._rank = RANKS.get(settings.log_level, 1)
         self.lines = LogLines(backend, self._loop)
+        self.environment: Environment | None = None
 
     def install(self) -> None:
         """Have what runs start themselves (tasks, `to_thread`) noted under their name, too."""
@@ -150,12 +152,12 @@ class Launcher:
         task = registry.get(attempt.task_id)
         if task is None:
             raise DetentError(f'task "{attempt.task_id}" of run {attempt.run_id} is not in this worker any more')
-        settings = self._settings
+        assert self.environment is not None  # told before anything is leased
         return Context.from_lease(
             attempt.lease,
             task,
-            environment=settings.environment,
-            project=settings.project,
+            environment=self.environment,
+            project=self._settings.project,
             machine=attempt.machine,
         )
 

@@ -29,10 +29,11 @@ from detent.sdk.registry import registry
 from detent.worker import control, in_order, timers
 from detent.worker.capture import Capture, capturing
 from detent.worker.confinement import confinement_in
-from detent.worker.control import Channel, Hello, Message, NotStarted
+from detent.worker.control import Channel, Given, Hello, Message, NotStarted
 from detent.worker.note import Note
 from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
+from detent.worker.variables import GivenVariables
 
 INHERITED = "DETENT_RUNNER"
 """Environment variable with the numbers of the inherited file descriptors: control socket, life line, note; and the parent."""
@@ -77,12 +78,14 @@ def main(connect: Connect) -> NoReturn:
     end = socket.socket(fileno=inherited.control)
     hello = _read_hello(end)
     settings = WorkerSettings.from_json(hello.settings)
+    variables = GivenVariables()
+    variables.give(hello.variables)
     in_order.install()
     if not _load_tasks(settings, end):
         _leave(1)
     with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:
         try:
-            code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture))
+            code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture, variables))
         except BaseException as error:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has
             traceback.print_exc()
             os._exit(OUT_OF_MEMORY_CODE if isinstance(error, MemoryError) else 1)
@@ -108,6 +111,7 @@ async def _serve(
     connect: Connect,
     note: Note,
     capture: Capture,
+    variables: GivenVariables,
 ) -> int:
     early: list[Message] = []
     channel = await Channel.open(end, early.append, lambda: os._exit(1))
@@ -117,9 +121,16 @@ async def _serve(
         settings, backend, channel, note, capture,
         is_solo=hello.is_solo, is_spare=hello.is_spare, confinement=confinement,
     )  # fmt: skip
-    channel.receive = runner.receive
+
+    def receive(message: Message) -> None:
+        if isinstance(message, Given):
+            variables.give(message.variables)
+        else:
+            runner.receive(message)
+
+    channel.receive = receive
     for message in early:
-        runner.receive(message)
+        receive(message)
     try:
         await runner.run(SessionId(hello.session_id))
     except DetentError as error:

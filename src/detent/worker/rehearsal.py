@@ -16,6 +16,7 @@ from functools import partial
 
 from detent.errors import ConfigError, NonDeterminismError, RunSuspended
 from detent.protocol.backend import CallerBackend, WorkerBackend
+from detent.protocol.environments import Environment
 from detent.protocol.ids import RunId
 from detent.protocol.models import (
     BatchChunk,
@@ -73,7 +74,7 @@ async def rehearse(backend: WorkerBackend, settings: WorkerSettings, run_id: Run
         raise ConfigError(f"run {run_id} is {record.status.value}: what it had recorded went with its end")
     if registry.get(record.task_id) is None:
         raise ConfigError(f'run {run_id} is of task "{record.task_id}", which this code does not define')
-    return await _Rehearsing(backend, settings, record, entries).run()
+    return await _Rehearsing(backend, settings, record, entries, await backend.retrieve_environment()).run()
 
 
 async def _entries(backend: CallerBackend, run_id: RunId) -> list[JournalEntry] | None:
@@ -91,9 +92,14 @@ class _Rehearsing:
     """The host of the one attempt."""
 
     def __init__(
-        self, backend: WorkerBackend, settings: WorkerSettings, record: RunRecord, entries: Sequence[JournalEntry]
+        self,
+        backend: WorkerBackend,
+        settings: WorkerSettings,
+        record: RunRecord,
+        entries: Sequence[JournalEntry],
+        environment: Environment,
     ) -> None:
-        self._backend, self._settings, self._record = backend, settings, record
+        self._backend, self._settings, self._record, self._environment = backend, settings, record, environment
         self._loop = asyncio.get_running_loop()
         self._attempt = Attempt(_lease(record), Isolation.ASYNC, self, self._loop.time)
         self._attempt.begin(Journal(record.id, record.attempt, entries))
@@ -168,9 +174,7 @@ class _Rehearsing:
     def _context_of(self, attempt: Attempt) -> Context:
         task = registry.get(attempt.task_id)
         assert task is not None
-        return Context.from_lease(
-            attempt.lease, task, environment=self._settings.environment, project=self._settings.project
-        )
+        return Context.from_lease(attempt.lease, task, environment=self._environment, project=self._settings.project)
 
     # ---- what attempts say (`Host`) ----
 

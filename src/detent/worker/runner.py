@@ -166,6 +166,7 @@ class Runner:
         """Serve until drained."""
         self._launcher.install()
         self._version = await self._register()
+        self._launcher.environment = await persistently(self._backend.retrieve_environment)()
         await self._open(session)
         leasing = asyncio.create_task(self._leasing.run())
         final = None if self._is_solo or not _has_final_hooks() else asyncio.create_task(self._final.run())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ from functools import cached_property
 from detent.errors import ApiConnectionError, ConfigError, DetentError
 from detent.protocol import run_error
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.envvars import Variables
 from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, SessionEnded, TimedOut, Wake
 from detent.protocol.run_error import ErrorCode
 from detent.worker import cgroups
@@ -28,6 +30,7 @@ from detent.worker.control import (
     Confined,
     Drain,
     Finished,
+    Given,
     Happened,
     Load,
     Lost,
@@ -50,6 +53,7 @@ from detent.worker.vigil import Vigil
 RENEW_INTERVAL = 5.0
 REPORT_SECONDS = 0.25
 """How long a renewal waits for the reports of its runners; one whose loop is blocked is renewed by its last report."""
+VARIABLES_INTERVAL = 5.0
 WATCH_INTERVAL = 0.25
 LAST_CALLS = 5.0
 """How long ending sessions may take when the worker itself is ending."""
@@ -93,6 +97,7 @@ class Supervisor:
         self._news = asyncio.Event()
         self._solo_offer: asyncio.TimerHandle | None = None
         self._has_said_what_holds = False
+        self._variables: Variables | None = None
 
     @cached_property
     def _cgroups(self) -> Cgroups | None:
@@ -103,9 +108,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until drained. Raises `ConfigError` when the tasks do not load at the start."""
-        for _ in range(self._settings.runners):
+        await self._read_first_variables()
+        for _ in range(0 if self._is_ending else self._settings.runners):
             await self._add()
-        for serve in (self._renew_forever, self._reap_forever, self._listen_forever, self._watch_forever):
+        for serve in (
+            self._renew_forever, self._reap_forever, self._listen_forever, self._watch_forever, self._read_variables_forever,
+        ):  # fmt: skip
             self._spawn(serve())
         try:
             await self._over.wait()
@@ -207,8 +215,14 @@ class Supervisor:
 
     async def _add(self, *, generation: int | None = None, is_solo: bool = False, is_spare: bool = False) -> Child:
         generation = self._generation if generation is None else generation
-        cgroups = self._cgroups if is_solo else None
-        child = Child(self._settings, generation=generation, is_solo=is_solo, is_spare=is_spare, cgroups=cgroups)
+        child = Child(
+            self._settings,
+            generation=generation,
+            is_solo=is_solo,
+            is_spare=is_spare,
+            cgroups=self._cgroups if is_solo else None,
+            variables=self._variables.values if self._variables else {},
+        )
         self._children.append(child)
         try:
             await child.start(self._command, lambda message: self._receive(child, message))
@@ -453,6 +467,44 @@ class Supervisor:
         )
         self._expect_alone(ended)
         log.warning("session %s of another worker is lost; %d runs are handed back", dead.session_id, ended.returned)
+
+    # ---- variables ----
+
+    async def _read_first_variables(self) -> None:
+        """Wait for what the code may need when it is loaded, unless the worker is to end before."""
+        reading = asyncio.ensure_future(persistently(self._read_variables)())
+        ending = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            ending.cancel()
+            await asyncio.gather(reading, ending, return_exceptions=True)
+
+    async def _read_variables_forever(self) -> None:
+        while True:
+            await asyncio.sleep(VARIABLES_INTERVAL)
+            try:
+                await self._read_variables()
+            except ApiConnectionError:
+                pass  # told by those that renew
+            except Exception:
+                log.exception("the variables of the environment cannot be read; runs go on with those they have")
+
+    async def _read_variables(self) -> None:
+        """Pass on what the environment gives to runs, when it is something else than before."""
+        changed = await self._backend.read_variables(self._variables.fingerprint if self._variables else None)
+        if changed is None:
+            return
+        self._variables = changed
+        if changed.obstacle:
+            log.error("%s", changed.obstacle)
+        if shadowed := ", ".join(sorted(changed.values.keys() & os.environ.keys())):
+            log.warning("runs find the worker's own %s, not what the environment has under that name", shadowed)
+        for child in self._children:
+            child.send(Given(variables=changed.values))
 
     # ---- wake-ups ----
 

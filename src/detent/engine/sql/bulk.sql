@@ -11,7 +11,7 @@ where bulk_actions.id = (
     order by id limit 1
     for update skip locked)
   and environments.id = bulk_actions.environment_id
-returning bulk_actions.id, environment_id, slug, kind, reason, last_id
+returning bulk_actions.id, slug, kind, reason, last_id
 
 -- name: carry_bulk_cancel
 -- Locks the action, then the runs, level by level.

@@ -2,11 +2,12 @@
 select detent.now()
 
 -- name: find_due_schedules
--- Those due within some seconds, the first ones, and in how many seconds. Locks nothing: whoever fires them looks again.
-select s.environment_id, environments.slug, s.id, s.definition, s.type, s.task_id, s.cron, s.timezone, s.spread, s.external_id,
+-- Those due within some seconds, the first ones, and in how many seconds; none of what is archived. Locks nothing: whoever fires them
+-- looks again.
+select environments.slug, s.id, s.definition, s.type, s.task_id, s.cron, s.timezone, s.spread, s.external_id,
   s.next_at, s.due_at, s.last_at, detent.now(), extract(epoch from s.due_at - detent.now())::double precision as pause
 from detent.schedules as s join detent.environments on environments.id = s.environment_id
-where s.due_at <= (select detent.now() + make_interval(secs => %(ahead)s))
+where s.due_at <= (select detent.now() + make_interval(secs => %(ahead)s)) and environments.archived_at is null
 order by s.due_at
 limit %(most)s
 

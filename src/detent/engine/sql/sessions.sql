@@ -1,9 +1,3 @@
--- name: find_environment
-select id from detent.environments where slug = %(slug)s
-
--- name: make_environment
-insert into detent.environments (slug) values (%(slug)s) on conflict do nothing
-
 -- name: find_version
 select id, name from detent.versions
 where environment_id = %(environment)s and fingerprint = %(fingerprint)s and (%(name)s::text is null or name = %(name)s)
