@@ -116,6 +116,24 @@ def test_saved_code_is_taken_without_losing_a_run(tasks: Project, fresh_dsn: str
             assert (run["output"], run["attempt"]) == ("new", 1)
 
 
+def test_env_files_are_for_config_and_code_and_taken_again_when_saved(tasks: Project, fresh_dsn: str) -> None:
+    project = Project(tasks.root, {"DETENT_ENCRYPTION_KEY": "k" * 43 + "=", "OF_SHELL": "shell"})
+    project.write(".env", f"DETENT_DATABASE_URL={direct(fresh_dsn)}\nA=1\nOF_SHELL=file\n")
+    project.write("detent_config.py", "import os\nfrom detent import define_config\nconfig = define_config(project=os.environ['A'])\n")
+    project.write(
+        "tasks/found.py",
+        "import os\nfrom detent import Context, task\nFIRST = os.environ['A']\n\n@task\ndef found(n: int, ctx: Context) -> list[str]:\n"
+        "    return [FIRST, os.environ['A'], os.environ['OF_SHELL'], ctx.project.id]\n",
+    )
+    with project.serving("--json") as dev:
+        dev.event("ready")
+        caller = Project(tasks.root, variables(fresh_dsn))
+        assert output(caller, "found") == ["1", "1", "shell", "1"]
+        project.write(".env.local", "A=2\n")
+        dev.event("reloaded")
+        assert output(caller, "found") == ["2", "2", "shell", "2"]
+
+
 def test_saved_config_is_taken_with_the_code(tasks: Project) -> None:
     with tasks.serving("--json") as dev:
         dev.event("ready")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from detent.cli import database
 
 if TYPE_CHECKING:
-    from detent.protocol.backend import CallerBackend
+    from detent.protocol.backend import WorkerBackend
     from detent.sdk.client import Client
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     client: Client
-    backend: CallerBackend
+    backend: WorkerBackend
     carry_on: Callable[[], Awaitable[bool]]
     """Does a part of what is left to the workers: a bulk action goes on without any. False: there is nothing."""
 
@@ -42,10 +42,12 @@ async def calling(dsn: str, environment: str) -> AsyncIterator[Caller]:
     from detent.engine.backend import connect
     from detent.sdk.client import Client
 
-    listen_url = database.listened_to()
-    backend = connect(dsn, environment=environment, size=1, listen_url=listen_url)
+    listen_url, key = database.listened_to(), database.encryption_key()
+    backend = connect(dsn, environment=environment, size=1, listen_url=listen_url, encryption_key=key)
     maintenance = backend.maintenance
-    async with Client(database_url=dsn, environment=environment, listen_url=listen_url) as client:
+    async with Client(
+        database_url=dsn, environment=environment, listen_url=listen_url, encryption_key=key
+    ) as client:
         try:
             yield Caller(client=client, backend=backend, carry_on=maintenance.carry_on)
         finally:

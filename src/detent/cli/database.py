@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 URL = "DETENT_DATABASE_URL"
 LISTEN_URL = "DETENT_LISTEN_URL"
+ENCRYPTION_KEY = "DETENT_ENCRYPTION_KEY"
 
 
 def named() -> str | None:
@@ -27,6 +28,19 @@ def named() -> str | None:
 def listened_to() -> str | None:
     """Return the direct connection to the named database that the environment names beside it, for LISTEN."""
     return os.environ.get(LISTEN_URL) or None if named() else None
+
+
+def encryption_key() -> str | None:
+    """Return the key of environment variables; None is for what DETENT_ENCRYPTION_KEY says.
+
+    The embedded database has one of its own, made when it is first asked for.
+    """
+    from detent.postgres import encryption_key
+
+    if named() or os.environ.get(ENCRYPTION_KEY):
+        return None
+    found = project.find(Path.cwd())
+    return None if found is None or not found.folder.is_dir() else encryption_key.read_or_make(found.folder)
 
 
 @asynccontextmanager

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detent.cli import database
-from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
+from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json, ReloadedEnvFile
 from detent.cli.project import CONFIG_FILE, FOLDER, Project, find
 from detent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detent.cli.env_files import EnvFiles
     from detent.cli.lines import Lines
     from detent.postgres.embedded import EmbeddedServer
     from detent.worker.settings import WorkerSettings
@@ -41,17 +42,23 @@ def dev(
     ] = None,
     runners: Annotated[int, typer.Option(min=1, help="Processes that execute runs.")] = 2,
     reload: Annotated[bool, typer.Option(help="Load the tasks again whenever a file is saved.")] = True,
+    env_file: ReloadedEnvFile = None,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
     """Serve a project while you write it.
 
-    Its database is an embedded one, unless DETENT_DATABASE_URL names another; migrations are applied. Ctrl-C drains, a second
-    one hands back at once what executes.
+    Its database is an embedded one, unless DETENT_DATABASE_URL names another; migrations are applied. Variables come from the
+    shell, else from .env, .env.development, .env.local and .env.development.local. Ctrl-C drains, a second one hands back at once
+    what executes.
     """
+    from detent.cli import env_files
+
     began = time.monotonic()
     project, tasks = place(path, Path.cwd())
-    asyncio.run(_Dev(project, tasks, environment, runners, reload, as_json, began).serve())
+    variables = env_files.of_development(project.root, env_file or ())
+    variables.load()
+    asyncio.run(_Dev(project, tasks, variables, environment, runners, reload, as_json, began).serve())
 
 
 def place(path: Path | None, here: Path) -> tuple[Project, Path | None]:
@@ -65,6 +72,7 @@ def place(path: Path | None, here: Path) -> tuple[Project, Path | None]:
 class _Dev:
     project: Project
     tasks: Path | None
+    variables: EnvFiles
     environment: str
     runners: int
     is_reloading: bool
@@ -142,8 +150,9 @@ class _Dev:
     async def _reload_on_save(self, supervisor: Supervisor, dsn: str, lines: Lines) -> None:
         from detent.cli import saving
 
-        async for _ in saving.saves(self._watched()):
+        async for _ in saving.saves(self._watched(), self.variables.paths):
             try:
+                self.variables.load()
                 settings = self._settings(dsn)
             except ConfigError as error:
                 lines.say("error", str(error))

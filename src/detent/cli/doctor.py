@@ -64,10 +64,11 @@ async def _look(environment: str) -> list[Finding]:
 
 
 async def _look_at_database(dsn: str, environment: str) -> list[Finding]:
-    from detent.cli import database_checks, health_checks
+    from detent.cli import database_checks, health_checks, variable_checks
     from detent.cli.calling import calling
     from detent.cli.finding import Verdict
     from detent.engine import reach
+    from detent.engine.keyring import Keyring
     from detent.migrations.connection import target
 
     schema = await database_checks.check_schema(dsn)
@@ -77,4 +78,6 @@ async def _look_at_database(dsn: str, environment: str) -> list[Finding]:
     if schema.verdict is Verdict.OK:
         async with calling(dsn, environment) as caller:
             findings += health_checks.judge(await caller.backend.read_health(), environment)
+            if (variables := await caller.backend.read_variables(None)) is not None:
+                findings.append(variable_checks.judge(variables, Keyring(database.encryption_key()), os.environ))
     return findings

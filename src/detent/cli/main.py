@@ -10,7 +10,7 @@ from detent.cli import failure
 
 COMMANDS = (
     "init", "dev", "worker", "migrate", "trigger", "runs", "batches", "why",
-    "queues", "limits", "schedules", "replay", "tasks", "retention", "skills", "doctor",
+    "queues", "limits", "schedules", "environments", "envvars", "replay", "tasks", "retention", "skills", "doctor",
 )
 """In the order of the help; each has a module of its name with a Typer `app`."""
 RUNNER = "runner"

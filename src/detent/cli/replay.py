@@ -51,12 +51,15 @@ async def _rehearse(run: str, path: Path | None, environment: str) -> Rehearsal:
     from detent.protocol.ids import RunId
     from detent.sdk import discovery
     from detent.worker.rehearsal import rehearse
+    from detent.worker.variables import GivenVariables
 
     async with database.opened() as dsn:
         settings = serving.settings_of(
             discovery.load_config(Path.cwd()), database_url=dsn, environment=environment, path=path
         )
-        for source in settings.sources or (discovery.load_config(Path(settings.folder)),):
-            discovery.discover(source)
         async with serving.backend_for(settings) as backend:
+            if variables := await backend.read_variables(None):
+                GivenVariables().give(variables.values)
+            for source in settings.sources or (discovery.load_config(Path(settings.folder)),):
+                discovery.discover(source)
             return await rehearse(backend, settings, RunId(run))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from detent.cli.options import shared
+
 HELP = "Durable background tasks for Python on PostgreSQL."
 
 
@@ -22,8 +24,19 @@ def app(modules: Iterable[str]) -> typer.Typer:
     )
     top.callback()(_options)
     for name in modules:
-        top.add_typer(importlib.import_module(f"detent.cli.{name}").app)
+        part = importlib.import_module(f"detent.cli.{name}").app
+        _share_options(part)
+        top.add_typer(part)
     return top
+
+
+def _share_options(part: typer.Typer) -> None:
+    for command in part.registered_commands:
+        if command.callback is not None and not hasattr(command.callback, "__wrapped__"):
+            command.callback = shared(command.callback)
+    for group in part.registered_groups:
+        if group.typer_instance is not None:
+            _share_options(group.typer_instance)
 
 
 def _version(is_wanted: bool) -> None:

@@ -33,4 +33,5 @@ def _connect(settings: WorkerSettings) -> EngineBackend:
         patience=None,
         size=1,
         listen_url=database.listened_to(),
+        encryption_key=database.encryption_key(),
     )

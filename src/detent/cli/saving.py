@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -14,19 +14,19 @@ _GATHER_MS, _STEP_MS = 200, 20
 """An editor may save a file in several steps."""
 
 
-async def saves(roots: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
-    """Yield the Python files below some folders that were saved, made or removed, a few at a time.
+async def saves(roots: Iterable[Path], files: Iterable[Path] = ()) -> AsyncGenerator[set[Path], None]:
+    """Yield the Python files below some folders, and the other *files*, that were saved, made or removed, a few at a time.
 
     Each folder is watched by itself: what a whole tree holds besides (a database, environments) is large and never rests.
     """
-    roots = tuple(roots)
+    roots, others = tuple(roots), frozenset(files)
     while True:
         folders = watched(roots)
-        async for changes in _changes(folders):
-            files = {Path(file) for _, file in changes}
-            if sources := {file for file in files if file.suffix == ".py"}:
+        async for changes in _changes(folders | {file.parent for file in others}, others):
+            changed = {Path(file) for _, file in changes}
+            if sources := {file for file in changed if file.suffix == ".py" or file in others}:
                 yield sources
-            if any(file.is_dir() or file in folders for file in files):
+            if any(file.is_dir() or file in folders for file in changed):
                 break
 
 
@@ -51,8 +51,11 @@ def _is_wanted(folder: Path) -> bool:
     return not folder.name.startswith(".") and folder.name not in SKIPPED and not (folder / "pyvenv.cfg").exists()
 
 
-def _changes(folders: set[Path]) -> AsyncIterator[set[tuple[Change, str]]]:
-    return awatch(*folders, watch_filter=_is_source, debounce=_GATHER_MS, step=_STEP_MS, recursive=False)
+def _changes(folders: set[Path], others: Collection[Path]) -> AsyncIterator[set[tuple[Change, str]]]:
+    def matters(change: Change, file: str) -> bool:
+        return Path(file) in others or _is_source(change, file)
+
+    return awatch(*folders, watch_filter=matters, debounce=_GATHER_MS, step=_STEP_MS, recursive=False)
 
 
 def _is_source(change: Change, file: str) -> bool:

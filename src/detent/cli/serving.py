@@ -62,6 +62,7 @@ async def backend_for(settings: WorkerSettings) -> AsyncIterator[EngineBackend]:
         size=1,
         patience=PATIENCE,
         listen_url=database.listened_to(),
+        encryption_key=database.encryption_key(),
     )
     try:
         yield backend

@@ -30,6 +30,11 @@ class Keyring:
         self._text = text
 
     @property
+    def is_given(self) -> bool:
+        """Whether there is a text at all."""
+        return bool(self._given_text.strip())
+
+    @property
     def newest(self) -> str:
         """What the key that seals is called. Raises `EncryptionKeyError`."""
         return next(iter(self._keys))
@@ -51,13 +56,16 @@ class Keyring:
                 continue
         raise EncryptionKeyError("environment variables are sealed with another key")
 
+    @property
+    def _given_text(self) -> str:
+        return os.environ.get(VARIABLE, "") if self._text is None else self._text
+
     @cached_property
     def _keys(self) -> Mapping[str, AESGCM]:
         # Loaded when a variable is sealed or opened: few programs do.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        text = os.environ.get(VARIABLE, "") if self._text is None else self._text
-        keys = [_key(part.strip()) for part in text.split(",") if part.strip()]
+        keys = [_key(part.strip()) for part in self._given_text.split(",") if part.strip()]
         if not keys:
             raise EncryptionKeyError("environment variables are kept sealed, and there is no key")
         return {hashlib.sha256(key).hexdigest()[:12]: AESGCM(key) for key in keys}
