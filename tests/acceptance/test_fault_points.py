@@ -31,7 +31,7 @@ PASSED = (
     "lease_runs", "start_attempts", "trigger_children", "trigger_batch", "wait_for", "suspend", "collect", "record_steps",
     "create_tokens", "read_batch_results", "append_logs", "settle_runs", "notify", "tick", "count_solo", "renew_session",
     "list_sessions", "abort_late_batches", "reserve_bulk_action", "find_tasks", "find_version_tasks",
-    "find_due_schedules",
+    "find_due_schedules", "read_variables",
 )  # fmt: skip
 PASSED_AFTER_A_DEATH = ("read_journals", "end_session", "find_version", "register_tasks", "set_retention", "open_session")
 """By whoever takes the place of the dead, and goes on with its runs."""
@@ -62,6 +62,8 @@ ELSEWHERE = {
         "cancel_runs", "find_statuses", "watch_runs", "find_outcomes", "reset_idempotency_key", "find_runs", "find_waits",
         "find_attempts", "list_runs", "list_tasks", "find_tokens", "list_tokens", "complete_tokens", "read_logs",
         "count_schedules", "delete_schedule", "find_schedules", "insert_schedule", "read_clock", "update_schedule",
+        "set_archived", "list_environments", "find_envvars", "put_envvars", "delete_envvars", "find_sealed_otherwise",
+        "seal_anew",
     },
 }  # fmt: skip
 

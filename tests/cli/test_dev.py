@@ -43,6 +43,23 @@ async def waiting(n: int) -> str:
 '''
 
 
+NAMED_BY_VARIABLE = """
+import os
+from detent import define_config
+config = define_config(project=os.environ["A"])
+"""
+FINDS_VARIABLES = """
+import os
+from detent import Context, task
+
+FIRST = os.environ["A"]
+
+@task
+def found(n: int, ctx: Context) -> list[str]:
+    return [FIRST, os.environ["A"], os.environ["OF_SHELL"], ctx.project.id]
+"""
+
+
 @pytest.fixture
 def tasks(shop: Project) -> Project:
     shop.write("tasks/some.py", TASKS)
@@ -119,12 +136,8 @@ def test_saved_code_is_taken_without_losing_a_run(tasks: Project, fresh_dsn: str
 def test_env_files_are_for_config_and_code_and_taken_again_when_saved(tasks: Project, fresh_dsn: str) -> None:
     project = Project(tasks.root, {"DETENT_ENCRYPTION_KEY": "k" * 43 + "=", "OF_SHELL": "shell"})
     project.write(".env", f"DETENT_DATABASE_URL={direct(fresh_dsn)}\nA=1\nOF_SHELL=file\n")
-    project.write("detent_config.py", "import os\nfrom detent import define_config\nconfig = define_config(project=os.environ['A'])\n")
-    project.write(
-        "tasks/found.py",
-        "import os\nfrom detent import Context, task\nFIRST = os.environ['A']\n\n@task\ndef found(n: int, ctx: Context) -> list[str]:\n"
-        "    return [FIRST, os.environ['A'], os.environ['OF_SHELL'], ctx.project.id]\n",
-    )
+    project.write("detent_config.py", NAMED_BY_VARIABLE)
+    project.write("tasks/found.py", FINDS_VARIABLES)
     with project.serving("--json") as dev:
         dev.event("ready")
         caller = Project(tasks.root, variables(fresh_dsn))

@@ -19,6 +19,7 @@ import pytest
 
 from detent.engine import retention
 from detent.engine.backend import EngineBackend, connect
+from detent.engine.keyring import Keyring
 from detent.engine.maintenance import Maintenance
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
@@ -26,6 +27,8 @@ from detent.protocol.backend import WorkerBackend
 from detent.protocol.batches import BatchCreation
 from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
 from detent.protocol.cron import Cron
+from detent.protocol.environments import EnvironmentRecord
+from detent.protocol.envvars import EnvVarValue, PutMode
 from detent.protocol.flow import LimitKind, LimitRef, Override, Pause, Reset, Resume
 from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation
@@ -308,6 +311,60 @@ async def fire_schedules(s: Scene) -> Any:
     return await s.stage.query("select count(*) from detent.inputs where schedule_id is not null")
 
 
+async def retrieve_environment(s: Scene) -> Any:
+    return await s.engine.retrieve_environment()
+
+
+async def list_environments(s: Scene) -> Any:
+    return [(record.name, record.running) for record in await s.engine.list_environments()]
+
+
+async def create_environment(s: Scene) -> Any:
+    """A branch, and with it the preview that it is a branch of."""
+    made = await s.engine.create_environment("preview/feat", None)
+    return made.name if isinstance(made, EnvironmentRecord) else made
+
+
+async def archive_environment(s: Scene) -> Any:
+    await s.stage.engine.create_environment("qa", None)
+    archived = await s.engine.archive_environment("qa")
+    return isinstance(archived, EnvironmentRecord) and archived.archived_at is not None
+
+
+def sealed_with(s: Scene, *keys: bytes) -> EngineBackend:
+    """The engine, with keys of variables."""
+    s.engine._keyring = Keyring(",".join((key * 32).hex() for key in keys))
+    return s.engine
+
+
+A_VARIABLE = EnvVarValue(name="A", value="1")
+
+
+async def list_envvars(s: Scene) -> Any:
+    await sealed_with(s, b"k").put_envvars([A_VARIABLE], PutMode.SET)
+    return [variable.value for variable in await s.engine.list_envvars()]
+
+
+async def put_envvars(s: Scene) -> Any:
+    return [await sealed_with(s, b"k").put_envvars([A_VARIABLE], mode) for mode in (PutMode.KEEP, PutMode.UPDATE)]
+
+
+async def delete_envvars(s: Scene) -> Any:
+    await sealed_with(s, b"k").put_envvars([A_VARIABLE], PutMode.SET)
+    return await s.engine.delete_envvars(["A"])
+
+
+async def rotate_envvars(s: Scene) -> Any:
+    await sealed_with(s, b"k").put_envvars([A_VARIABLE], PutMode.SET)
+    return await sealed_with(s, b"n", b"k").rotate_envvars()
+
+
+async def read_variables(s: Scene) -> Any:
+    await sealed_with(s, b"k").put_envvars([A_VARIABLE], PutMode.SET)
+    variables = await s.engine.read_variables(None)
+    return variables and variables.values
+
+
 async def read_health(s: Scene) -> Any:
     return [worker.name for worker in (await s.engine.read_health()).workers]
 
@@ -563,6 +620,8 @@ OPERATIONS: dict[str, Play] = {
         retrieve_bulk_actions, list_bulk_actions, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
         reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
         create_schedules, retrieve_schedules, list_schedules, change_schedules, read_health,
+        retrieve_environment, list_environments, create_environment, archive_environment, list_envvars, put_envvars,
+        delete_envvars, rotate_envvars, read_variables,
         read_retention,
         register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, lease_hooks, end_hooks, hand_back,
@@ -650,7 +709,7 @@ async def contents(stage: Stage) -> dict[str, Any]:
     found: dict[str, Any] = {
         table: await stage.count(table)
         for table in ("attempts", "logs", "idempotency_keys", "journal", "waits", "endings", "final_hooks", "batches",
-                      "batch_items", "batch_cached", "batch_keys", "bulk_actions",
+                      "batch_items", "batch_cached", "batch_keys", "bulk_actions", "envvars",
                       "environments", "versions", "version_tasks", "lanes", "limits", "gates", "inputs", "ready")
     }  # fmt: skip
     found["history"] = await stage.query(

@@ -19,7 +19,8 @@ where fingerprint is distinct from %(known)s::text
 order by name
 
 -- name: put_envvars
--- Locks variables by name. `keep` leaves those that are there, `update` makes none; a secret stays one. Returns those that were written.
+-- Locks variables by name. `keep` leaves those that are there, `update` makes none; a secret stays one. Returns those that were written:
+-- a repeated call knows its own by what it has sealed.
 insert into detent.envvars as present (environment_id, name, sealed, key_id, is_secret)
 select %(environment)s, name, decode(sealed, 'hex'), %(key)s, is_secret
 from json_to_recordset(%(variables)s) as given (name text, sealed text, is_secret boolean)
@@ -29,7 +30,7 @@ order by name
 on conflict (environment_id, name) do update
 set sealed = excluded.sealed, key_id = excluded.key_id, is_secret = present.is_secret or excluded.is_secret,
   updated_at = clock_timestamp()
-where %(mode)s <> 'keep'
+where %(mode)s <> 'keep' or present.sealed = excluded.sealed
 returning name
 
 -- name: delete_envvars
