@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
     from detent.sdk.client import Client
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
-    from detent.sdk.config import Config, Retries, define_config
+    from detent.sdk.config import Config, Console, Retries, define_config
     from detent.sdk.envvars import envvars
     from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
     from detent.sdk.heartbeats import heartbeats
@@ -117,6 +117,7 @@ else:
         "BulkStatus": "detent.protocol.bulk",
         "Client": "detent.sdk.client",
         "Config": "detent.sdk.config",
+        "Console": "detent.sdk.config",
         "Cron": "detent.protocol.cron",
         "EnvVar": "detent.protocol.envvars",
         "Environment": "detent.protocol.environments",
@@ -185,6 +186,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConflictError",
+    "Console",
     "Context",
     "Cron",
     "DatabaseError",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detent import Config, ConfigError, Machine, Retention, Retries, Retry, define_config
+from detent import Config, ConfigError, Console, Machine, Retention, Retries, Retry, define_config
 from detent.sdk import discovery
 from detent.sdk.registry import registry
 
@@ -98,6 +98,29 @@ def test_own_machines_may_be_named_and_may_replace_a_preset() -> None:
         ({"machines": {"box": 8}}, 'must be machines by their names, as in {"gpu-box": Machine(cpu=8, memory_gb=32)}'),
         ({"machines": {" ": Machine(cpu=1, memory_gb=1)}}, "machine: ' ' must be printable text"),
         ({"ttl": "long"}, "ttl: 'long' is no duration"),
+        ({"ignore_patterns": 5}, "ignore_patterns=5 must be a list of patterns"),
+        ({"ignore_patterns": [""]}, "must be a list of patterns"),
+        ({"console": True}, "console=True must be Console(echo=..., capture=...)"),
+        ({"process_keep_alive": 0}, "process_keep_alive=0 must be the runs of one process: 1 or more, or True for 50"),
+        ({"process_keep_alive": "50"}, "process_keep_alive='50' must be the runs of one process"),
+        ({"extra_ca_certs": "none.pem"}, "extra_ca_certs='none.pem' must be a PEM file, and"),
+        ({"extra_ca_certs": "conftest.py"}, "is no PEM file: it holds no"),
+        ({"maxDuration": 60}, "unknown key 'maxDuration'; did you mean \"max_duration\"?"),
+        ({"logLevel": "info"}, "did you mean \"log_level\"?"),
+        ({"processKeepAlive": True}, "did you mean \"process_keep_alive\"?"),
+        ({"extraCACerts": "./ca.crt"}, "the key extraCACerts is none here: write extra_ca_certs"),
+        ({"enableConsoleLogging": True}, "what runs print is shown by console=Console(echo=True)"),
+        ({"disableConsoleInterceptor": True}, "what runs print is not kept with console=Console(capture=False)"),
+        ({"telemetry": {}}, "the key telemetry is not available yet"),
+        ({"build": {}}, "the key build is not available yet"),
+        ({"runtime": "node"}, "the runtime is the Python that starts the worker"),
+        ({"legacyDevProcessCwdBehaviour": True}, "runs always start in the project's folder"),
+        ({"tsconfig": "x"}, "there is no TypeScript here"),
+        ({"onSuccess": print}, "write the hook in a file of tasks, such as init.py: @tasks.on_success"),
+        ({"on_start": print}, "@tasks.on_start_attempt"),
+        ({"triggerDirectories": []}, "write dirs"),
+        ({"init": print}, "write a file init.py into the folder of tasks"),
+        ({"experimental_instrumentations": []}, "traces are not exported yet"),
     ],
 )
 def test_bad_key_is_refused_naming_the_file(keys: Any, why: str) -> None:
@@ -106,6 +129,34 @@ def test_bad_key_is_refused_naming_the_file(keys: Any, why: str) -> None:
 
     assert why in str(refused.value)
     assert str(refused.value).startswith("tests/sdk/test_config.py:")
+
+
+def test_keys_that_say_what_becomes_of_output_and_processes(tmp_path: Path) -> None:
+    write(tmp_path, detent_config="""
+from detent import Console, define_config
+config = define_config(console=Console(echo=False, capture=False), process_keep_alive=True, extra_ca_certs="./ca.pem")
+""")  # fmt: skip
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    config = discovery.load_config(tmp_path)
+    assert (config.console, config.process_keep_alive) == (Console(echo=False, capture=False), 50)
+    assert config.extra_ca_certs == str(tmp_path / "ca.pem")
+
+    default = define_config()
+    assert (default.console, default.process_keep_alive, default.extra_ca_certs) == (Console(), 1, None)
+
+
+def test_given_patterns_take_the_place_of_those_of_tests(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        detent_config="from detent import define_config\n"
+        "config = define_config(ignore_patterns=['legacy_*.py', 'tasks/old/**'])\n",
+        tasks__legacy_mail="",
+        tasks__old__deep__a="",
+        tasks__test_kept="",
+        tasks__mail="",
+    )
+    files = discovery.task_files(discovery.load_config(tmp_path))
+    assert [file.name for file in files] == ["mail.py", "test_kept.py"]
 
 
 def test_environment_variable_goes_before_the_log_level(monkeypatch: pytest.MonkeyPatch) -> None:

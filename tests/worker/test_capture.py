@@ -85,6 +85,21 @@ def test_with_echo_lines_go_to_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert (run.lines, capsys.readouterr().out) == ([("log", "both")], "both\n")
 
 
+def test_without_its_streams_lines_go_where_they_always_went_and_logging_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Run()
+
+    def code() -> None:
+        print("printed")
+        logging.getLogger("app").warning("logged")
+
+    with capturing(log_level="info", echo=False, streams=False):
+        inside(run, code)
+    assert run.lines == [("warn", "logged")]
+    assert capsys.readouterr().out == "printed\n"
+
+
 def test_the_streams_are_put_back() -> None:
     before = (sys.stdout, sys.stderr, logging.getLogger().level)
     with capturing(log_level="debug", echo=False):

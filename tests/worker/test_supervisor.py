@@ -221,6 +221,13 @@ async def test_the_next_process_is_ready_while_the_first_executes_and_each_has_o
     assert [outcome.output for outcome in outcomes] == [str(pid) for pid in pids[:2]]
 
 
+async def test_process_that_is_kept_alive_executes_so_many_runs_one_after_the_other(start_house: StartHouse) -> None:
+    async with start_house(process_keep_alive=2, solo_limit=1) as house:
+        pids = [(await house.end_of(await house.trigger("alone"))).output for _ in range(4)]
+    assert pids[0] == pids[1]
+    assert pids[2] == pids[3] != pids[0]
+
+
 async def test_a_spare_process_is_no_runner_and_is_replaced_when_it_dies(start_house: StartHouse) -> None:
     async with start_house() as house:
         (runner,) = house.pids()

@@ -114,7 +114,7 @@ class _Dev:
             is_retrying=config.retries.enabled_in_dev,
             ttl=TTL if config.ttl is None else config.ttl,
             send_events=True,
-            echo_output=not self.is_json,
+            echo_output=not self.is_json and config.console.echo is not False,
         )
 
     @asynccontextmanager

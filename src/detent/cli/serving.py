@@ -44,6 +44,10 @@ def settings_of(config: Config, *, database_url: str, environment: str, path: Pa
         machines=config.machines,
         log_level=config.log_level,
         retention=config.retention.rules(),
+        echo_output=bool(config.console.echo),
+        capture_output=config.console.capture,
+        process_keep_alive=config.process_keep_alive,
+        extra_ca_certs=config.extra_ca_certs,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME = "detent_config.py"
+TEST_FILES = ("test_*.py", "*_test.py", "conftest.py")
+KEPT_ALIVE = 50
+"""Runs that a process executes with `process_keep_alive=True`."""
 LOG_LEVELS = ("none", "error", "warn", "info", "debug")
 
 
@@ -28,6 +32,21 @@ class Retries:
 
     enabled_in_dev: bool = True
     default: Retry = field(default_factory=Retry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """What becomes of what runs print.
+
+    Example::
+
+        config = define_config(console=Console(echo=False))
+    """
+
+    echo: bool | None = None
+    """It goes to the worker's own output as well. None: in `detent dev` alone, without `--json`."""
+    capture: bool = True
+    """It is kept with the run. False: it goes to the worker's own output alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +69,13 @@ class Config:
     """Of tasks that name none themselves; None: no limit."""
     machines: Mapping[str, Machine] = field(default_factory=dict)
     """The project's own, which may bear the name of a preset."""
+    ignore_patterns: tuple[str, ...] = TEST_FILES
+    """Which files in the folders of tasks are none, relative to `root`."""
+    console: Console = Console()
+    process_keep_alive: int = 1
+    """How many runs of tasks with `isolation="process"` one process executes, one after the other."""
+    extra_ca_certs: str | None = None
+    """The whole path of a PEM file of authorities that runs trust besides the usual ones."""
 
 
 class ConfigKeys(TypedDict, total=False):
@@ -66,6 +92,12 @@ class ConfigKeys(TypedDict, total=False):
     - `machines`: the project's own by their names, such as `{"gpu-box": Machine(cpu=8, memory_gb=32)}`. One with the name of a
       preset replaces it.
     - `log_level`: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes first.
+    - `ignore_patterns`: which files in `dirs` are no files of tasks, such as `"legacy_*.py"` or `"tasks/old/**"`. Default:
+      `test_*.py`, `*_test.py` and `conftest.py`; given ones take their place.
+    - `console`: `Console(echo=None, capture=True)`: what becomes of what runs print.
+    - `process_keep_alive`: how many runs of tasks with `isolation="process"` one process executes before another takes its place;
+      True is 50. Default: one.
+    - `extra_ca_certs`: a PEM file, relative to the config file, of authorities that runs trust besides the usual ones.
     """
 
     project: str
@@ -77,9 +109,39 @@ class ConfigKeys(TypedDict, total=False):
     retention: Retention | None
     machine: str
     machines: Mapping[str, Machine]
+    ignore_patterns: str | Iterable[str]
+    console: Console
+    process_keep_alive: int | bool
+    extra_ca_certs: str
 
 
 KNOWN = frozenset(ConfigKeys.__annotations__)
+_LATER = frozenset({"telemetry", "build", "deploy"})
+_HOOKS = frozenset({
+    "on_start", "on_start_attempt", "on_success", "on_failure", "on_complete", "on_cancel", "on_wait", "on_resume", "catch_error",
+})  # fmt: skip
+_ELSEWHERE = {
+    "enable_console_logging": "what runs print is shown by console=Console(echo=True)",
+    "disable_console_interceptor": "what runs print is not kept with console=Console(capture=False)",
+    "extra_cacerts": "write extra_ca_certs",
+    "ignore": "write ignore_patterns",
+    "enabled_in_dev": "write retries=Retries(enabled_in_dev=...)",
+    "runtime": "the runtime is the Python that starts the worker",
+    "legacy_dev_process_cwd_behaviour": "runs always start in the project's folder",
+    "tsconfig": "there is no TypeScript here",
+    "tsconfig_path": "there is no TypeScript here",
+    "compatibility_flags": "there is none to set",
+    "trigger_directories": "write dirs",
+    "instrumentations": "traces are not exported yet in this version of detent",
+    "init": "write a file init.py into the folder of tasks, or a middleware: @tasks.middleware",
+    "cleanup": "write a middleware: @tasks.middleware",
+    "middleware": "write it in a file of tasks: @tasks.middleware",
+    "additional_packages": "nothing is bundled: install them where the worker runs",
+    "additional_files": "nothing is bundled: the worker finds the files that lie where it runs",
+    "dependencies_to_bundle": "nothing is bundled: install them where the worker runs",
+    "post_install": "nothing is bundled: do it where the worker is installed",
+}
+"""Keys that others have, in snake_case: what to do instead."""
 
 
 def define_config(**keys: Unpack[ConfigKeys]) -> Config:
@@ -103,9 +165,8 @@ def default_config(root: Path) -> Config:
 
 
 def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
-    for name in keys:
-        if name not in KNOWN:
-            _refuse(place, f"unknown key {name!r}{spelling.hint(name, KNOWN)}")
+    for name in keys.keys() - KNOWN:
+        _refuse(place, _why_unknown(name))
     own = _machines(keys.get("machines", {}), place)
     return Config(
         project=_project(keys.get("project", root.name), place),
@@ -117,8 +178,27 @@ def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
         retention=_retention(keys.get("retention", Retention()), place),
         machine=_machine(keys.get("machine"), own, place),
         machines=own,
+        ignore_patterns=_patterns(keys.get("ignore_patterns", TEST_FILES), place),
+        console=_console(keys.get("console", Console()), place),
+        process_keep_alive=_process_keep_alive(keys.get("process_keep_alive", 1), place),
+        extra_ca_certs=_extra_ca_certs(keys.get("extra_ca_certs"), place, root),
         root=root,
     )
+
+
+def _why_unknown(name: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().removeprefix("experimental_")
+    if snake in _LATER:
+        return f"the key {name} is not available yet in this version of detent; leave it out"
+    if snake in _HOOKS:
+        return f"the key {name} is none here: write the hook in a file of tasks, such as init.py: @tasks.{_hook(snake)}"
+    if snake in _ELSEWHERE:
+        return f"the key {name} is none here: {_ELSEWHERE[snake]}"
+    return f"unknown key {name!r}{spelling.hint(snake, KNOWN)}"
+
+
+def _hook(name: str) -> str:
+    return "on_start_attempt" if name == "on_start" else name
 
 
 def _project(project: object, place: str) -> str:
@@ -177,6 +257,37 @@ def _machine(name: object, own: Mapping[str, Machine], place: str) -> str | None
         return None if name is None else check_name(name, own)
     except (TypeError, ValueError) as error:
         _refuse(place, f"machine: {error}")
+
+
+def _patterns(patterns: object, place: str) -> tuple[str, ...]:
+    listed = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Iterable) else (None,)
+    if not all(isinstance(pattern, str) and pattern for pattern in listed):
+        _refuse(place, f'ignore_patterns={patterns!r} must be a list of patterns, such as ["legacy_*.py", "tasks/old/**"]')
+    return tuple(map(str, listed))
+
+
+def _console(console: object, place: str) -> Console:
+    if not isinstance(console, Console):
+        _refuse(place, f"console={console!r} must be Console(echo=..., capture=...)")
+    return console
+
+
+def _process_keep_alive(runs: object, place: str) -> int:
+    if isinstance(runs, bool):
+        return KEPT_ALIVE if runs else 1
+    if not isinstance(runs, int) or runs < 1:
+        _refuse(place, f"process_keep_alive={runs!r} must be the runs of one process: 1 or more, or True for {KEPT_ALIVE}")
+    return runs
+
+
+def _extra_ca_certs(file: object, place: str, root: Path) -> str | None:
+    if file is None:
+        return None
+    if not isinstance(file, str) or not (root / file).is_file():
+        _refuse(place, f"extra_ca_certs={file!r} must be a PEM file, and {root} has no such file")
+    if "-----BEGIN CERTIFICATE-----" not in (root / file).read_text(encoding="utf-8", errors="replace"):
+        _refuse(place, f"extra_ca_certs={file!r} is no PEM file: it holds no BEGIN CERTIFICATE")
+    return str((root / file).resolve())
 
 
 def _log_level(level: object, place: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 from detent.errors import ConfigError
-from detent.sdk import source
-from detent.sdk.config import FILE_NAME, Config, default_config
+from detent.sdk import patterns, source
+from detent.sdk.config import FILE_NAME, TEST_FILES, Config, default_config
 from detent.sdk.machines import machines
 
 CONVENTIONAL = ("tasks", "trigger")
@@ -75,14 +76,16 @@ def task_files(where: Config | Path | str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _files_of_config(config: Config) -> list[Path]:
+def _files_of_config(config: Config) -> Iterator[Path]:
     folders = [config.root / folder for folder in config.dirs] or list(_conventional(config.root))
     if not folders:
         raise ConfigError(
             f"no tasks found: {config.root} has no folder named tasks or trigger; "
             f'make one, name others in {FILE_NAME} (dirs=["..."]), or give a file: detent dev path/to/file.py'
         )
-    return [file for folder in folders for file in _files_below(folder)]
+    for file in (file for folder in folders for file in _files_below(folder)):
+        if not _is_ignored(file, config.root, config.ignore_patterns):
+            yield file
 
 
 def _files_of_path(path: Path) -> list[Path]:
@@ -90,7 +93,8 @@ def _files_of_path(path: Path) -> list[Path]:
         return [path.resolve()]
     if not path.is_dir():
         raise ConfigError(f"there is no file or folder {path}")
-    return list(_files_below(path.resolve()))
+    folder = path.resolve()
+    return [file for file in _files_below(folder) if not _is_ignored(file, folder, TEST_FILES)]
 
 
 def _conventional(root: Path) -> Iterator[Path]:
@@ -107,7 +111,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir() and _is_wanted(entry):
             yield from _files_below(entry)
-        elif entry.suffix == ".py" and not _is_test(entry.name):
+        elif entry.suffix == ".py":
             yield entry.resolve()
 
 
@@ -115,8 +119,9 @@ def _is_wanted(folder: Path) -> bool:
     return folder.name not in _SKIPPED_FOLDERS and not folder.name.startswith(".")
 
 
-def _is_test(name: str) -> bool:
-    return name == "conftest.py" or name.startswith("test_") or name.endswith("_test.py")
+def _is_ignored(file: Path, root: Path, ignored: Iterable[str]) -> bool:
+    place = Path(os.path.relpath(file, root))
+    return any(patterns.matches(pattern, place) for pattern in ignored)
 
 
 def load_file(file: Path, root: Path) -> ModuleType:

@@ -88,13 +88,14 @@ class Capture:
 
 
 @contextmanager
-def capturing(*, log_level: str, echo: bool) -> Iterator[Capture]:
-    """Put the streams and the handler in place."""
+def capturing(*, log_level: str, echo: bool, streams: bool = True) -> Iterator[Capture]:
+    """Put the streams and the handler in place; or the handler alone, where what runs print is not theirs to keep."""
     real_out, real_err = sys.stdout, sys.stderr
     stdout, stderr = RunStream(real_out, "log", echo=echo), RunStream(real_err, "error", echo=echo)
     root, handler = logging.getLogger(), RunHandler()
     level = root.level
-    sys.stdout, sys.stderr = stdout, stderr
+    if streams:
+        sys.stdout, sys.stderr = stdout, stderr
     root.addHandler(handler)
     root.setLevel(logging_level(log_level))
     try:

@@ -27,7 +27,7 @@ class Hello:
     settings: str
     session_id: str
     is_solo: bool
-    """It executes one run, alone, and ends."""
+    """It executes one run at a time, alone."""
     is_spare: bool = False
     """A solo runner that waits for its run however long that takes."""
     cgroup: str = ""

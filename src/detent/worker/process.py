@@ -33,6 +33,7 @@ from detent.worker.control import Channel, Given, Hello, Message, NotStarted
 from detent.worker.note import Note
 from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
+from detent.worker.trust import trust
 from detent.worker.variables import GivenVariables
 
 INHERITED = "DETENT_RUNNER"
@@ -78,12 +79,16 @@ def main(connect: Connect) -> NoReturn:
     end = socket.socket(fileno=inherited.control)
     hello = _read_hello(end)
     settings = WorkerSettings.from_json(hello.settings)
+    if settings.extra_ca_certs is not None:
+        trust(Path(settings.extra_ca_certs))
     variables = GivenVariables()
     variables.give(hello.variables)
     in_order.install()
     if not _load_tasks(settings, end):
         _leave(1)
-    with capturing(log_level=settings.log_level, echo=settings.echo_output) as capture:
+    with capturing(
+        log_level=settings.log_level, echo=settings.echo_output, streams=settings.capture_output
+    ) as capture:
         try:
             code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture, variables))
         except BaseException as error:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has

@@ -125,6 +125,8 @@ class Runner:
     ) -> None:
         self._settings, self._backend, self._control, self._note = settings, backend, control, note
         self._is_solo, self._is_spare, self._confinement = is_solo, is_spare, confinement
+        self._most_begun = (settings.process_keep_alive if is_spare else 1) if is_solo else None
+        self._begun = 0
         self._loop = asyncio.get_running_loop()
         self._held: dict[RunId, Attempt] = {}
         self._leaving: set[Attempt] = set()
@@ -306,8 +308,6 @@ class Runner:
         for fence in {lease.fence for lease in leases}:
             self._note.answered(fence)
         begun = [attempt for lease in leases if (attempt := self._take(lease)) is not None]
-        if begun and self._is_solo:
-            self._leasing.end()
         if begun:
             self._loop.call_later(START_AFTER, self._show_started, begun)
             self._show_load()
@@ -351,6 +351,10 @@ class Runner:
         self._confine(attempt)
         self._held[lease.run_id] = attempt
         self._room.take(kind)
+        self._begun += 1
+        if self._begun == self._most_begun or (self._is_solo and attempt.machine is not None):
+            # What holds a process to a machine is not taken off again.
+            self._leasing.end()
         self._launcher.start(attempt)
         self._overrun.watch(attempt)
         self._teller.tell(EventKind.STARTED, attempt)
@@ -432,6 +436,8 @@ class Runner:
             self._tell_outcome(attempt, outcome, answer)
             if isinstance(outcome, Succeeded | Failed | RanOutOfMemory) and outcome.has_hooks and answer is not None:
                 self._go_on_with_hooks(attempt, outcome, answer)
+        if self._is_full and not self._leasing.is_over:
+            self._show_load()
         self._notice_quiet()
 
     def _not_completed(self, outcome: AttemptOutcome, error: Exception) -> None:

@@ -54,6 +54,12 @@ class WorkerSettings:
     """None leaves the environment's rules as they are."""
     echo_output: bool = False
     """What runs print also goes to the worker's own output."""
+    capture_output: bool = True
+    """What runs print is kept with them; False: it goes to the worker's own output alone."""
+    process_keep_alive: int = 1
+    """Runs of tasks with `isolation="process"` that one process executes, one after the other."""
+    extra_ca_certs: str | None = None
+    """A PEM file of authorities that runs trust besides the usual ones."""
     send_events: bool = False
     """Runners tell the supervisor of each run's start and end, for the live lines of `detent dev`."""
     grace: float = 30
