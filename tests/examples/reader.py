@@ -69,7 +69,7 @@ class Reader:
         self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         self._environment.pop(URL, None)
         if page_dsn is not None:
-            self._environment |= variables(page_dsn)
+            self._environment |= variables(page_dsn) | {"DETENT_ENCRYPTION_KEY": "00" * 32}
         self._ids = Ids()
         self._shown_names: dict[str, str] = {}
         """Names of databases, as they are and as the page has them."""
