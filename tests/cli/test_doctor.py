@@ -101,7 +101,7 @@ def test_sound_set_up_is_ok_throughout(doctor: Doctor) -> None:
     checks = [finding["check"] for finding in doctor.look().json]
     assert checks == [
         "python", "config", "tasks", "database", "rights", "clock", "wake-ups", "schema", "workers", "slots", "retention",
-        "variables",
+        "envvars",
     ]  # fmt: skip
 
 

@@ -102,12 +102,12 @@ def test_missing_key_is_one_sentence(at_database: Detent, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "variables", "line"),
     [
-        (OLD, ["A=1"], "ok       variables  1, and the key opens all"),
-        (NEW, ["A=1"], "wrong    variables  runs are not given A: environment variables are sealed with another key"),
-        (NEW, [], "ok       variables  none; there is a key for them"),
-        ("short", [], "wrong    variables  a key of environment variables"),
-        ("", [], "ok       variables  none"),
-        (OLD, ["PATH=/bin"], "warning  variables  a worker started here gives runs its own PATH"),
+        (OLD, ["A=1"], "ok       envvars  1, and the key opens all"),
+        (NEW, ["A=1"], "wrong    envvars  runs are not given A: environment variables are sealed with another key"),
+        (NEW, [], "ok       envvars  none; there is a key for them"),
+        ("short", [], "wrong    envvars  a key of environment variables"),
+        ("", [], "ok       envvars  none"),
+        (OLD, ["PATH=/bin"], "warning  envvars  a worker started here gives runs its own PATH"),
     ],
 )
 def test_doctor_tries_the_key(

@@ -64,7 +64,7 @@ async def _look(environment: str) -> list[Finding]:
 
 
 async def _look_at_database(dsn: str, environment: str) -> list[Finding]:
-    from detent.cli import database_checks, health_checks, variable_checks
+    from detent.cli import database_checks, envvar_checks, health_checks
     from detent.cli.calling import calling
     from detent.cli.finding import Verdict
     from detent.engine import reach
@@ -79,5 +79,5 @@ async def _look_at_database(dsn: str, environment: str) -> list[Finding]:
         async with calling(dsn, environment) as caller:
             findings += health_checks.judge(await caller.backend.read_health(), environment)
             if (variables := await caller.backend.read_variables(None)) is not None:
-                findings.append(variable_checks.judge(variables, Keyring(database.encryption_key()), os.environ))
+                findings.append(envvar_checks.judge(variables, Keyring(database.encryption_key()), os.environ))
     return findings

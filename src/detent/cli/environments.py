@@ -38,7 +38,7 @@ def list_(
     elif not found:
         print("there is no environment yet; a worker makes its own, or `detent environments create`")
     else:
-        printing.table(["NAME", "TYPE", "QUEUED", "RUNNING", "WAITING", "CREATED", "STATE"], map(_row, found))
+        printing.table(["NAME", "TYPE", "QUEUED", "RUNNING", "WAITING", "STATE"], map(_row, found))
 
 
 @app.command()
@@ -88,5 +88,5 @@ def _accepted(answer: EnvironmentRecord | Refused) -> EnvironmentRecord:
 
 def _row(record: EnvironmentRecord) -> list[str]:
     counts = map(str, (record.queued, record.running, record.waiting))
-    state = "active" if record.archived_at is None else f"archived {printing.ago(record.archived_at)}"
-    return [record.name, record.type.value, *counts, printing.ago(record.created_at), state]
+    state = "active" if record.archived_at is None else "archived"
+    return [record.name, record.type.value, *counts, state]

@@ -72,7 +72,7 @@ app = typer.Typer()
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The project's folder; made if it is not there.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder; made if it is not there.")] = Path(),
     name: Annotated[str | None, typer.Option("--project", help="The project's name.  [default: the folder's]")] = None,
     override: Annotated[bool, typer.Option("--override", help="Write the config and the first task anew.")] = False,
     add_dependency: Annotated[
@@ -130,7 +130,7 @@ def _ignore(root: Path) -> Iterator[Path]:
 def _see_to_dependency(root: Path, *, is_wanted: bool, may_ask: bool, is_silent: bool) -> None:
     adding = dependency.command(root)
     how = f"`{' '.join(adding)}`" if adding else 'add "detent" to its dependencies'
-    if is_wanted or (may_ask and adding is not None and typer.confirm(f"pyproject.toml does not name detent. Call {how}?")):
+    if is_wanted or (may_ask and adding and typer.confirm(f"pyproject.toml does not name detent. Call {how}?")):
         dependency.add(root)
     elif not is_silent:
         print(f"{root / 'pyproject.toml'} does not name detent yet: {how}")

@@ -233,7 +233,7 @@ class EngineBackend:
         self, values: Sequence[EnvVarValue], mode: PutMode, *, environment: str | None = None
     ) -> list[bool]:
         if environment is not None:
-            await find_or_make(self._db, environment)
+            await find_or_make(self._db, environments.check(environment))
         return await envvars.put_envvars(await self._writable_vault(environment), values, mode)
 
     async def delete_envvars(self, names: Sequence[str], *, environment: str | None = None) -> list[bool]:
@@ -354,9 +354,12 @@ class EngineBackend:
         return await tags.add_tags(await self._at(), additions)
 
     async def _vault(self, environment: str | None) -> Vault:
-        here = (await self._at()).here if environment is None else await find(self._db, environment)
-        if here is None:
-            raise to_error(not_found(str(environment)))
+        if environment is None:
+            here = (await self._at()).here
+        elif (found := await find(self._db, environments.check(environment))) is not None:
+            here = found
+        else:
+            raise to_error(not_found(environment))
         return Vault(db=self._db, here=here, keyring=self._keyring)
 
     async def _writable_vault(self, environment: str | None) -> Vault:

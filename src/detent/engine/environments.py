@@ -54,7 +54,7 @@ class KnownEnvironment:
 
 
 async def find(db: Db, name: str) -> KnownEnvironment | None:
-    rows = await db.call("find_environment", {"slug": environments.check(name)})
+    rows = await db.call("find_environment", {"slug": name})
     return KnownEnvironment(db, rows[0]) if rows else None
 
 
@@ -68,7 +68,7 @@ async def find_or_make(db: Db, name: str, kind: EnvironmentType | None = None) -
 
 
 async def create(db: Db, name: str, kind: EnvironmentType | None) -> EnvironmentRecord | Refused:
-    made = await find_or_make(db, name, kind)
+    made = await find_or_make(db, environments.check(name), kind)
     if kind is not None and made.public.type is not kind:
         message = f'environment "{name}" is of type {made.public.type}, and that is for ever; give another one the type {kind}'
         return Refused(status=409, code="environment_exists", message=message)

@@ -9,7 +9,7 @@ from detent.engine.keyring import Keyring
 from detent.errors import EncryptionKeyError
 from detent.protocol.envvars import Variables
 
-_CHECK = "variables"
+_CHECK = "envvars"
 
 
 def judge(variables: Variables, keyring: Keyring, process: Mapping[str, str]) -> Finding:
