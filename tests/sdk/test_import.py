@@ -15,7 +15,7 @@ MEANS = {"TYPE_CHECKING", "import_module"}
 """By which names that few programs use are loaded late."""
 HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", "rich", "typer", "uvloop")
 NOT_YET = {
-    "auth", "envvars", "streams",
+    "auth", "streams",
 }  # fmt: skip
 """Names of the documented surface that later versions bring."""
 

@@ -25,6 +25,8 @@ from detent import (
     Context,
     Cron,
     Debounce,
+    EnvironmentType,
+    EnvVar,
     Err,
     FetchRetry,
     IdempotencyKey,
@@ -59,6 +61,7 @@ from detent import (
     concurrency_limit,
     concurrency_limits,
     define_config,
+    envvars,
     idempotency_keys,
     logger,
     metadata,
@@ -497,6 +500,21 @@ async def scheduling(payload: ScheduledPayload) -> None:
 def scheduling_in_a_thread() -> None:
     assert_type(schedules.sync.create(task="daily", cron=Cron("0 5 * * *")), ScheduleRecord)
     assert_type(schedules.sync.list(), Page[ScheduleRecord])
+
+
+async def variables(ctx: Context) -> None:
+    assert_type(await envvars.list(environment="prod"), list[EnvVar])
+    assert_type((await envvars.retrieve("API_URL")).value, str | None)
+    assert_type(await envvars.upload({"A": "1"}, override=True), tuple[str, ...])
+    await envvars.upload("A=1", is_secret=True)
+    assert_type(ctx.environment.type, EnvironmentType)
+    assert_type(ctx.environment.branch_name, str | None)
+    Client(database_url="postgresql://…", environment="preview", branch="feat/x")
+
+
+def variables_in_a_thread() -> None:
+    assert_type(envvars.sync.retrieve("A"), EnvVar)
+    assert_type(envvars.sync.create("A", "1", is_secret=True), None)
 
 
 async def passed_on(ref: TaskRef[Order, Receipt]) -> Receipt:

@@ -83,7 +83,7 @@ def init(
 ) -> None:
     """Make a project, with a first task.
 
-    That is a config file, a folder of tasks, lines of .gitignore, and the embedded database. What is there already stays as it is.
+    That is a config file, a folder of tasks, lines of .gitignore, and the embedded database. What is there already stays.
     """
     may_ask = not (yes or as_json) and sys.stdin.isatty()
     folder_name = path.resolve().name
