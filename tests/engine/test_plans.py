@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend
 from detent.engine.db import Db, Row, Value
+from detent.engine.keyring import Keyring
 from detent.engine.lanes import lane_of
 from detent.protocol import ids
 from detent.protocol.ids import WaitpointId
@@ -142,7 +143,7 @@ def crowded_dsn(server: Server, template: str) -> Iterator[str]:
 @pytest.fixture
 async def crowd(crowded_dsn: str) -> AsyncIterator[Crowd]:
     async with await AsyncConnection.connect(direct(crowded_dsn)) as connection:
-        stage = Stage(EngineBackend(Enclosed(connection), "dev", ""), connection)
+        stage = Stage(EngineBackend(Enclosed(connection), "dev", "", Keyring()), connection)
         worker = await stage.worker("work")
         crowd = Crowd(stage, worker, [])
         await crowd.read()
