@@ -36,7 +36,7 @@ def test_config_that_is_written_names_every_key_with_its_default(tmp_path: Path)
     given = given.replace("import define_config", "import Console, Retention, Retries, Retry, define_config")
     (tmp_path / "detent_config.py").write_text(given)
     config, default = load_config(tmp_path), config_module.default_config(tmp_path)
-    for key in config_module.KNOWN - {"project", "dirs", "max_duration", "ttl", "extra_ca_certs"}:
+    for key in config_module.KNOWN - {"project", "dirs", "max_duration", "ttl", "machine", "extra_ca_certs"}:
         assert getattr(config, key) == getattr(default, key), key
 
 

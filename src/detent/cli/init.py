@@ -39,6 +39,10 @@ config = define_config(
     #
     # How many runs of tasks with isolation="process" one process executes.
     # process_keep_alive=1,
+    # What each of these runs may take of memory and CPU (default: as much as it likes), and machines of your own
+    # (`from detent import Machine`, as in {{"box": Machine(cpu=8, memory_gb=32)}}).
+    # machine="small-1x",
+    # machines={{}},
     # A PEM file of authorities that runs trust besides the usual ones. (Default: none.)
     # extra_ca_certs="./certs/ca.pem",
 )
