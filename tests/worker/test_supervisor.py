@@ -96,12 +96,13 @@ class House:
         (pid,) = set(self.spares()) - set(but)
         return pid
 
-    async def trigger(self, task_id: str, payload: object = None) -> RunId:
+    async def trigger(self, task_id: str, payload: object = None, **options: str) -> RunId:
         request = TriggerRequest(
             run_id=ids.new_run_id(),
             task_id=task_id,
             payload=None if payload is None else json.dumps(payload),
             is_watched=True,
+            **options,  # type: ignore[arg-type]
         )
         await self.backend.trigger([request])
         return request.run_id
@@ -226,6 +227,15 @@ async def test_process_that_is_kept_alive_executes_so_many_runs_one_after_the_ot
         pids = [(await house.end_of(await house.trigger("alone"))).output for _ in range(4)]
     assert pids[0] == pids[1]
     assert pids[2] == pids[3] != pids[0]
+
+
+async def test_process_that_is_held_to_a_machine_is_not_kept_alive(
+    start_house: StartHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "find", lambda: None)
+    async with start_house(process_keep_alive=2, solo_limit=1) as house:
+        pids = [(await house.end_of(await house.trigger("alone", machine="small-1x"))).output for _ in range(2)]
+    assert pids[0] != pids[1]
 
 
 async def test_a_spare_process_is_no_runner_and_is_replaced_when_it_dies(start_house: StartHouse) -> None:
