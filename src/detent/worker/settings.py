@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from detent.protocol.environments import DEFAULT
 from detent.protocol.machines import Machine
 from detent.protocol.retention import RetentionRule
 from detent.protocol.retry import Retry
@@ -17,7 +18,7 @@ class WorkerSettings:
     """Times are seconds."""
 
     database_url: str
-    environment: str = "dev"
+    environment: str = DEFAULT
     project: str = ""
     sources: tuple[str, ...] = ()
     """Files and folders that hold the tasks; empty lets the runner discover them as the config says."""
