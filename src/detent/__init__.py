@@ -3,159 +3,259 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from detent.duration import Duration
-from detent.errors import (
-    AbortTaskRunError,
-    ApiConnectionError,
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BatchTriggerError,
-    BlockingCallError,
-    ConfigError,
-    ConflictError,
-    DatabaseError,
-    DatabaseRightsError,
-    DatabaseUnreachableError,
-    DatabaseVersionError,
-    DefinitionError,
-    DetentError,
-    DuplicateLimitError,
-    DuplicateTaskIdError,
-    EmbeddedServerError,
-    EncryptionKeyError,
-    HookWaitError,
-    InternalServerError,
-    JournalFullError,
-    LocalUnsetError,
-    MaxDurationExceededError,
-    MetadataTooLargeError,
-    MiddlewareError,
-    MigrationError,
-    NonDeterminismError,
-    NotFoundError,
-    OutOfMemoryError,
-    OutsideRunError,
-    PayloadError,
-    PayloadTooLargeError,
-    PermissionDeniedError,
-    RateLimitError,
-    ResultMisuseError,
-    RunCancelledError,
-    RunFailedError,
-    ScheduleError,
-    SchemaDriftError,
-    SchemaVersionError,
-    SerializationError,
-    StaleRunError,
-    StepError,
-    SubtaskUnwrapError,
-    TaskPayloadParsedError,
-    TokenFailedError,
-    TooManyTagsError,
-    UnprocessableEntityError,
-    WaitTimeoutError,
-)
-from detent.protocol.codec import JsonValue
-from detent.protocol.retry import Retry
-from detent.protocol.run_error import RunError
-from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
-from detent.sdk.batch import batch
-from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
-from detent.sdk.context import CancelSignal, Context
-from detent.sdk.debounce import Debounce
-from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
-from detent.sdk.hooks import Next, WaitInfo, WaitKind
-from detent.sdk.idempotency import IdempotencyKey
-from detent.sdk.idempotency_keys import idempotency_keys
-from detent.sdk.inheritance import INHERIT
-from detent.sdk.logger import logger
-from detent.sdk.options import ChildOptions, TriggerOptions
-from detent.sdk.page import Page
-from detent.sdk.queue import Queue, queue
-from detent.sdk.ref import BareTaskRef, TaskRef
-from detent.sdk.result import Err, Ok, Result
-from detent.sdk.runs import Run, RunPage, runs
-from detent.sdk.step import step
-from detent.sdk.task import BareTask, Task, schema_task, task
-from detent.sdk.tasks import tasks
-from detent.sdk.token import RetrievedToken, Token
-from detent.sdk.triggering import Item
-from detent.sdk.wait import wait
-
 if TYPE_CHECKING:
+    from detent.duration import Duration
+    from detent.errors import (
+        AbortTaskRunError,
+        ApiConnectionError,
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        BatchTriggerError,
+        BlockingCallError,
+        ConfigError,
+        ConflictError,
+        DatabaseError,
+        DatabaseRightsError,
+        DatabaseUnreachableError,
+        DatabaseVersionError,
+        DefinitionError,
+        DetentError,
+        DuplicateLimitError,
+        DuplicateTaskIdError,
+        EmbeddedServerError,
+        EncryptionKeyError,
+        HookWaitError,
+        InternalServerError,
+        JournalFullError,
+        LocalUnsetError,
+        MaxDurationExceededError,
+        MetadataTooLargeError,
+        MiddlewareError,
+        MigrationError,
+        NonDeterminismError,
+        NotFoundError,
+        OutOfMemoryError,
+        OutsideRunError,
+        PayloadError,
+        PayloadTooLargeError,
+        PermissionDeniedError,
+        RateLimitError,
+        ResultMisuseError,
+        RunCancelledError,
+        RunFailedError,
+        ScheduleError,
+        SchemaDriftError,
+        SchemaVersionError,
+        SerializationError,
+        StaleRunError,
+        StepError,
+        SubtaskUnwrapError,
+        TaskPayloadParsedError,
+        TokenFailedError,
+        TooManyTagsError,
+        UnprocessableEntityError,
+        WaitTimeoutError,
+    )
     from detent.protocol.batches import BatchItemError, BatchRecord
     from detent.protocol.bulk import BulkKind, BulkRecord, BulkStatus
+    from detent.protocol.codec import JsonValue
     from detent.protocol.cron import Cron
     from detent.protocol.environments import Environment, EnvironmentType
     from detent.protocol.envvars import EnvVar
     from detent.protocol.machines import Machine
     from detent.protocol.retention import Retention
+    from detent.protocol.retry import Retry
+    from detent.protocol.run_error import RunError
     from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
+    from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
+    from detent.sdk.batch import batch
     from detent.sdk.bulk import RunQuery
     from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
     from detent.sdk.client import Client
+    from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
     from detent.sdk.concurrency_limits import RetrievedLimit, concurrency_limits
     from detent.sdk.config import Config, Console, Retries, define_config
+    from detent.sdk.context import CancelSignal, Context
+    from detent.sdk.debounce import Debounce
     from detent.sdk.envvars import envvars
     from detent.sdk.fetching import AtReset, FetchRetry, ResetFormat
+    from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
     from detent.sdk.heartbeats import heartbeats
+    from detent.sdk.hooks import Next, WaitInfo, WaitKind
+    from detent.sdk.idempotency import IdempotencyKey
+    from detent.sdk.idempotency_keys import idempotency_keys
+    from detent.sdk.inheritance import INHERIT
     from detent.sdk.local import Local
+    from detent.sdk.logger import logger
     from detent.sdk.metadata import metadata
+    from detent.sdk.options import ChildOptions, TriggerOptions
+    from detent.sdk.page import Page
+    from detent.sdk.queue import Queue, queue
     from detent.sdk.queues import RetrievedQueue, queues
+    from detent.sdk.ref import BareTaskRef, TaskRef
+    from detent.sdk.result import Err, Ok, Result
     from detent.sdk.retrying import retry
+    from detent.sdk.runs import Run, RunPage, runs
     from detent.sdk.schedules import schedules
+    from detent.sdk.step import step
     from detent.sdk.tags import tags
+    from detent.sdk.task import BareTask, Task, schema_task, task
+    from detent.sdk.tasks import tasks
+    from detent.sdk.token import RetrievedToken, Token
+    from detent.sdk.triggering import Item
     from detent.sdk.usage import Spent, Usage, usage
+    from detent.sdk.wait import wait
 else:
-    _LATE = {
+    _HOMES = {
+        "AbortTaskRunError": "detent.errors",
+        "ApiConnectionError": "detent.errors",
+        "ApiError": "detent.errors",
         "AtReset": "detent.sdk.fetching",
+        "AuthenticationError": "detent.errors",
+        "BadRequestError": "detent.errors",
+        "BareTask": "detent.sdk.task",
+        "BareTaskRef": "detent.sdk.ref",
+        "BatchHandle": "detent.sdk.handles",
         "BatchItemError": "detent.protocol.batches",
         "BatchRecord": "detent.protocol.batches",
+        "BatchResult": "detent.sdk.handles",
+        "BatchStatus": "detent.protocol.status",
+        "BatchTriggerError": "detent.errors",
+        "BlockingCallError": "detent.errors",
         "BulkKind": "detent.protocol.bulk",
         "BulkRecord": "detent.protocol.bulk",
         "BulkStatus": "detent.protocol.bulk",
+        "CancelSignal": "detent.sdk.context",
+        "ChildOptions": "detent.sdk.options",
         "Client": "detent.sdk.client",
+        "Concurrency": "detent.sdk.concurrency",
+        "ConcurrencyLimit": "detent.sdk.concurrency",
         "Config": "detent.sdk.config",
+        "ConfigError": "detent.errors",
+        "ConflictError": "detent.errors",
         "Console": "detent.sdk.config",
+        "Context": "detent.sdk.context",
         "Cron": "detent.protocol.cron",
+        "DatabaseError": "detent.errors",
+        "DatabaseRightsError": "detent.errors",
+        "DatabaseUnreachableError": "detent.errors",
+        "DatabaseVersionError": "detent.errors",
+        "Debounce": "detent.sdk.debounce",
+        "DefinitionError": "detent.errors",
+        "DetentError": "detent.errors",
+        "DuplicateLimitError": "detent.errors",
+        "DuplicateTaskIdError": "detent.errors",
+        "Duration": "detent.duration",
+        "EmbeddedServerError": "detent.errors",
+        "EncryptionKeyError": "detent.errors",
         "EnvVar": "detent.protocol.envvars",
         "Environment": "detent.protocol.environments",
         "EnvironmentType": "detent.protocol.environments",
+        "Err": "detent.sdk.result",
         "FetchRetry": "detent.sdk.fetching",
+        "HookWaitError": "detent.errors",
+        "INHERIT": "detent.sdk.inheritance",
+        "IdempotencyKey": "detent.sdk.idempotency",
+        "InternalServerError": "detent.errors",
+        "Item": "detent.sdk.triggering",
+        "JournalFullError": "detent.errors",
+        "JsonValue": "detent.protocol.codec",
         "Local": "detent.sdk.local",
+        "LocalUnsetError": "detent.errors",
         "Machine": "detent.protocol.machines",
+        "MaxDurationExceededError": "detent.errors",
+        "MetadataTooLargeError": "detent.errors",
+        "MiddlewareError": "detent.errors",
+        "MigrationError": "detent.errors",
+        "Next": "detent.sdk.hooks",
+        "NonDeterminismError": "detent.errors",
+        "NotFoundError": "detent.errors",
+        "Ok": "detent.sdk.result",
+        "OutOfMemoryError": "detent.errors",
+        "OutsideRunError": "detent.errors",
+        "Page": "detent.sdk.page",
+        "PayloadError": "detent.errors",
+        "PayloadTooLargeError": "detent.errors",
+        "PermissionDeniedError": "detent.errors",
+        "Queue": "detent.sdk.queue",
+        "RateLimit": "detent.sdk.concurrency",
+        "RateLimitError": "detent.errors",
         "ResetFormat": "detent.sdk.fetching",
+        "Result": "detent.sdk.result",
+        "ResultMisuseError": "detent.errors",
         "Retention": "detent.protocol.retention",
         "Retries": "detent.sdk.config",
         "RetrievedLimit": "detent.sdk.concurrency_limits",
         "RetrievedQueue": "detent.sdk.queues",
+        "RetrievedToken": "detent.sdk.token",
+        "Retry": "detent.protocol.retry",
         "RetryAt": "detent.sdk.catching",
         "RetryWith": "detent.sdk.catching",
+        "Run": "detent.sdk.runs",
+        "RunCancelledError": "detent.errors",
+        "RunError": "detent.protocol.run_error",
+        "RunFailedError": "detent.errors",
+        "RunHandle": "detent.sdk.handles",
+        "RunPage": "detent.sdk.runs",
         "RunQuery": "detent.sdk.bulk",
+        "RunStatus": "detent.protocol.status",
+        "ScheduleError": "detent.errors",
         "ScheduleRecord": "detent.protocol.schedules",
         "ScheduleType": "detent.protocol.schedules",
         "ScheduledPayload": "detent.protocol.schedules",
+        "SchemaDriftError": "detent.errors",
+        "SchemaVersionError": "detent.errors",
+        "SerializationError": "detent.errors",
         "SkipRetrying": "detent.sdk.catching",
         "Spent": "detent.sdk.usage",
+        "StaleRunError": "detent.errors",
+        "StepError": "detent.errors",
+        "SubtaskUnwrapError": "detent.errors",
+        "Task": "detent.sdk.task",
+        "TaskPayloadParsedError": "detent.errors",
+        "TaskRef": "detent.sdk.ref",
+        "Token": "detent.sdk.token",
+        "TokenFailedError": "detent.errors",
+        "TokenStatus": "detent.protocol.status",
+        "TooManyTagsError": "detent.errors",
+        "TriggerOptions": "detent.sdk.options",
+        "UnprocessableEntityError": "detent.errors",
         "Usage": "detent.sdk.usage",
+        "WaitInfo": "detent.sdk.hooks",
+        "WaitKind": "detent.sdk.hooks",
+        "WaitTimeoutError": "detent.errors",
+        "batch": "detent.sdk.batch",
+        "concurrency_limit": "detent.sdk.concurrency",
         "concurrency_limits": "detent.sdk.concurrency_limits",
         "define_config": "detent.sdk.config",
-        "heartbeats": "detent.sdk.heartbeats",
         "envvars": "detent.sdk.envvars",
+        "heartbeats": "detent.sdk.heartbeats",
+        "idempotency_keys": "detent.sdk.idempotency_keys",
+        "logger": "detent.sdk.logger",
         "metadata": "detent.sdk.metadata",
+        "queue": "detent.sdk.queue",
         "queues": "detent.sdk.queues",
         "retry": "detent.sdk.retrying",
+        "runs": "detent.sdk.runs",
         "schedules": "detent.sdk.schedules",
+        "schema_task": "detent.sdk.task",
+        "step": "detent.sdk.step",
         "tags": "detent.sdk.tags",
+        "task": "detent.sdk.task",
+        "tasks": "detent.sdk.tasks",
         "usage": "detent.sdk.usage",
+        "wait": "detent.sdk.wait",
     }
 
     def __getattr__(name: str) -> object:
-        """Load what few programs name when it is first asked for: to import detent takes no longer for it."""
-        if name not in _LATE:
+        """Load what a program names when it first does: nobody pays for what others use."""
+        if name not in _HOMES:
             raise AttributeError(f"module 'detent' has no attribute {name!r}")
-        return globals().setdefault(name, getattr(import_module(_LATE[name]), name))
+        return globals().setdefault(name, getattr(import_module(_HOMES[name]), name))
+
+    def __dir__() -> list[str]:
+        return __all__
 
 
 __all__ = [

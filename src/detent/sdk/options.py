@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from detent import duration
 from detent.duration import Duration
 from detent.errors import SerializationError, TooManyTagsError
-from detent.protocol import metadata
 from detent.protocol.codec import JsonValue
 from detent.protocol.limits import TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
@@ -278,6 +277,8 @@ def _metadata(name: str, value: object) -> str:
         raise SerializationError(name, f"it must be an object of texts to JSON values, not {type(value).__name__}")
     if not all(isinstance(key, str) for key in value):
         raise SerializationError(name, "its keys must be texts")
+    from detent.protocol import metadata
+
     return metadata.encode(dict(value), what=name)
 
 

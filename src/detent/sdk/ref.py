@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Coroutine, Iterable
 from functools import cached_property
-from typing import Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from detent.duration import Duration
 from detent.errors import SerializationError, TaskPayloadParsedError
@@ -13,12 +13,22 @@ from detent.sdk.blocking import blocking
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.options import ChildOptions, TriggerOptions, check_names
-from detent.sdk.runs import Run, Runs
 from detent.sdk.schema import Schema
+from detent.sdk.target import Target
 from detent.sdk.triggering import Item, Triggerable
+
+if TYPE_CHECKING:
+    from detent.sdk.runs import Run, Runs
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+def _runs(target: Target) -> Runs:
+    # Few tasks are polled: they alone pay for the reading of runs.
+    from detent.sdk.runs import Runs
+
+    return Runs(target)
 
 
 class RefValues:
@@ -91,7 +101,7 @@ class TaskRef(Triggerable[Out], Generic[In, Out]):
 
             run = await charge.trigger_and_poll(order, timeout="1m")
         """
-        return Runs(self._target)._follow(self, self._request(payload, options, is_watched=True), timeout)
+        return _runs(self._target)._follow(self, self._request(payload, options, is_watched=True), timeout)
 
     def item(self, payload: In, **options: Unpack[TriggerOptions]) -> Item[In, Out]:
         """Return an item for a batch, with options of its own."""
@@ -151,7 +161,7 @@ class BareTaskRef(Triggerable[Out], Generic[Out]):
         self, *, timeout: Duration | None = None, **options: Unpack[TriggerOptions]
     ) -> Coroutine[Any, Any, Run[Out]]:
         """Start a run and return it when it has ended, from outside a run. Raises `TimeoutError` after *timeout*."""
-        return Runs(self._target)._follow(self, self._request(None, options, is_watched=True), timeout)
+        return _runs(self._target)._follow(self, self._request(None, options, is_watched=True), timeout)
 
     def item(self, **options: Unpack[TriggerOptions]) -> Item[None, Out]:
         """Return an item for a batch, with options of its own."""

@@ -14,12 +14,13 @@ from detent.sdk.handles import BatchHandle, BatchResult, RunHandle
 from detent.sdk.hooks import GlobalHooks
 from detent.sdk.options import ChildOptions, TriggerOptions, check_text
 from detent.sdk.ref import RefValues, TaskRef
-from detent.sdk.runs import Run
 from detent.sdk.target import HERE, Target
 from detent.sdk.triggering import Item
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from detent.sdk.runs import Run
 
 In = TypeVar("In")
 Out = TypeVar("Out")
