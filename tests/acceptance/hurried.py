@@ -6,7 +6,7 @@ Its lease is 3 s, not 15, and it looks for what is due ten times a second, becau
 from __future__ import annotations
 
 from detent.cli import main
-from detent.engine import maintenance
+from detent.engine import maintenance, ticks
 from detent.worker import reaper, supervisor, vigil
 
 LEASE = 3.0
@@ -20,6 +20,7 @@ HURRIED = {
     (supervisor, "REAP_INTERVAL"): LEASE / 5,
     (supervisor, "RENEW_INTERVAL"): LEASE / 3,
     (maintenance, "LONGEST_SLEEP"): 0.1,
+    (ticks, "AHEAD_SECONDS"): 0.1,
 }
 """All of them are the supervisor's: runners know nothing of leases."""
 

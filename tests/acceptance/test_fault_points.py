@@ -46,7 +46,7 @@ ELSEWHERE = {
         "carry_bulk_cancel", "find_bulk_runs", "advance_bulk_action", "complete_bulk_action",
     },
     "while a run says how it is, as test_lost_replies has it": {"update_metadata", "add_tags"},
-    "while tasks run by themselves, as test_ticks and test_lost_replies have it": {
+    "while tasks run by themselves, as test_schedules_killed has it": {
         "fire_schedules", "find_current_tasks", "sync_schedules", "set_next_tick",
     },
     "at the end of a run that has hooks, as test_hooks_killed has it": {"lease_hooks", "end_hooks"},

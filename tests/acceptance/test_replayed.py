@@ -61,7 +61,9 @@ async def test_runs_of_every_shape_go_on_in_another_process_and_do_nothing_twice
     async with stage.hurrying():
         await stage.none_live()
 
-    outputs = {run_id: json.loads(output) for run_id, output in stage.outcomes("parent_id is null", "coalesce(output, error)")}
+    outputs = {
+        run_id: json.loads(output) for run_id, output in stage.outcomes("parent_id is null", "coalesce(output, error)")
+    }
     afters = _effects(stage, names, since=count)
     found = {name: Course(outputs[run_id], befores[name], afters[name]) for run_id, name in names.items()}
     assert found == COURSES
