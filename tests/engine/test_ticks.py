@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend, connect
 from detent.engine.known_tasks import KnownTasks
-from detent.engine.ticks import Timetable
+from detent.engine.ticks import Timetable, phase
 from detent.protocol import ids
 from detent.protocol.cron import Cron
 from detent.protocol.models import Refused
@@ -120,6 +120,21 @@ async def test_each_tick_fires_once_however_many_tick(stage: Stage, clock: Clock
     assert sorted(count for _, count in fired) == [2] * 20
 
 
+async def test_schedules_that_another_ticker_holds_are_passed_over(stage: Stage, clock: Clock, dsn: str) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = [await create(stage) for _ in range(10)]
+    await jump(stage, clock, next_of(made[0]))
+    held = [ids.decode("sched", schedule.id) for schedule in made[:4]]
+    async with await AsyncConnection.connect(direct(dsn)) as other:
+        await other.execute("select from detent.schedules where id = any(%s) for update", (held,))
+        await fire(stage.engine)
+        fired = {run.schedule_id for run in await runs(stage)}
+    await fire(stage.engine)
+
+    assert fired == {schedule.id for schedule in made[4:]}
+    assert len(await runs(stage)) == 10
+
+
 async def test_maintenance_fires_what_is_due_and_tells_the_workers(stage: Stage, clock: Clock) -> None:
     await stage.worker(scheduled())
     (declared,) = await all_schedules(stage)
@@ -147,22 +162,23 @@ async def test_run_of_a_tick_has_the_same_id_at_every_try(stage: Stage, clock: C
     await fire(stage.engine)
 
     (run,) = await runs(stage)
-    assert run.id == ids.encode("run", ids.scheduled_run_uuid(ids.decode("sched", declared.id), tick))
+    assert ids.created_at(ids.decode("run", run.id)) == tick
 
 
-async def test_schedule_changed_since_it_was_read_is_passed_over(stage: Stage, clock: Clock) -> None:
+async def test_schedule_that_does_not_stand_where_it_was_read_is_passed_over(stage: Stage, clock: Clock) -> None:
     """It is read again, and fires as it is then."""
     await stage.worker(scheduled(cron=None))
     made = await create(stage)
-    await jump(stage, clock, next_of(made))
-    ticks_read = [
-        {"i": 0, "schedule": ids.to_hex("sched", made.id), "definition": 0, "at": next_of(made).isoformat()}
-    ]
+    tick = next_of(made)
+    await jump(stage, clock, tick)
     ((environment,),) = await stage.query("select environment_id from detent.schedules")
-    fired = await stage.query("select * from detent.fire_schedules(%s, %s, '[]')", environment, json.dumps(ticks_read))
-
-    assert fired == []
-    assert next_of(await retrieve(stage, made.id)) == next_of(made)
+    read = {"task": "work", "cron": "0 * * * *", "timezone": "UTC", "next_at": (tick + HOUR).isoformat()}
+    for other in ({"at": (tick - HOUR).isoformat()}, {"at": tick.isoformat(), "timezone": "Asia/Tokyo"}):
+        moved = await stage.query(
+            "select * from detent.fire_schedules(%s, %s, %s, 10)", environment, tick, json.dumps([read | other])
+        )
+        assert moved == []
+    assert next_of(await retrieve(stage, made.id)) == tick
 
 
 async def test_skipping_schedule_makes_no_run_while_the_last_one_is_not_over(stage: Stage, clock: Clock) -> None:
@@ -208,14 +224,14 @@ async def test_time_zone_that_this_host_does_not_know_stops_no_other_schedule(
 ) -> None:
     await stage.worker(scheduled())
     (declared,) = await all_schedules(stage)
-    strange = await create(stage)
+    await create(stage)
     await stage.query("update detent.schedules set timezone = 'Mars/Olympus' where type = 'IMPERATIVE'")
     await jump(stage, clock, next_of(declared))
     with caplog.at_level(logging.WARNING, "detent.schedules"):
         await fire(stage.engine)
 
     assert [run.schedule_id for run in await runs(stage)] == [declared.id]
-    assert f"schedule {strange.id} is left to other hosts: there is no time zone 'Mars/Olympus'" in caplog.text
+    assert 'schedules of task "work" are left to other hosts: there is no time zone \'Mars/Olympus\'' in caplog.text
 
 
 async def test_full_queue_takes_no_scheduled_run_and_the_next_tick_comes_all_the_same(
@@ -269,29 +285,58 @@ async def test_nothing_is_made_up(development: Stage, clock: Clock) -> None:
     assert next_of(await retrieve(development, declared.id)) == tick + HOUR
 
 
+# ---- arithmetic ----
+
+MIDNIGHT = datetime(2026, 8, 1, tzinfo=UTC)
+
+
 def timetable(spread: str | None, cron: str = "0 * * * *") -> Timetable:
-    return Timetable(schedule=ids.decode("sched", ids.new_schedule_id()), cron=cron, timezone="UTC", spread=spread)
+    return Timetable(cron=cron, timezone="UTC", spread=spread)
 
 
-def test_latest_missed_tick_still_fires_when_its_window_is_ahead() -> None:
-    midnight = datetime(2026, 8, 1, tzinfo=UTC)
-    times = timetable("100%")
-    _, due = times.first_after(midnight + 4 * HOUR)
-    just_before, just_after = due - MINUTE / 60, due + MINUTE / 60
+def test_latest_missed_tick_still_fires_where_its_window_is_ahead() -> None:
+    quarter_past = MIDNIGHT + 4 * HOUR + 15 * MINUTE
+    over, ahead = timetable("100%").following(MIDNIGHT, quarter_past)
 
-    assert times.following(midnight, just_before) == (midnight + 5 * HOUR, due)
-    assert times.following(midnight, just_after)[0] == midnight + 6 * HOUR
+    assert (over.tick.at, over.phase_from, over.phase_until) == (MIDNIGHT + 5 * HOUR, 0, 0.25)
+    assert (ahead.tick.at, ahead.phase_from, ahead.phase_until) == (MIDNIGHT + 4 * HOUR, 0.25, 1)
+
+
+def test_window_that_is_over_has_no_part_ahead() -> None:
+    (following,) = timetable("10m").following(MIDNIGHT, MIDNIGHT + 4 * HOUR + 15 * MINUTE)
+
+    assert (following.tick.at, following.phase_from, following.phase_until) == (MIDNIGHT + 5 * HOUR, 0, 1)
 
 
 def test_schedule_lands_in_its_window_at_the_same_place_each_time() -> None:
-    times = timetable("30%")
-    midnight = datetime(2026, 8, 1, tzinfo=UTC)
-    firings = [times.first_after(midnight + HOUR * i) for i in range(5)]
+    schedule = ids.decode("sched", ids.new_schedule_id())
+    ticks = [timetable("30%").first_after(MIDNIGHT + HOUR * i) for i in range(5)]
 
-    assert len({due - tick for tick, due in firings}) == 1
+    assert len({tick.due(schedule) - tick.at for tick in ticks}) == 1
+
+
+async def test_database_and_code_find_the_same_place_in_a_window(stage: Stage) -> None:
+    schedules = [ids.decode("sched", ids.new_schedule_id()) for _ in range(100)]
+    found = await stage.query("select detent.phase(id) from unnest(%s::uuid[]) as id", schedules)
+
+    assert [there for (there,) in found] == [phase(schedule) for schedule in schedules]
 
 
 def test_ticks_are_counted_from_the_tick_before_and_not_from_the_clock() -> None:
-    midnight = datetime(2026, 8, 1, tzinfo=UTC)
+    (following,) = timetable(None).following(MIDNIGHT, MIDNIGHT + MINUTE)
 
-    assert timetable(None).following(midnight, midnight + MINUTE)[0] == midnight + HOUR
+    assert following.tick.at == MIDNIGHT + HOUR
+
+
+async def test_late_schedules_go_on_from_where_in_their_window_they_are(stage: Stage, clock: Clock) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = [await create(stage, Cron("0 * * * *", window="100%")) for _ in range(20)]
+    first = next_of(made[0])
+    now = first + 4 * HOUR + 30 * MINUTE
+    await jump(stage, clock, now)
+    await fire(stage.engine)
+
+    after = [await retrieve(stage, schedule.id) for schedule in made]
+    assert {next_of(schedule) for schedule in after} == {first + 4 * HOUR, first + 5 * HOUR}
+    assert all(schedule.next_run_effective_at is not None and schedule.next_run_effective_at > now for schedule in after)
+    assert len(await runs(stage)) == 20

@@ -13,7 +13,7 @@ from detent.engine import ticks
 from detent.engine.attempts import public
 from detent.engine.db import Row, one
 from detent.engine.place import Place
-from detent.engine.ticks import CurrentVersion, Tick, Timetable
+from detent.engine.ticks import CurrentVersion, Timetable
 from detent.protocol import ids
 from detent.protocol.cron import Cron, Overlap
 from detent.protocol.ids import ScheduleId
@@ -98,8 +98,8 @@ async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refu
             fields = await _definition_fields(place, change.schedule_id, change.task_id, change.cron, change.external_id)
             await place.db.call("update_schedule", fields)
         case Activation():
-            timetable = _timetable(record.id, record.cron, record.timezone, record.window)
-            next_at, due_at = timetable.first_after(await _now(place))
+            timetable = Timetable(cron=record.cron, timezone=record.timezone, spread=record.window)
+            next_at, due_at = _first(timetable, ids.decode("sched", record.id), await _now(place))
             await place.db.call("set_next_tick", named | {"next_at": next_at, "due_at": due_at})
         case Deactivation():
             await place.db.call("set_next_tick", named | {"next_at": None, "due_at": None})
@@ -114,7 +114,7 @@ async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refu
 
 async def _task_refusal(place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron) -> Refused | None:
     """Return why a task cannot be scheduled: nobody has registered it, or it takes other payloads."""
-    sample = await _sample_payload(place, schedule_id, task_id, cron)
+    sample = ticks.sample_payload(_timetable(cron), schedule_id, await _now(place))
     request = TriggerRequest(run_id=ids.new_run_id(), task_id=task_id, payload=sample)
     refusals = await place.tasks.check([request])
     if place.tasks.task(task_id).version_id is None:
@@ -133,32 +133,13 @@ def _unknown_task(task_id: str, known: Iterable[str]) -> str:
     return f'no worker has registered a task "{task_id}"; {hint}'
 
 
-async def _sample_payload(place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron) -> str:
-    now = await _now(place)
-    timetable = _timetable(schedule_id, cron.pattern, cron.timezone, None)
-    at, due_at = timetable.first_after(now)
-    tick = Tick(
-        timetable=timetable,
-        run=ids.scheduled_run_uuid(timetable.schedule, at),
-        definition=1,
-        type=ScheduleType.IMPERATIVE.value,
-        task_id=task_id,
-        external_id=None,
-        at=at,
-        due_at=due_at,
-        last_at=None,
-        now=now,
-    )
-    return ticks.payload(tick)
-
-
 async def _definition_fields(
     place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron, external_id: str | None
 ) -> dict[str, object]:
-    timetable = _timetable(schedule_id, cron.pattern, cron.timezone, cast("str | None", cron.window))
-    next_at, due_at = timetable.first_after(await _now(place))
+    schedule = ids.decode("sched", schedule_id)
+    next_at, due_at = _first(_timetable(cron), schedule, await _now(place))
     return {
-        "id": timetable.schedule,
+        "id": schedule,
         "environment": place.environment,
         "task": task_id,
         "cron": cron.pattern,
@@ -172,10 +153,10 @@ async def _definition_fields(
 
 
 def _declared_fields(task_id: str, cron: Cron, now: datetime) -> dict[str, object]:
-    timetable = _timetable(ids.new_schedule_id(), cron.pattern, cron.timezone, cast("str | None", cron.window))
-    next_at, due_at = timetable.first_after(now)
+    schedule = ids.decode("sched", ids.new_schedule_id())
+    next_at, due_at = _first(_timetable(cron), schedule, now)
     return {
-        "id": timetable.schedule.hex,
+        "id": schedule.hex,
         "task": task_id,
         "cron": cron.pattern,
         "timezone": cron.timezone,
@@ -186,8 +167,13 @@ def _declared_fields(task_id: str, cron: Cron, now: datetime) -> dict[str, objec
     }
 
 
-def _timetable(schedule_id: ScheduleId, cron: str, timezone: str, window: str | None) -> Timetable:
-    return Timetable(schedule=ids.decode("sched", schedule_id), cron=cron, timezone=timezone, spread=window)
+def _first(timetable: Timetable, schedule: UUID, now: datetime) -> tuple[datetime, datetime]:
+    tick = timetable.first_after(now)
+    return tick.at, tick.due(schedule)
+
+
+def _timetable(cron: Cron) -> Timetable:
+    return Timetable(cron=cron.pattern, timezone=cron.timezone, spread=cast("str | None", cron.window))
 
 
 async def _now(place: Place) -> datetime:

@@ -5,14 +5,15 @@ Any number of processes may do it. What one has read is compared when it is writ
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import cast
 from uuid import UUID
 
@@ -23,72 +24,93 @@ from detent.engine.trigger import Fields
 from detent.errors import ScheduleError
 from detent.protocol import ids
 from detent.protocol.cron import LONGEST_WINDOW, next_tick, spread, ticks_after
+from detent.protocol.ids import ScheduleId
 from detent.protocol.models import Refused, TriggerRequest
+from detent.protocol.schedules import ScheduleType
 
 PUNCTUAL = timedelta(minutes=1)
 """What is later than this was missed."""
 AHEAD_SECONDS = 2.0
 """So far ahead a ticker looks, and so long it sleeps when nothing is due by then."""
 _MOST_FIRED = 2000
+_AT_ONCE = 2
+"""Calls that fire, when so many are due: while one waits for the disk, the other works."""
+_HELD_SECONDS = 0.02
+"""How long what is due is left to those who hold it."""
 _PHASES = 1 << 32
 
 log = logging.getLogger("detent.schedules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timetable:
-    """When a schedule ticks, and how long after its ticks it fires."""
+class Tick:
+    """A tick of a pattern, and for how long after it schedules fire that share the pattern."""
 
-    schedule: UUID
+    at: datetime
+    width: timedelta
+
+    def due(self, schedule: UUID) -> datetime:
+        """Return when one schedule fires."""
+        return self.at + self.width * phase(schedule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """The tick after one that fires now, for schedules that are in a part of their window."""
+
+    tick: Tick
+    phase_from: float = 0.0
+    phase_until: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timetable:
+    """When schedules tick, and in which window after their ticks they fire."""
+
     cron: str
     timezone: str
     spread: str | None
 
-    def first_after(self, now: datetime) -> tuple[datetime, datetime]:
-        """Return the first tick after *now*, and when it fires."""
-        return self._with_due(next_tick(self.cron, self.timezone, now))
-
-    def following(self, tick: datetime, now: datetime) -> tuple[datetime, datetime]:
-        """Return the tick after one that fires now, and when it fires. Those that would have fired by now were missed."""
-        following, due = self._with_due(next_tick(self.cron, self.timezone, tick))
-        if due <= now:
-            start = now - LONGEST_WINDOW if self.spread else now
-            following, due = self.first_after(max(tick, start))
-        while due <= now:
-            following, due = self.first_after(following)
-        return following, due
-
-    def _with_due(self, tick: datetime) -> tuple[datetime, datetime]:
+    def first_after(self, moment: datetime) -> Tick:
+        at = next_tick(self.cron, self.timezone, moment)
         if self.spread is None:
-            return tick, tick
-        interval = next_tick(self.cron, self.timezone, tick) - tick
-        return tick, tick + spread(self.spread, interval) * _phase(self.schedule)
+            return Tick(at=at, width=timedelta(0))
+        return Tick(at=at, width=spread(self.spread, next_tick(self.cron, self.timezone, at) - at))
+
+    def following(self, at: datetime, now: datetime) -> list[Following]:
+        """Return the tick after one that fires now. What would have fired by now was missed."""
+        tick = self.first_after(at)
+        if tick.at > now:
+            return [Following(tick=tick)]
+        ahead = self.first_after(now)
+        latest = self._latest(max(at, now - LONGEST_WINDOW), now) if self.spread else None
+        if latest is None or latest.at + latest.width <= now:
+            return [Following(tick=ahead)]
+        over = (now - latest.at) / latest.width
+        return [Following(tick=ahead, phase_until=over), Following(tick=latest, phase_from=over)]
+
+    def _latest(self, after: datetime, now: datetime) -> Tick | None:
+        """Return the last tick up to now, the only one whose window may still be open; None: there is none."""
+        latest, tick = None, self.first_after(after)
+        while tick.at <= now:
+            latest, tick = tick, self.first_after(tick.at)
+        return latest
 
 
-@lru_cache(maxsize=100_000)
-def _phase(schedule: UUID) -> float:
+def phase(schedule: UUID) -> float:
     """Return where in its window a schedule fires, from 0 up to 1: always the same, and no other's."""
     return int.from_bytes(hashlib.sha256(b"window" + schedule.bytes).digest()[:4]) / _PHASES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """A schedule that is due, as it was read."""
+class Due:
+    """What schedules that are due have in common, as it was read."""
 
-    timetable: Timetable
-    run: UUID
-    definition: int
-    type: str
     task_id: str
-    external_id: str | None
+    timetable: Timetable
     at: datetime
-    due_at: datetime
-    last_at: datetime | None
     now: datetime
-
-    @property
-    def is_late(self) -> bool:
-        return self.now - self.due_at > PUNCTUAL
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,49 +135,50 @@ class CurrentVersion:
 
 async def fire_due(db: Db, place_of: Callable[[str], Awaitable[Place]]) -> float:
     """Fire some of the schedules that are due; return the seconds until more may be."""
-    rows = await db.call("find_due_schedules", {"ahead": AHEAD_SECONDS, "most": _MOST_FIRED})
-    due: defaultdict[str, list[Tick]] = defaultdict(list)
+    rows = await db.call("find_due_schedules", {"ahead": AHEAD_SECONDS, "most": _MOST_FIRED * _AT_ONCE})
+    due: defaultdict[str, list[Due]] = defaultdict(list)
     pauses = [cast("float", row[-1]) for row in rows]
     for slug, *row, pause in rows:
-        tick = _tick(row)
-        if cast("float", pause) <= 0 and _is_understood(tick):
-            due[str(slug)].append(tick)
-    for slug, ticks in due.items():
-        await _fire(await place_of(slug), ticks)
-    return 0.0 if due else min((pause for pause in pauses if pause > 0), default=AHEAD_SECONDS)
+        shared = _due(row)
+        if cast("float", pause) <= 0 and _is_understood(shared):
+            due[str(slug)].append(shared)
+    moved = [await _fire(await place_of(slug), shared) for slug, shared in due.items()]
+    if any(moved):
+        return 0.0
+    return _HELD_SECONDS if moved else min((pause for pause in pauses if pause > 0), default=AHEAD_SECONDS)
 
 
-def _is_understood(tick: Tick) -> bool:
-    """Whether this host knows the tick's time zone: its data may be older than those of whoever made the schedule."""
+def _is_understood(due: Due) -> bool:
+    """Whether this host knows the time zone: its data may be older than those of whoever made the schedules."""
     try:
-        tick.timetable.first_after(tick.at)
+        due.timetable.first_after(due.at)
     except ScheduleError as error:
-        schedule = ids.encode("sched", tick.timetable.schedule)
-        log.warning("schedule %s is left to other hosts: %s", schedule, error)
+        log.warning('schedules of task "%s" are left to other hosts: %s', due.task_id, error)
         return False
     return True
 
 
-async def _fire(place: Place, ticks: Sequence[Tick]) -> None:
+async def _fire(place: Place, due: Sequence[Due]) -> int:
+    """Return how many schedules have moved on."""
     current = await find_current_version(place)
-    task_ids = {tick.task_id for tick in ticks}
+    task_ids = {each.task_id for each in due}
     obstacles = {task_id: current.obstacle(task_id, is_development=place.here.is_development) for task_id in task_ids}
     templates = await _templates(place, {task_id for task_id, obstacle in obstacles.items() if obstacle is None})
-    firing = [
-        i
-        for i, tick in enumerate(ticks)
-        if isinstance(templates.get(tick.task_id), dict) and not (place.here.is_development and tick.is_late)
-    ]
-    rows = await place.db.call(
-        "fire_schedules",
-        {
-            "environment": place.environment,
-            "ticks": json.dumps([_tick_fields(i, tick) for i, tick in enumerate(ticks)]),
-            "requests": json.dumps([_run_fields(i, ticks[i], templates) for i in firing]),
-        },
-    )
-    place.notifier.notify(place.environment, ready=len(rows), tasks={ticks[cast("int", i)].task_id for (i,) in rows})
-    _tell_obstacles(place, ticks, obstacles, templates)
+    params = {
+        "environment": place.environment,
+        "moment": due[0].now,
+        "timetables": json.dumps([fields for each in due for fields in timetable_fields(place, each, templates)]),
+        "most": _MOST_FIRED,
+    }
+    calls = -(-sum(each.count for each in due) // _MOST_FIRED)
+    answers = await asyncio.gather(*(place.db.call("fire_schedules", params) for _ in range(calls)))
+    moved, fired = Counter[str](), Counter[str]()
+    for task_id, moved_there, fired_there in itertools.chain.from_iterable(answers):
+        moved[str(task_id)] += cast("int", moved_there)
+        fired[str(task_id)] += cast("int", fired_there)
+    place.notifier.notify(place.environment, ready=fired.total(), tasks=(+fired).keys())
+    _tell_obstacles(place, moved, obstacles, templates)
+    return moved.total()
 
 
 async def find_current_version(place: Place) -> CurrentVersion:
@@ -172,84 +195,66 @@ async def _templates(place: Place, task_ids: set[str]) -> dict[str, Fields | Ref
     ]
     refusals = await place.tasks.check(requests)
     await trigger.ensure_lanes(place, [(request, None) for request in requests])
-    return {
-        request.task_id: refusals.get(i) or trigger.fields_of(place, i, request) for i, request in enumerate(requests)
-    }
+    return {request.task_id: refusals.get(i) or _template(place, request) for i, request in enumerate(requests)}
 
 
-def _tick_fields(i: int, tick: Tick) -> Fields:
-    next_at, due_at = tick.timetable.following(tick.at, tick.now)
-    return {
-        "i": i,
-        "schedule": tick.timetable.schedule.hex,
-        "definition": tick.definition,
-        "at": tick.at.isoformat(),
-        "run": tick.run.hex,
-        "next_at": next_at.isoformat(),
-        "due_at": due_at.isoformat(),
-    }
+def _template(place: Place, request: TriggerRequest) -> Fields:
+    own = {"i", "id", "payload"}
+    return {name: value for name, value in trigger.fields_of(place, 0, request).items() if name not in own}
 
 
-def _run_fields(i: int, tick: Tick, templates: dict[str, Fields | Refused]) -> Fields:
-    template = templates[tick.task_id]
-    assert isinstance(template, dict)
-    return template | {
-        "i": i,
-        "id": tick.run.hex,
-        "payload": payload(tick),
-        "schedule": tick.timetable.schedule.hex,
-        "position": tick.due_at.isoformat(),
-    }
+def timetable_fields(place: Place, due: Due, templates: dict[str, Fields | Refused]) -> Iterator[Fields]:
+    """Return what `fire_schedules` reads of schedules that are due: for each tick that may follow."""
+    template, timetable = templates.get(due.task_id), due.timetable
+    fires = isinstance(template, dict)
+    for following in timetable.following(due.at, due.now):
+        yield {
+            "task": due.task_id,
+            "cron": timetable.cron,
+            "timezone": timetable.timezone,
+            "spread": timetable.spread,
+            "at": due.at.isoformat(),
+            "phase_from": following.phase_from,
+            "phase_until": following.phase_until,
+            "next_at": following.tick.at.isoformat(),
+            "next_spread": following.tick.width.total_seconds(),
+            "fires_after": (due.now - PUNCTUAL).isoformat() if place.here.is_development else "-infinity",
+            "run": json.dumps(template)[1:] if fires else None,
+            "payload": common_payload(timetable, due.at) if fires else None,
+        }
 
 
-def payload(tick: Tick) -> str:
-    """Return the `ScheduledPayload` of a tick as JSON text."""
-    timetable = tick.timetable
-    fields = {
-        "timestamp": tick.at.isoformat(),
+def sample_payload(timetable: Timetable, schedule_id: ScheduleId, now: datetime) -> str:
+    """Return the `ScheduledPayload` of a schedule's first tick, as JSON text."""
+    own = {"schedule_id": schedule_id, "type": ScheduleType.IMPERATIVE.value, "last_timestamp": None, "external_id": None}
+    return f"{common_payload(timetable, timetable.first_after(now).at)}, {json.dumps(own)[1:]}"
+
+
+def common_payload(timetable: Timetable, at: datetime) -> str:
+    """Return the part of a `ScheduledPayload` that schedules share: JSON text without its end."""
+    upcoming = ticks_after(timetable.cron, timetable.timezone, at)
+    common = {
+        "timestamp": at.isoformat(),
         "timezone": timetable.timezone,
-        "schedule_id": ids.encode("sched", timetable.schedule),
-        "type": tick.type,
-        "last_timestamp": tick.last_at.isoformat() if tick.last_at else None,
-        "external_id": tick.external_id,
+        "upcoming": [moment.isoformat() for moment in upcoming],
     }
-    return f'{json.dumps(fields)[:-1]}, "upcoming": {_upcoming(timetable.cron, timetable.timezone, tick.at)}}}'
-
-
-@lru_cache(maxsize=20_000)
-def _upcoming(cron: str, timezone: str, tick: datetime) -> str:
-    return json.dumps([moment.isoformat() for moment in ticks_after(cron, timezone, tick)])
+    return json.dumps(common)[:-1]
 
 
 def _tell_obstacles(
-    place: Place, ticks: Sequence[Tick], obstacles: dict[str, str | None], templates: dict[str, Fields | Refused]
+    place: Place, moved: Mapping[str, int], obstacles: dict[str, str | None], templates: dict[str, Fields | Refused]
 ) -> None:
-    for task_id in sorted(obstacles):
+    for task_id, count in sorted(moved.items()):
         template = templates.get(task_id)
         reason = template.message if isinstance(template, Refused) else obstacles[task_id]
         if reason is not None:
-            count = sum(tick.task_id == task_id for tick in ticks)
             log.warning('%d schedules of task "%s" in environment "%s" made no run: %s', count, task_id, place.here.name, reason)
 
 
-def _tick(row: Sequence[object]) -> Tick:
-    schedule, definition, kind, task_id, cron, timezone, window, external_id, next_at, due_at, last_at, now = row
-    timetable = Timetable(
-        schedule=cast("UUID", schedule), cron=str(cron), timezone=str(timezone), spread=cast("str | None", window)
-    )
-    at = utc(next_at)
-    return Tick(
-        timetable=timetable,
-        run=ids.scheduled_run_uuid(timetable.schedule, at),
-        definition=cast("int", definition),
-        type=str(kind),
-        task_id=str(task_id),
-        external_id=cast("str | None", external_id),
-        at=at,
-        due_at=utc(due_at),
-        last_at=utc(last_at) if last_at is not None else None,
-        now=utc(now),
-    )
+def _due(row: Sequence[object]) -> Due:
+    task_id, cron, timezone, window, at, now, count = row
+    timetable = Timetable(cron=str(cron), timezone=str(timezone), spread=cast("str | None", window))
+    return Due(task_id=str(task_id), timetable=timetable, at=utc(at), now=utc(now), count=cast("int", count))
 
 
 def utc(moment: object) -> datetime:

@@ -1296,44 +1296,51 @@ begin
     where vacancies.environment_id = environment);
 end $$;
 
-CREATE FUNCTION detent.fire_schedules(environment integer, ticks json, requests json) RETURNS TABLE(i integer)
+CREATE FUNCTION detent.fire_schedules(environment integer, moment timestamp with time zone, timetables json, most integer) RETURNS TABLE(task_id text, moved bigint, fired bigint)
     LANGUAGE plpgsql
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
-declare
-  taken integer[];
-  fired integer[];
 begin
-  with locked as (
-    select t.i
-    from json_to_recordset(ticks) as t (i integer, schedule uuid, definition integer, at timestamptz)
-    join detent.schedules on schedules.id = t.schedule
-    where schedules.next_at = t.at and schedules.definition = t.definition
-    order by schedules.id
+  return query
+  with timetable as materialized (
+    select * from json_to_recordset(timetables) as t (
+      task text, cron text, timezone text, spread text, at timestamptz, phase_from double precision, phase_until double precision,
+      next_at timestamptz, next_spread double precision, fires_after timestamptz, run text, payload text)
+  ), due as materialized (
+    select schedules.*, t.at, t.next_at as following, t.next_spread, t.run, t.payload,
+      t.run is not null and due_at >= t.fires_after
+        and (overlap = 'allow' or not exists (select from detent.runs where runs.id = last_run_id)) as fires,
+      detent.scheduled_run_id(schedules.id, t.at) as run_id
+    from timetable as t
+    join detent.schedules on task_id = t.task and schedules.cron = t.cron and schedules.timezone = t.timezone
+      and schedules.spread is not distinct from t.spread and schedules.next_at = t.at
+      and (t.spread is null or (detent.phase(schedules.id) >= t.phase_from and detent.phase(schedules.id) < t.phase_until))
+    where environment_id = environment and due_at <= moment
+    limit most
     for update of schedules skip locked
+  ), request as (
+    select coalesce('[' || string_agg(
+      '{"i":' || i || ',"id":"' || run_id || '","schedule":"' || id || '","position":"' || due_at || '","payload":' || to_json(
+        payload || ', "schedule_id": "' || label || '", "type": "' || type || '", "last_timestamp": '
+        || coalesce('"' || to_char(last_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"') || '"', 'null')
+        || ', "external_id": ' || coalesce(to_json(external_id)::text, 'null') || '}')
+      || ', ' || run, ',') || ']', '[]')::json as requests
+    from (select row_number() over () as i, due.* from due where fires) as numbered
+  ), made as (
+    select count(*) as count from request, detent.insert_runs(environment, requests, false, false)
+  ), moved as (
+    update detent.schedules
+    set next_at = due.following,
+        due_at = due.following + make_interval(secs => case when due.spread is null then 0 else due.next_spread * detent.phase(due.id) end),
+        last_at = case when fires then due.at else due.last_at end,
+        last_run_id = case when fires then run_id else due.last_run_id end
+    from due
+    where schedules.id = due.id
   )
-  select array_agg(i) into taken from locked;
-  fired := array(
-    select r.i
-    from json_to_recordset(requests) as r (i integer, schedule uuid)
-    join unnest(taken) as place on place = r.i
-    join detent.schedules on schedules.id = r.schedule
-    where overlap = 'allow' or not exists (select from detent.runs where runs.id = schedules.last_run_id));
-  if fired <> '{}' then
-    perform detent.insert_runs(environment, requests, false, false, fired);
-  end if;
-  update detent.schedules
-  set next_at = t.next_at, due_at = t.due_at,
-      last_at = case when made is null then schedules.last_at else schedules.next_at end,
-      last_run_id = case when made is null then schedules.last_run_id else t.run end
-  from json_to_recordset(ticks) as t (i integer, schedule uuid, run uuid, next_at timestamptz, due_at timestamptz)
-  join unnest(taken) as place on place = t.i
-  left join unnest(fired) as made on made = t.i
-  where schedules.id = t.schedule;
-  return query select unnest(fired);
+  select task_id, count(*), count(*) filter (where fires) from due, made group by task_id;
 end $$;
 
 CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
@@ -2426,6 +2433,12 @@ CREATE FUNCTION detent.periods(keep_days integer, ahead integer) RETURNS TABLE(s
   cross join generate_series(today / width * width, today + ahead, width) as day
 $$;
 
+CREATE FUNCTION detent.phase(schedule uuid) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select ('x' || left(encode(sha256(convert_to('window', 'UTF8') || uuid_send(schedule)), 'hex'), 8))::bit(32)::bigint / 4294967296.0
+$$;
+
 CREATE FUNCTION detent.pinned_version(environment integer, wanted text) RETURNS integer
     LANGUAGE plpgsql STABLE
     AS $$
@@ -2779,6 +2792,14 @@ CREATE FUNCTION detent.room_of(g detent.gates, moment timestamp with time zone) 
   select case when g.scope = 'rate' then detent.rate_room(g, moment) else coalesce(g.allowed - g.taken, 1000000000) end
 $$;
 
+CREATE FUNCTION detent.scheduled_run_id(schedule uuid, tick timestamp with time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select (lpad(to_hex(milliseconds), 12, '0') || '7' || substr(digest, 1, 3) || '8' || substr(digest, 4, 15))::uuid
+  from (select (extract(epoch from tick) * 1000)::bigint as milliseconds) as moment,
+    lateral (select encode(sha256(uuid_send(schedule) || int8send(milliseconds)), 'hex') as digest) as hashed
+$$;
+
 CREATE FUNCTION detent.seal_patience() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ select interval '30 minutes' $$;
@@ -3111,7 +3132,7 @@ begin
   order by task
   on conflict (environment_id, task_id) where type = 'DECLARATIVE' do update
   set cron = excluded.cron, timezone = excluded.timezone, spread = excluded.spread, overlap = excluded.overlap,
-      next_at = excluded.next_at, due_at = excluded.due_at, definition = schedules.definition + 1
+      next_at = excluded.next_at, due_at = excluded.due_at
   where (schedules.cron, schedules.timezone, schedules.spread, schedules.overlap)
     is distinct from (excluded.cron, excluded.timezone, excluded.spread, excluded.overlap);
   delete from detent.schedules
@@ -4230,6 +4251,7 @@ CREATE TABLE detent.retention_rules (
 
 CREATE TABLE detent.schedules (
     id uuid NOT NULL,
+    label text GENERATED ALWAYS AS (detent.public_id('sched'::text, id)) STORED,
     environment_id integer NOT NULL,
     type text NOT NULL,
     task_id text NOT NULL,
@@ -4239,7 +4261,6 @@ CREATE TABLE detent.schedules (
     overlap text NOT NULL,
     external_id text,
     deduplication_key text,
-    definition integer DEFAULT 1 NOT NULL,
     next_at timestamp with time zone,
     due_at timestamp with time zone,
     last_at timestamp with time zone,

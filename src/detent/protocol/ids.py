@@ -85,15 +85,6 @@ def replayed_run_id(bulk_id: BulkId, run_id: RunId) -> RunId:
     return RunId(_encode("run", head | int.from_bytes(sha256(f"{bulk_id} {run_id}".encode()).digest()[:8]) & _TAIL))
 
 
-def scheduled_run_uuid(schedule: UUID, tick: datetime) -> UUID:
-    """Return the id of the run that a schedule makes for a tick: the same at every try, and of the tick's time."""
-    from hashlib import sha256
-
-    milliseconds = int(tick.timestamp() * 1000)
-    digest = int.from_bytes(sha256(schedule.bytes + milliseconds.to_bytes(8)).digest()[:10])
-    return _uuid(milliseconds << 80 | 0x7 << 76 | (digest >> 64 & 0xFFF) << 64 | 0x2 << 62 | digest & _TAIL)
-
-
 @lru_cache(maxsize=16)
 def _batch_value(batch_id: BatchId) -> int:
     return _decode("batch", batch_id)

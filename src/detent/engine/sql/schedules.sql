@@ -2,18 +2,22 @@
 select detent.now()
 
 -- name: find_due_schedules
--- Those due within some seconds, the first ones, and in how many seconds; none of what is archived. Locks nothing: whoever fires them
--- looks again.
-select environments.slug, s.id, s.definition, s.type, s.task_id, s.cron, s.timezone, s.spread, s.external_id,
-  s.next_at, s.due_at, s.last_at, detent.now(), extract(epoch from s.due_at - detent.now())::double precision as pause
-from detent.schedules as s join detent.environments on environments.id = s.environment_id
-where s.due_at <= (select detent.now() + make_interval(secs => %(ahead)s)) and environments.archived_at is null
-order by s.due_at
-limit %(most)s
+-- What the first ones that are due, or will be within some seconds, have in common; none of what is archived. Locks nothing: whoever fires
+-- them looks again.
+select s.slug, s.task_id, s.cron, s.timezone, s.spread, s.next_at, moment, count(*),
+  extract(epoch from min(s.due_at) - moment)::double precision as pause
+from (select detent.now() as moment offset 0) as clock, lateral (
+  select schedules.*, environments.slug
+  from detent.schedules join detent.environments on environments.id = schedules.environment_id
+  where due_at <= moment + make_interval(secs => %(ahead)s) and archived_at is null
+  order by due_at
+  limit %(most)s
+) as s
+group by 1, 2, 3, 4, 5, 6, 7
 
 -- name: fire_schedules
--- Locks schedules by id, passing over locked ones; then inserts runs.
-select i from detent.fire_schedules(%(environment)s, %(ticks)s, %(requests)s)
+-- Locks schedules, passing over locked ones; then inserts runs.
+select task_id, moved, fired from detent.fire_schedules(%(environment)s, %(moment)s, %(timetables)s, %(most)s)
 
 -- name: find_current_tasks
 -- The tasks of the current version: the newest that has a live worker, else the newest.
@@ -58,7 +62,7 @@ select count(*) from detent.schedules where environment_id = %(environment)s
 -- name: update_schedule
 -- Its next tick stays, unless it comes at other times now. A deactivated one stays so.
 update detent.schedules
-set task_id = %(task)s, external_id = %(external_id)s::text, overlap = %(overlap)s, definition = definition + 1,
+set task_id = %(task)s, external_id = %(external_id)s::text, overlap = %(overlap)s,
   next_at = case
     when next_at is null or (cron, timezone, spread) is not distinct from (%(cron)s, %(timezone)s, %(spread)s::text) then next_at
     else %(next_at)s::timestamptz end,
@@ -71,7 +75,7 @@ where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'
 -- name: set_next_tick
 -- Activates, with the next tick; or deactivates, with none. One that is active already keeps its own.
 update detent.schedules
-set next_at = %(next_at)s::timestamptz, due_at = %(due_at)s::timestamptz, definition = definition + 1
+set next_at = %(next_at)s::timestamptz, due_at = %(due_at)s::timestamptz
 where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'
   and (next_at is null) <> (%(next_at)s::timestamptz is null)
 
