@@ -1,5 +1,12 @@
-"""The settings of the examples."""
+"""The settings of the magazine."""
 
-from detent import define_config
+from detent import Retention, Retries, Retry, define_config
 
-config = define_config(project="examples", dirs=["tasks"])
+config = define_config(
+    project="magazine",
+    dirs=["tasks"],
+    retries=Retries(default=Retry(max_attempts=3, min_timeout="500ms")),
+    max_duration="10m",
+    retention=Retention(default="30d"),
+    log_level="debug",
+)

@@ -55,7 +55,7 @@ from (
 ) as due
 where due.at > detent.now()
 """
-_NEVER_RUN = """
+NEVER_RUN = """
 select distinct task_id from detent.version_tasks where file_path <> 'tasks/hello.py'
 except (select task_id from detent.history union select task_id from detent.runs)
 """
@@ -105,7 +105,7 @@ class Reader:
         if self._dsn is None:
             return set()
         with psycopg.connect(direct(self._dsn), autocommit=True) as connection:
-            return {task_id for (task_id,) in connection.execute(_NEVER_RUN)}
+            return {task_id for (task_id,) in connection.execute(NEVER_RUN)}
 
     def _save(self, name: str, text: str) -> None:
         file = self.folder / name
