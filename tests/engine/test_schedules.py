@@ -16,6 +16,7 @@ from detent.protocol.schedules import (
     Activation,
     Deactivation,
     Deletion,
+    ScheduleRecord,
     ScheduleRequest,
     ScheduleType,
     ScheduleUpdate,
@@ -139,6 +140,38 @@ async def test_without_a_key_there_may_be_many_alike(stage: Stage) -> None:
 
     assert len(await all_schedules(stage)) == 2
 
+
+async def test_many_are_made_in_one_call_and_each_request_has_its_own_answer(stage: Stage) -> None:
+    await stage.worker(scheduled(cron=None))
+    before = await create(stage, deduplication_key="a")
+    requests = [
+        ScheduleRequest(schedule_id=ids.new_schedule_id(), task_id=task_id, cron=Cron(pattern), deduplication_key=key)
+        for task_id, pattern, key in (
+            ("work", "0 1 * * *", "a"),
+            ("wrok", "0 2 * * *", "b"),
+            ("work", "0 3 * * *", "b"),
+            ("work", "0 4 * * *", "b"),
+            ("work", "0 5 * * *", None),
+        )
+    ]
+    changed, unknown, third, fourth, fifth = await stage.engine.create_schedules(requests)
+
+    assert isinstance(changed, ScheduleRecord)
+    assert isinstance(unknown, Refused)
+    assert isinstance(fifth, ScheduleRecord)
+    assert (changed.id, changed.cron, unknown.code) == (before.id, "0 1 * * *", "unknown_task")
+    assert third == fourth
+    assert [record.cron for record in await all_schedules(stage)] == ["0 1 * * *", "0 4 * * *", "0 5 * * *"]
+    assert fifth.id == requests[4].schedule_id
+
+
+async def test_changed_schedule_keeps_its_place_in_its_window(stage: Stage) -> None:
+    await stage.worker(scheduled(cron=None))
+    made = await create(stage, Cron("0 1 * * *", window="1h"), deduplication_key="a")
+    changed = await create(stage, Cron("0 2 * * *", window="1h"), deduplication_key="a")
+
+    assert made.next_run_effective_at is not None
+    assert changed.next_run_effective_at == next_of(changed) + (made.next_run_effective_at - next_of(made))
 
 async def test_change_of_what_is_not_its_time_keeps_the_next_tick(stage: Stage, clock: Clock) -> None:
     await stage.worker(scheduled(cron=None))

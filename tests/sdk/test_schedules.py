@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,7 +26,8 @@ from detent import (
 )
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import SessionOpening, WorkerRegistration
+from detent.protocol.models import Refused, SessionOpening, WorkerRegistration
+from detent.protocol.schedules import ScheduleRecord, ScheduleRequest
 from detent.sdk.definition import AnyTask
 from tests.database import Clock
 
@@ -102,13 +105,37 @@ async def test_schedule_is_made_changed_and_deleted(engine: EngineBackend) -> No
     cleared = await schedules.update(made.id, external_id=None, window=None, timezone="UTC", overlap="skip")
     assert (cleared.external_id, cleared.window, cleared.timezone, cleared.overlap) == (None, None, "UTC", "skip")
 
-    same = await schedules.create(task="report", cron=Cron("0 8 * * *", overlap="skip"), deduplication_key="user_7-report")
+    same = await schedules.create(
+        task="report", cron=Cron("0 8 * * *", overlap="skip"), deduplication_key="user_7-report"
+    )
     assert (same.id, same.cron, same.overlap) == (made.id, "0 8 * * *", "skip")
     assert not (await schedules.deactivate(made.id)).is_active
     assert (await schedules.activate(made.id)).is_active
     assert (await schedules.delete(made.id)).id == made.id
     with pytest.raises(NotFoundError, match=f"there is no schedule {made.id}"):
         await schedules.retrieve(made.id)
+
+
+async def test_schedules_made_in_one_moment_go_out_as_one_call(
+    engine: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @schedules.task()
+    async def report(payload: ScheduledPayload) -> None: ...
+
+    calls: list[int] = []
+    create = EngineBackend.create_schedules
+
+    async def counted(self: EngineBackend, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
+        calls.append(len(requests))
+        return await create(self, requests)
+
+    monkeypatch.setattr(EngineBackend, "create_schedules", counted)
+    await register(engine, report)
+    users = [f"user_{number}" for number in range(20)]
+    made = await asyncio.gather(*(schedules.create(task=report, cron="0 8 * * *", external_id=user) for user in users))
+
+    assert calls == [20]
+    assert [schedule.external_id for schedule in made] == users
 
 
 async def test_scheduled_run_is_given_what_the_task_declares(engine: EngineBackend, clock: Clock) -> None:
@@ -156,7 +183,9 @@ async def test_wrong_calls_are_refused(engine: EngineBackend) -> None:
     async def charge(order: int) -> None: ...
 
     await register(engine, report, charge)
-    with pytest.raises(UnprocessableEntityError, match='no worker has registered a task "reprot"; did you mean "report"'):
+    with pytest.raises(
+        UnprocessableEntityError, match='no worker has registered a task "reprot"; did you mean "report"'
+    ):
         await schedules.create(task="reprot", cron="0 8 * * *")
     with pytest.raises(UnprocessableEntityError, match=r"define it with @schedules\.task"):
         await schedules.create(task=charge, cron="0 8 * * *")

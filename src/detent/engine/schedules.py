@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from typing import assert_never, cast
@@ -14,6 +14,7 @@ from detent.engine.attempts import public
 from detent.engine.db import Row, one
 from detent.engine.place import Place
 from detent.engine.ticks import CurrentVersion, Timetable
+from detent.engine.trigger import Fields
 from detent.protocol import ids
 from detent.protocol.cron import Cron, Overlap
 from detent.protocol.ids import ScheduleId
@@ -49,7 +50,51 @@ async def sync_schedules(place: Place, version: int, tasks: Iterable[TaskRegistr
 
 
 async def create_schedules(place: Place, requests: Sequence[ScheduleRequest]) -> list[ScheduleRecord | Refused]:
-    return [await _create(place, request) for request in requests]
+    """Make schedules. One whose deduplication key has a schedule already changes that."""
+    now = await _now(place)
+    refusals = await _task_refusals(place, requests, now)
+    good = [request for i, request in enumerate(requests) if i not in refusals]
+    if not good:
+        return [refusals[i] for i in range(len(requests))]
+    definitions = [_definition_fields(request, now) | {"key": request.deduplication_key} for request in good]
+    await place.db.call("insert_schedules", _params(place, definitions))
+    found = await _find_made(place, good)
+    if others := _updates(good, found):
+        await place.db.call("update_schedules", _params(place, [_definition_fields(update, now) for update in others]))
+        found = await _find_made(place, good)
+    return [
+        refusals.get(i)
+        or found.get(_name(request.schedule_id, request.deduplication_key))
+        or _not_there(place, request.schedule_id)
+        for i, request in enumerate(requests)
+    ]
+
+
+async def _find_made(place: Place, requests: Sequence[ScheduleRequest]) -> dict[str, ScheduleRecord]:
+    found = await _find(
+        place,
+        wanted=[ids.decode("sched", request.schedule_id) for request in requests if request.deduplication_key is None],
+        keys=[request.deduplication_key for request in requests if request.deduplication_key is not None],
+    )
+    return {_name(record.id, record.deduplication_key): record for record in found}
+
+
+def _name(schedule_id: ScheduleId, key: str | None) -> str:
+    """Return what a schedule is found by: its key, if it has one; else its id, which is no other's key then."""
+    return schedule_id if key is None else f"key {key}"
+
+
+def _updates(requests: Sequence[ScheduleRequest], found: Mapping[str, ScheduleRecord]) -> list[ScheduleUpdate]:
+    """Return what becomes of schedules that were there before; of several requests for one the last counts."""
+    updates = {
+        record.id: ScheduleUpdate(
+            schedule_id=record.id, task_id=request.task_id, cron=request.cron, external_id=request.external_id
+        )
+        for request in requests
+        if (record := found.get(_name(request.schedule_id, request.deduplication_key)))
+        and record.id != request.schedule_id
+    }
+    return list(updates.values())
 
 
 async def retrieve_schedules(place: Place, schedule_ids: Sequence[ScheduleId]) -> list[ScheduleRecord | None]:
@@ -61,27 +106,13 @@ async def retrieve_schedules(place: Place, schedule_ids: Sequence[ScheduleId]) -
 async def list_schedules(place: Place, offset: int, limit: int) -> tuple[list[ScheduleRecord], int]:
     """Return a page, the oldest first, and how many schedules there are."""
     (count,) = one(await place.db.call("count_schedules", {"environment": place.environment}))
-    return await _find(place, offset=offset, limit=limit), cast("int", count)
+    rows = await place.db.call("list_schedules", {"environment": place.environment, "offset": offset, "limit": limit})
+    return await _records(place, rows), cast("int", count)
 
 
 async def change_schedules(place: Place, changes: Sequence[ScheduleChange]) -> list[ScheduleRecord | Refused]:
     """Carry out changes, and return each schedule as it is then; a deleted one as it was."""
     return [await _change(place, change) for change in changes]
-
-
-async def _create(place: Place, request: ScheduleRequest) -> ScheduleRecord | Refused:
-    if refusal := await _task_refusal(place, request.schedule_id, request.task_id, request.cron):
-        return refusal
-    fields = await _definition_fields(place, request.schedule_id, request.task_id, request.cron, request.external_id)
-    await place.db.call("insert_schedule", fields | {"key": request.deduplication_key})
-    wanted = None if request.deduplication_key is not None else [ids.decode("sched", request.schedule_id)]
-    found = await _find(place, wanted=wanted, key=request.deduplication_key)
-    if found and found[0].id != request.schedule_id:
-        update = ScheduleUpdate(
-            schedule_id=found[0].id, task_id=request.task_id, cron=request.cron, external_id=request.external_id
-        )
-        return await _change(place, update)
-    return found[0] if found else _not_there(place, request.schedule_id)
 
 
 async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refused:
@@ -93,10 +124,10 @@ async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refu
     named = {"environment": place.environment, "id": ids.decode("sched", change.schedule_id)}
     match change:
         case ScheduleUpdate():
-            if refusal := await _task_refusal(place, change.schedule_id, change.task_id, change.cron):
-                return refusal
-            fields = await _definition_fields(place, change.schedule_id, change.task_id, change.cron, change.external_id)
-            await place.db.call("update_schedule", fields)
+            now = await _now(place)
+            if refusals := await _task_refusals(place, [change], now):
+                return refusals[0]
+            await place.db.call("update_schedules", _params(place, [_definition_fields(change, now)]))
         case Activation():
             timetable = Timetable(cron=record.cron, timezone=record.timezone, spread=record.window)
             next_at, due_at = _first(timetable, ids.decode("sched", record.id), await _now(place))
@@ -112,48 +143,49 @@ async def _change(place: Place, change: ScheduleChange) -> ScheduleRecord | Refu
     return changed or _not_there(place, change.schedule_id)
 
 
-async def _task_refusal(place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron) -> Refused | None:
-    """Return why a task cannot be scheduled: nobody has registered it, or it takes other payloads."""
-    sample = ticks.sample_payload(_timetable(cron), schedule_id, await _now(place))
-    request = TriggerRequest(run_id=ids.new_run_id(), task_id=task_id, payload=sample)
-    refusals = await place.tasks.check([request])
-    if place.tasks.task(task_id).version_id is None:
-        current = await ticks.find_current_version(place)
-        return Refused(status=422, code="unknown_task", message=_unknown_task(task_id, current.tasks))
-    refusal = refusals.get(0)
-    if refusal is None or refusal.code != "invalid_payload":
-        return None
+async def _task_refusals(
+    place: Place, definitions: Sequence[ScheduleRequest | ScheduleUpdate], now: datetime
+) -> dict[int, Refused]:
+    """Return, by their places, what cannot be scheduled: nobody has registered the task, or it takes other payloads."""
+    requests = [
+        TriggerRequest(
+            run_id=ids.new_run_id(),
+            task_id=each.task_id,
+            payload=ticks.sample_payload(_timetable(each.cron), each.schedule_id, now),
+        )
+        for each in definitions
+    ]
+    misfits = await place.tasks.check(requests)
+    unknown = [i for i, each in enumerate(definitions) if place.tasks.task(each.task_id).version_id is None]
+    known = (await ticks.find_current_version(place)).tasks if unknown else frozenset[str]()
+    return {
+        i: _not_scheduled(definitions[i].task_id, refusal)
+        for i, refusal in misfits.items()
+        if refusal.code == "invalid_payload"
+    } | {i: _unknown_task(definitions[i].task_id, known) for i in unknown}
+
+
+def _not_scheduled(task_id: str, misfit: Refused) -> Refused:
     message = f'task "{task_id}" takes no ScheduledPayload, so it cannot be scheduled; define it with @schedules.task'
-    return Refused(status=422, code="task_not_scheduled", message=message, details=refusal.details)
+    return Refused(status=422, code="task_not_scheduled", message=message, details=misfit.details)
 
 
-def _unknown_task(task_id: str, known: Iterable[str]) -> str:
+def _unknown_task(task_id: str, known: Iterable[str]) -> Refused:
     near = get_close_matches(task_id, sorted(known), n=1)
     hint = f'did you mean "{near[0]}"?' if near else "start a worker that has it first"
-    return f'no worker has registered a task "{task_id}"; {hint}'
+    return Refused(status=422, code="unknown_task", message=f'no worker has registered a task "{task_id}"; {hint}')
 
 
-async def _definition_fields(
-    place: Place, schedule_id: ScheduleId, task_id: str, cron: Cron, external_id: str | None
-) -> dict[str, object]:
-    schedule = ids.decode("sched", schedule_id)
-    next_at, due_at = _first(_timetable(cron), schedule, await _now(place))
-    return {
-        "id": schedule,
-        "environment": place.environment,
-        "task": task_id,
-        "cron": cron.pattern,
-        "timezone": cron.timezone,
-        "spread": cron.window,
-        "overlap": cron.overlap,
-        "external_id": external_id,
-        "next_at": next_at,
-        "due_at": due_at,
-    }
+def _definition_fields(definition: ScheduleRequest | ScheduleUpdate, now: datetime) -> Fields:
+    schedule, cron = ids.decode("sched", definition.schedule_id), definition.cron
+    return _cron_fields(schedule, definition.task_id, cron, now) | {"external_id": definition.external_id}
 
 
-def _declared_fields(task_id: str, cron: Cron, now: datetime) -> dict[str, object]:
-    schedule = ids.decode("sched", ids.new_schedule_id())
+def _declared_fields(task_id: str, cron: Cron, now: datetime) -> Fields:
+    return _cron_fields(ids.decode("sched", ids.new_schedule_id()), task_id, cron, now)
+
+
+def _cron_fields(schedule: UUID, task_id: str, cron: Cron, now: datetime) -> Fields:
     next_at, due_at = _first(_timetable(cron), schedule, now)
     return {
         "id": schedule.hex,
@@ -165,6 +197,10 @@ def _declared_fields(task_id: str, cron: Cron, now: datetime) -> dict[str, objec
         "next_at": next_at.isoformat(),
         "due_at": due_at.isoformat(),
     }
+
+
+def _params(place: Place, definitions: Sequence[Fields]) -> Fields:
+    return {"environment": place.environment, "definitions": json.dumps(definitions)}
 
 
 def _first(timetable: Timetable, schedule: UUID, now: datetime) -> tuple[datetime, datetime]:
@@ -181,17 +217,12 @@ async def _now(place: Place) -> datetime:
     return ticks.utc(now)
 
 
-async def _find(
-    place: Place, *, wanted: Sequence[UUID] | None = None, key: str | None = None, offset: int = 0, limit: int | None = None
-) -> list[ScheduleRecord]:
-    params = {
-        "environment": place.environment,
-        "ids": None if wanted is None else list(wanted),
-        "key": key,
-        "offset": offset,
-        "limit": limit,
-    }
-    rows = await place.db.call("find_schedules", params)
+async def _find(place: Place, *, wanted: Sequence[UUID] = (), keys: Sequence[str] = ()) -> list[ScheduleRecord]:
+    params = {"environment": place.environment, "ids": list(wanted), "keys": list(keys)}
+    return await _records(place, await place.db.call("find_schedules", params))
+
+
+async def _records(place: Place, rows: Sequence[Row]) -> list[ScheduleRecord]:
     current = await ticks.find_current_version(place) if rows else CurrentVersion()
     return [_record(row, current, is_development=place.here.is_development) for row in rows]
 

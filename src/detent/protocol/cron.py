@@ -101,7 +101,7 @@ class Cron:
     @property
     def description(self) -> str:
         """The pattern in words."""
-        return _parsed(self.pattern).explain()
+        return _explained(self.pattern)
 
 
 @lru_cache(maxsize=_KNOWN)
@@ -184,11 +184,21 @@ def _parsed(pattern: str) -> CronSim:
     return CronSim(pattern, datetime(2000, 1, 1))  # noqa: DTZ001 - what a wall shows
 
 
-def _checked_pattern(pattern: object) -> str:
-    from cronsim import CronSimError
+@lru_cache(maxsize=_KNOWN)
+def _explained(pattern: str) -> str:
+    return _parsed(pattern).explain()
 
+
+def _checked_pattern(pattern: object) -> str:
     if not isinstance(pattern, str):
         raise ScheduleError(f'a cron pattern is text such as "0 5 * * *", not {pattern!r}')
+    return _normal(pattern)
+
+
+@lru_cache(maxsize=_KNOWN)
+def _normal(pattern: str) -> str:
+    from cronsim import CronSimError
+
     fields = pattern.split()
     if len(fields) != len(_FIELDS):
         why = "detent has no seconds" if len(fields) == len(_FIELDS) + 1 else "one looks like 0 5 * * *"

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from detent.protocol.backend import CallerBackend
@@ -19,12 +20,16 @@ from detent.protocol.ids import RunId
 from detent.protocol.models import Refused, RunRecord, Triggered, TriggerRequest
 from detent.sdk.watch import Watch
 
+if TYPE_CHECKING:
+    from detent.protocol.schedules import ScheduleRecord, ScheduleRequest
+
 
 class Connection:
     def __init__(self, backend: CallerBackend) -> None:
         self.backend = backend
         self.trigger: Coalescer[TriggerRequest, Triggered | Refused] = Coalescer(backend.trigger, weigh=_weight)
         self.retrieve: Coalescer[RunId, RunRecord | None] = Coalescer(backend.retrieve_runs)
+        self.create_schedule: Coalescer[ScheduleRequest, ScheduleRecord | Refused] = Coalescer(backend.create_schedules)
         self.watch = Watch(backend)
 
     async def close(self) -> None:

@@ -131,8 +131,7 @@ class Schedules:
             external_id=options.get("external_id"),
             deduplication_key=deduplication_key,
         )
-        (answer,) = await self._target.connection().backend.create_schedules([request])
-        return _accepted(answer)
+        return _accepted(await self._target.connection().create_schedule(request))
 
     async def retrieve(self, schedule_id: str) -> ScheduleRecord:
         """Return a schedule as it stands."""

@@ -38,39 +38,54 @@ from (
 -- Locks the declarative schedules of an environment.
 select detent.sync_schedules(%(environment)s, %(version)s, %(declared)s, %(always)s)
 
--- name: insert_schedule
--- Makes none where the id or the deduplication key has one.
+-- name: insert_schedules
+-- Makes none where the id or the deduplication key has one. In order, so that two who make the same ones do not wait crosswise.
 insert into detent.schedules (
   id, environment_id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at)
-values (
-  %(id)s, %(environment)s, 'IMPERATIVE', %(task)s, %(cron)s, %(timezone)s, %(spread)s::text, %(overlap)s, %(external_id)s::text,
-  %(key)s::text, %(next_at)s, %(due_at)s)
+select id, %(environment)s, 'IMPERATIVE', task, cron, timezone, spread, overlap, external_id, key, next_at, due_at
+from json_to_recordset(%(definitions)s) as d (
+  id uuid, task text, cron text, timezone text, spread text, overlap text, external_id text, key text, next_at timestamptz,
+  due_at timestamptz)
+order by key, id
 on conflict do nothing
 
 -- name: find_schedules
 select id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at, last_at, created_at
 from detent.schedules
+where environment_id = %(environment)s and id = any(array(
+  select unnest(%(ids)s::uuid[])
+  union all
+  select id from detent.schedules where environment_id = %(environment)s and deduplication_key = any(%(keys)s::text[])))
+order by id
+
+-- name: list_schedules
+select id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at, last_at, created_at
+from detent.schedules
 where environment_id = %(environment)s
-  and (%(ids)s::uuid[] is null or id = any(%(ids)s::uuid[]))
-  and (%(key)s::text is null or deduplication_key = %(key)s::text)
 order by id
 offset %(offset)s limit %(limit)s::bigint
 
 -- name: count_schedules
 select count(*) from detent.schedules where environment_id = %(environment)s
 
--- name: update_schedule
--- Its next tick stays, unless it comes at other times now. A deactivated one stays so.
+-- name: update_schedules
+-- Their next ticks stay, unless they come at other times now. A deactivated one stays so.
 update detent.schedules
-set task_id = %(task)s, external_id = %(external_id)s::text, overlap = %(overlap)s,
+set task_id = d.task, external_id = d.external_id, overlap = d.overlap,
   next_at = case
-    when next_at is null or (cron, timezone, spread) is not distinct from (%(cron)s, %(timezone)s, %(spread)s::text) then next_at
-    else %(next_at)s::timestamptz end,
+    when next_at is null or (schedules.cron, schedules.timezone, schedules.spread) is not distinct from (d.cron, d.timezone, d.spread)
+    then next_at else d.following_at end,
   due_at = case
-    when next_at is null or (cron, timezone, spread) is not distinct from (%(cron)s, %(timezone)s, %(spread)s::text) then due_at
-    else %(due_at)s::timestamptz end,
-  cron = %(cron)s, timezone = %(timezone)s, spread = %(spread)s::text
-where id = %(id)s and environment_id = %(environment)s and type = 'IMPERATIVE'
+    when next_at is null or (schedules.cron, schedules.timezone, schedules.spread) is not distinct from (d.cron, d.timezone, d.spread)
+    then due_at else d.following_due_at end,
+  cron = d.cron, timezone = d.timezone, spread = d.spread
+from (
+  select id, task, cron, timezone, spread, overlap, external_id, next_at as following_at, due_at as following_due_at
+  from json_to_recordset(%(definitions)s) as given (
+    id uuid, task text, cron text, timezone text, spread text, overlap text, external_id text, next_at timestamptz,
+    due_at timestamptz)
+) as d
+where schedules.id = d.id and environment_id = %(environment)s and type = 'IMPERATIVE'
 
 -- name: set_next_tick
 -- Activates, with the next tick; or deactivates, with none. One that is active already keeps its own.
