@@ -16,6 +16,7 @@ from detent.engine.db import Db, Row, Value
 from detent.engine.keyring import Keyring
 from detent.engine.lanes import lane_of
 from detent.protocol import ids
+from detent.protocol.cron import Cron
 from detent.protocol.ids import WaitpointId
 from detent.protocol.models import (
     Idempotency,
@@ -27,16 +28,17 @@ from detent.protocol.models import (
     TokenCompletion,
     TokenCreated,
 )
+from detent.protocol.schedules import ScheduleRequest
 from tests.database import Server
 from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
 from tests.engine.test_tokens import HOUR, token_request, token_wait
 from tests.pooler import direct
 
-QUEUED, SLEEPING, PAST, ITEMS = 50_000, 10_000, 50_000, 10_000
+QUEUED, SLEEPING, PAST, ITEMS, SCHEDULES = 50_000, 10_000, 50_000, 10_000, 10_000
 ASKED = 100
 LARGE = (
     "runs", "inputs", "ready", "history", "history_30_rest", "journal", "waits", "waitpoints", "batch_items",
-    "idempotency_keys", "attempts", "logs_30_rest",
+    "idempotency_keys", "attempts", "logs_30_rest", "schedules",
 )  # fmt: skip
 BATCH = ids.new_batch_id()
 
@@ -77,8 +79,13 @@ insert into detent.batch_items (batch_id, index, run_id, environment_id, task_id
 select '{batch}', n, testing.id_of(5, n), 1, 'work', 'COMPLETED', '1' from generate_series(1, {items}) as n;
 insert into detent.idempotency_keys (environment_id, task_id, key, run_id, expires_at)
 select 1, 'work', 'key' || n, testing.id_of(5, n), now() + interval '1 day' from generate_series(1, {items}) as n;
+insert into detent.schedules (
+  id, environment_id, type, task_id, cron, timezone, overlap, external_id, deduplication_key, next_at, due_at)
+select testing.id_of(6, n), 1, 'IMPERATIVE', 'work', '0 * * * *', 'UTC', 'allow', 'user_' || n, 'key' || n, due_at, due_at
+from generate_series(1, {schedules}) as n,
+  lateral (select date_trunc('hour', now()) + case when n <= 100 then '0' else interval '1 day' end as due_at) as due;
 analyze detent.runs, detent.inputs, detent.ready, detent.history, detent.history_30_rest, detent.journal, detent.waits,
-  detent.waitpoints, detent.batch_items, detent.idempotency_keys;
+  detent.waitpoints, detent.batch_items, detent.idempotency_keys, detent.schedules;
 """
 
 
@@ -134,8 +141,9 @@ def crowded_dsn(server: Server, template: str) -> Iterator[str]:
             )
             batch = ids.decode("batch", BATCH)
             text = FILL.format(
-                lanes=f"array[{listed}]::uuid[]", queued=QUEUED, sleeping=SLEEPING, past=PAST, items=ITEMS, batch=batch
-            )
+                lanes=f"array[{listed}]::uuid[]", queued=QUEUED, sleeping=SLEEPING, past=PAST, items=ITEMS, batch=batch,
+                schedules=SCHEDULES,
+            )  # fmt: skip
             connection.execute(text.encode())
         yield dsn
 
@@ -158,6 +166,11 @@ def run_id(kind: int, n: int) -> ids.RunId:
 
 
 KEYED = [request(idempotency=Idempotency(key=f"key{n}", user_key="k", scope="run")) for n in range(ASKED)]
+
+
+def scheduling(key: str) -> ScheduleRequest:
+    schedule_id = ids.new_schedule_id()
+    return ScheduleRequest(schedule_id=schedule_id, task_id="work", cron=Cron("0 5 * * *"), deduplication_key=key)
 
 
 async def wait_for_tokens(crowd: Crowd, *, is_completed: bool = False) -> list[WaitpointId]:
@@ -230,6 +243,10 @@ OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
     "lease again": lease_again,
     "steps": lambda c: c.stage.engine.record_steps(
         [StepRecord(origin=origin(lease, "a#0"), fingerprint="f", output="1") for lease in c.leases]
+    ),
+    "fire schedules": lambda c: c.stage.engine.maintenance.fire_schedules(),
+    "create schedules": lambda c: c.stage.engine.create_schedules(
+        [scheduling(f"key{n}") for n in range(500, 500 + ASKED)]
     ),
     "results": lambda c: c.stage.engine.read_batch_results(BATCH, after=5_000, limit=ASKED),
     "batch": lambda c: c.stage.engine.retrieve_batches([BATCH]),

@@ -69,7 +69,7 @@ offset %(offset)s limit %(limit)s::bigint
 select count(*) from detent.schedules where environment_id = %(environment)s
 
 -- name: update_schedules
--- Their next ticks stay, unless they come at other times now. A deactivated one stays so.
+-- Locks schedules by id. Their next ticks stay, unless they come at other times now. A deactivated one stays so.
 update detent.schedules
 set task_id = d.task, external_id = d.external_id, overlap = d.overlap,
   next_at = case
@@ -80,12 +80,16 @@ set task_id = d.task, external_id = d.external_id, overlap = d.overlap,
     then due_at else d.following_due_at end,
   cron = d.cron, timezone = d.timezone, spread = d.spread
 from (
-  select id, task, cron, timezone, spread, overlap, external_id, next_at as following_at, due_at as following_due_at
+  select given.id, task, given.cron, given.timezone, given.spread, given.overlap, given.external_id, given.next_at as following_at,
+    given.due_at as following_due_at
   from json_to_recordset(%(definitions)s) as given (
     id uuid, task text, cron text, timezone text, spread text, overlap text, external_id text, next_at timestamptz,
     due_at timestamptz)
+  join detent.schedules as held on held.id = given.id and held.environment_id = %(environment)s and held.type = 'IMPERATIVE'
+  order by held.id
+  for update of held
 ) as d
-where schedules.id = d.id and environment_id = %(environment)s and type = 'IMPERATIVE'
+where schedules.id = d.id
 
 -- name: set_next_tick
 -- Activates, with the next tick; or deactivates, with none. One that is active already keeps its own.
