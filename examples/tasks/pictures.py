@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import dataclass
 
-from detent import CancelSignal, logger, metadata, step, task, wait
+from detent import CancelSignal, Retry, logger, metadata, step, task, usage, wait
 
 
 @dataclass
@@ -12,14 +12,21 @@ class Picture:
     size: int
 
 
-@task(isolation="process", on_lost="fail", max_duration="1m", retry=2)
+@task(
+    isolation="process",
+    machine="darkroom",
+    on_lost="fail",
+    max_duration="1m",
+    retry=Retry(max_attempts=2, oom_machine="small-2x"),
+)
 def shrink(picture: Picture, signal: CancelSignal) -> int:
-    """Return how small a picture can be. A file that takes the decoder down takes no neighbour with it."""
+    """Return how small a picture can be. A file that takes the decoder down, or all memory, takes no neighbour with it."""
     smaller = b""
     for _ in range(3):
         signal.raise_if_cancelled()
         smaller = zlib.compress(picture.name.encode() * picture.size)
     metadata.parent.increment("pictures")
+    logger.info("shrunk", picture=picture.name, cpu_time=usage.current().cpu_time)
     return len(smaller)
 
 

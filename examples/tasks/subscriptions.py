@@ -75,9 +75,18 @@ async def charge(subscription: Subscription, ctx: Context) -> Receipt:
     """Take the money."""
     if subscription.cents <= 0:
         raise AbortTaskRunError("a free subscription is not charged")
-    asked: dict[str, str | int] = {"reader": subscription.reader, "cents": subscription.cents, "attempt": ctx.attempt.number}
+    asked: dict[str, str | int] = {
+        "reader": subscription.reader,
+        "cents": subscription.cents,
+        "attempt": ctx.attempt.number,
+    }
     response = await retry.fetch(
-        "https://bank.example/charges", method="POST", params=asked, retry=AGAIN, timeout="5s", client=Bank.get_or_raise()
+        "https://bank.example/charges",
+        method="POST",
+        params=asked,
+        retry=AGAIN,
+        timeout="5s",
+        client=Bank.get_or_raise(),
     )
     match response.status_code:
         case 402:

@@ -34,7 +34,8 @@ ELSEWHERE = {
     "description=": "a docstring says it",
 }
 """What would be out of place in one small project."""
-YET_TO_COME = {"machine=", "machines=", "Machine", "usage", "heartbeats", "envvars"}
+YET_TO_COME = {"envvars", "Console", "console=", "ignore_patterns=", "process_keep_alive=", "extra_ca_certs="}
+"""Of issue 5, and not in the magazine yet."""
 
 
 @cache
