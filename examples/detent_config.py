@@ -1,13 +1,16 @@
 """The settings of the magazine."""
 
-from detent import Machine, Retention, Retries, Retry, define_config
+from detent import Console, Machine, Retention, Retries, Retry, define_config
 
 config = define_config(
     project="magazine",
     dirs=["tasks"],
+    ignore_patterns=["draft_*.py"],
     retries=Retries(default=Retry(max_attempts=3, min_timeout="500ms")),
     max_duration="10m",
     retention=Retention(default="30d"),
     machines={"darkroom": Machine(cpu=0.5, memory_gb=0.5)},
+    process_keep_alive=20,
+    console=Console(echo=False),
     log_level="debug",
 )

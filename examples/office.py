@@ -1,4 +1,7 @@
-"""What the office does, outside of runs: `python examples/office.py`, beside a worker, with the same DETENT_DATABASE_URL."""
+"""What the office does, outside of runs: `python examples/office.py`, beside a worker, with the same DETENT_DATABASE_URL.
+
+Both need the same DETENT_ENCRYPTION_KEY, too: what the office sets for the runs is kept sealed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 
 import psycopg
 
-from detent import batch, concurrency_limits, queues, runs, tasks, wait
+from detent import batch, concurrency_limits, envvars, queues, runs, tasks, wait
 from tasks.articles import Article, Verdict, publish_article
 from tasks.newsletter import Issue, Reader, letters, publish, smtp, welcome
 from tasks.pictures import Picture, archive_pictures
@@ -41,6 +44,7 @@ async def send_an_issue() -> None:
 
 async def sign_up(dsn: str) -> None:
     """Enter a reader and welcome her: both, or neither."""
+    await envvars.create("MAGAZINE_SENDER", "office@example.com")
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         await connection.execute("create table if not exists readers (address text primary key)")
         await connection.execute("insert into readers values ('ada@example.com') on conflict do nothing")

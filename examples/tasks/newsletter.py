@@ -3,6 +3,7 @@
 `detent dev examples/tasks/newsletter.py`, then `detent trigger publish --payload '{"title": "Spring", "readers": [...]}'`.
 """
 
+import os
 from dataclasses import dataclass
 
 from detent import Concurrency, Debounce, RateLimit, concurrency_limit, logger, queue, task
@@ -34,7 +35,8 @@ class Letter:
 @task(queue=letters, concurrency=[Concurrency(per_key=2), smtp], ttl="1d")
 async def send(letter: Letter) -> None:
     """Send one letter: two at once to a provider, and never one that is a day late."""
-    logger.info("sent", to=letter.to, title=letter.title)
+    sender = os.environ.get("MAGAZINE_SENDER", "nobody@localhost")  # set for all runs by `detent envvars set`, or by the office
+    logger.info("sent", to=letter.to, title=letter.title, sender=sender)
 
 
 @task(queue=letters, concurrency=smtp)

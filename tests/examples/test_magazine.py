@@ -50,7 +50,8 @@ async def stage(fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
         yield stage
 
 
-async def test_every_task_of_the_magazine_runs_to_its_end(stage: Stage) -> None:
+async def test_every_task_of_the_magazine_runs_to_its_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETENT_ENCRYPTION_KEY", "00" * 32)
     stage.spawn(["worker", "--runners", "1"], cwd=EXAMPLES)
     await until(stage.sessions, "the worker")
     assert await _office(stage) == TOLD
