@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from detent import step, task, tasks, wait
-from detent.protocol.models import RunOutcome
+from detent.engine.backend import EngineBackend
+from detent.protocol import ids
+from detent.protocol.models import Delivery, Holder, RunOutcome, TokenCompletion, TokenRequest
 from detent.worker import timers
+from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
 
 Reached = Callable[[], Awaitable[None]]
@@ -172,3 +175,50 @@ async def _race_replayed(start_rig: StartRig) -> tuple[str, RunOutcome]:
             came_first = await stopped
     async with start_rig() as rig:
         return str(came_first), await rig.end_of(run_id)
+
+
+async def test_what_comes_before_a_replay_asks_for_it_is_kept_for_it(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, lives = EngineBackend.collect, 0
+    is_replaying, collected, may_go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def collect_once(backend: EngineBackend, holders: Sequence[Holder]) -> list[Delivery]:
+        if collected.is_set():
+            return []  # it may be that nothing else has a runner ask again
+        deliveries = await collect(backend, holders)
+        if deliveries:
+            collected.set()
+        return deliveries
+
+    async def number_of(token: str) -> int:
+        return await wait.for_token(token, output=int).unwrap()
+
+    @task(retry=1)
+    async def waiting(tokens: list[str]) -> list[int]:
+        nonlocal lives
+        lives += 1
+        first, endless = (asyncio.create_task(number_of(token)) for token in tokens[:2])
+        if lives > 1:
+            is_replaying.set()
+            await may_go_on.wait()
+        last = await number_of(tokens[2])
+        endless.cancel()
+        return [await first, last]
+
+    monkeypatch.setattr(EngineBackend, "collect", collect_once)
+    tokens = [ids.new_waitpoint_id() for _ in range(3)]
+    first, _, last = tokens
+    async with start_rig() as rig:
+        await rig.backend.create_tokens([TokenRequest(waitpoint_id=token) for token in tokens])
+        run_id = await rig.trigger("waiting", list(tokens))
+        await rig.saw(run_id, EventKind.WAITING)
+    async with start_rig() as rig:
+        await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=first, output="1")])
+        async with asyncio.timeout(20):
+            await is_replaying.wait()
+            await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=last, output="2")])
+            await collected.wait()
+        may_go_on.set()
+        outcome = await rig.end_of(run_id)
+    assert outcome.output == "[1,2]", outcome.error

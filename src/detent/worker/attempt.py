@@ -188,6 +188,8 @@ class Attempt:
     def take(self, results: Sequence[WaitResult]) -> None:
         """Give the code what it waits for."""
         for result in results:
+            if self.journal.complete(result):
+                continue
             self.standing.discard(result.operation)
             prepare = None if self.preparing is None else self.preparing.get(result.operation)
             if prepare is None:

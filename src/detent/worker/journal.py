@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from detent.errors import JournalFullError, NonDeterminismError
 from detent.protocol.ids import RunId
-from detent.protocol.models import JournalEntry, OperationKind, Stamp
+from detent.protocol.models import JournalEntry, OperationKind, Stamp, WaitResult
 from detent.worker.path import parent_of
 
 DATED = "u"
@@ -70,6 +71,14 @@ class Journal:
             recorded = describe(entry.kind, entry.fingerprint, operation)
             raise NonDeterminismError(self._run_id, operation, recorded, describe(kind, fingerprint, operation))
         return entry
+
+    def complete(self, result: WaitResult) -> bool:
+        """Put what has come into the record of a wait that the code has not asked for again yet; False when there is none."""
+        entry = self._recorded.get(result.operation)
+        if entry is None:
+            return False
+        self._recorded[result.operation] = replace(entry, result=result)
+        return True
 
     @property
     def unasked(self) -> list[JournalEntry]:
