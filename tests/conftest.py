@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,13 +18,20 @@ from psycopg import AsyncConnection
 
 from detent.postgres import embedded, home, lifecycle
 from detent.postgres.embedded import EmbeddedServer
-from tests.database import FOLDER, Clock, Database, Server, open_database, server_at
+from tests.database import FOLDER, Clock, Database, Server, hurry, open_database, server_at
+from tests.kept import Keeper
 from tests.pooler import Pooler, direct, is_wanted, pooler_before, program
+
+# Tests start hundreds of Pythons, and each would compile detent and the tests anew where an environment forbids to keep what
+# was compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[EmbeddedServer]:
     with embedded.start(FOLDER) as server:
+        hurry(server.dsn)
         yield server
 
 
@@ -61,8 +69,25 @@ def worker_database(server: Server, template: str) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture(scope="session")
+def keeper(worker_database: Database) -> Iterator[Keeper]:
+    """Keeps connections to the database that tests of this process share."""
+    keeper = Keeper(worker_database.dsn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detent.engine.db.open_connection", keeper.open)
+        yield keeper
+    keeper.drop()
+
+
 @pytest.fixture
-def database(worker_database: Database) -> Iterator[Database]:
+def nothing_kept(keeper: Keeper) -> Iterator[None]:
+    """For tests about connections: those that others have left are closed, and the test's own are when it closes them."""
+    with keeper.off():
+        yield
+
+
+@pytest.fixture
+def database(worker_database: Database, keeper: Keeper) -> Iterator[Database]:
     """A migrated database without rows, emptied after the test."""
     yield worker_database
     worker_database.reset()
@@ -75,9 +100,9 @@ def dsn(database: Database) -> str:
 
 
 @pytest.fixture
-async def conn(dsn: str) -> AsyncIterator[AsyncConnection]:
+async def conn(dsn: str, keeper: Keeper) -> AsyncIterator[AsyncConnection]:
     """A connection to the test's database, in autocommit mode, and never through a pooler."""
-    async with await AsyncConnection.connect(direct(dsn), autocommit=True) as connection:
+    async with await keeper.open(direct(dsn), prepare_threshold=5) as connection:
         yield connection
 
 

@@ -429,6 +429,7 @@ def test_without_a_database_the_error_says_what_to_do(tmp_path: Path, monkeypatc
         asyncio.run(asyncio.wait_for(tasks.trigger("charge"), 20))
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_every_loop_has_its_own_connection_and_leaves_none_behind(home: str) -> None:
     async def one() -> str:
         return (await tasks.trigger("charge")).id
@@ -451,6 +452,7 @@ def test_blocking_calls_go_to_the_same_database(home: str) -> None:
         runs.sync.retrieve(new_run_id())
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_forked_process_opens_its_own_connection(home: str) -> None:
     parents = tasks.sync.trigger("charge", {"from": "parent"})
 

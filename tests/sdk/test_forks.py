@@ -7,6 +7,8 @@ import pytest
 from tests.pooler import is_wanted
 from tests.sdk.script import lines
 
+pytestmark = pytest.mark.usefixtures("nothing_kept")
+
 # What a pooler's servers serve says nothing about who holds the connection to the pooler.
 SERVERS = "" if is_wanted() else "assert before <= servers(), (before, servers())\n"
 

@@ -17,6 +17,8 @@ import pytest
 from tests.pooler import connections
 from tests.sdk.script import PATIENCE, environment, left
 
+pytestmark = pytest.mark.usefixtures("nothing_kept")
+
 SHOP = """
 import os
 from detent import tasks

@@ -8,6 +8,8 @@ from detent import tasks
 from tests.pooler import connections, is_wanted
 from tests.sdk.script import lines
 
+pytestmark = pytest.mark.usefixtures("nothing_kept")
+
 TURNS = 5
 
 
