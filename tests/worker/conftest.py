@@ -6,15 +6,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from detent.engine.backend import connect
+from detent.engine.backend import EngineBackend, connect
 from detent.protocol import ids
-from detent.protocol.models import SessionEnd
+from detent.protocol.models import SessionEnd, Wake
 from detent.sdk.declarations import declarations
 from detent.sdk.hooks import global_hooks
 from detent.sdk.registry import registry
 from detent.worker.capture import capturing
 from detent.worker.confinement import Confinement
-from detent.worker.control import Up, Work
+from detent.worker.control import Cancelled, Up, Work
 from detent.worker.note import Note
 from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
@@ -53,15 +53,14 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
             runner = Runner(told, backend, supervision, note, capture, is_solo=is_solo, confinement=confinement)
             serving = asyncio.create_task(runner.run(session))
             await supervision.until(Up)
-            helpers = [asyncio.create_task(_pass_on(backend, runner)), asyncio.create_task(backend.maintenance.run())]
             try:
-                yield Rig(runner, backend, session, supervision, note, clock)
+                async with _attending(backend, runner):
+                    try:
+                        yield Rig(runner, backend, session, supervision, note, clock)
+                    finally:
+                        runner.drain(0)
+                        await serving
             finally:
-                runner.drain(0)
-                await serving
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
                 await runner.close()
                 await backend.end_session(SessionEnd(session_id=session))
                 await backend.close()
@@ -70,14 +69,22 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
     return start
 
 
-async def _pass_on(backend: object, runner: Runner) -> None:
-    from detent.engine.backend import EngineBackend
-    from detent.worker.control import Cancelled
-
-    assert isinstance(backend, EngineBackend)
+@asynccontextmanager
+async def _attending(backend: EngineBackend, runner: Runner) -> AsyncIterator[None]:
+    """Do what a supervisor does for its runner; it hears from before the first tick, which may already wake a run."""
     async with backend.listen() as wakes:
-        async for wake in wakes:
-            if wake.ready or wake.resumed:
-                runner.receive(Work())
-            if wake.cancelled:
-                runner.receive(Cancelled(run_ids=wake.cancelled))
+        helpers = [asyncio.create_task(_pass_on(wakes, runner)), asyncio.create_task(backend.maintenance.run())]
+        try:
+            yield
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+
+async def _pass_on(wakes: AsyncIterator[Wake], runner: Runner) -> None:
+    async for wake in wakes:
+        if wake.ready or wake.resumed:
+            runner.receive(Work())
+        if wake.cancelled:
+            runner.receive(Cancelled(run_ids=wake.cancelled))

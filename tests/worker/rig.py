@@ -84,10 +84,10 @@ class Rig:
         assert record is not None
         return record
 
-    async def saw(self, run_id: RunId, kind: EventKind) -> None:
-        """Return once the runner has told that this befell the run."""
+    async def saw(self, run_id: RunId, kind: EventKind, *, times: int = 1) -> None:
+        """Return once the runner has told that this befell the run, so many times."""
         async with asyncio.timeout(PATIENCE):
-            while not any(event[:2] == (kind.value, run_id) for event in self._events()):
+            while sum(event[:2] == (kind.value, run_id) for event in self._events()) < times:
                 self.supervision.news.clear()
                 await self.supervision.news.wait()
 

@@ -416,7 +416,7 @@ async def test_a_replay_tells_of_the_wait_that_it_goes_on_after_and_of_no_other(
         run_id = await rig.trigger("patient")
         await rig.saw(run_id, EventKind.WAITING)
         rig.clock.advance(timedelta(hours=1))
-        await calls.until("waits again")
+        await rig.saw(run_id, EventKind.WAITING, times=2)
     async with start_rig() as rig:
         rig.clock.advance(timedelta(hours=2))
         await rig.end_of(run_id)
