@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from detent.postgres import embedded, home, lifecycle
 from detent.postgres.embedded import EmbeddedServer
 from tests.database import FOLDER, Clock, Database, Server, hurry, open_database, server_at
 from tests.kept import Keeper
+from tests.nursery import Nursery
 from tests.pooler import Pooler, direct, is_wanted, pooler_before, program
 
 # Tests start hundreds of Pythons, and each would compile detent and the tests anew where an environment forbids to keep what
@@ -84,6 +86,13 @@ def nothing_kept(keeper: Keeper) -> Iterator[None]:
     """For tests about connections: those that others have left are closed, and the test's own are when it closes them."""
     with keeper.off():
         yield
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Brings up processes that have loaded detent."""
+    with closing(Nursery()) as nursery:
+        yield nursery
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """`python -m tests.acceptance.hurried worker ...`: the `detent` command for tests that have no time.
 
-Its lease is 3 s, not 15, and it looks for what is due ten times a second, because tests move the database's clock.
+Its lease is 3 s, not 15, who carries a bulk action on is given up as soon, and it looks for what is due ten times a second,
+because tests move the database's clock.
 """
 
 from __future__ import annotations
 
 from detent.cli import main
-from detent.engine import maintenance, ticks
+from detent.engine import bulk, maintenance, ticks
 from detent.worker import reaper, supervisor, vigil
 
 LEASE = 3.0
@@ -19,7 +20,9 @@ HURRIED = {
     (reaper, "INTERVAL"): LEASE / 5,
     (supervisor, "REAP_INTERVAL"): LEASE / 5,
     (supervisor, "RENEW_INTERVAL"): LEASE / 3,
+    (bulk, "RESERVED_SECONDS"): LEASE,
     (maintenance, "LONGEST_SLEEP"): 0.1,
+    (maintenance, "LONG_WORK_SECONDS"): 0.1,
     (ticks, "AHEAD_SECONDS"): 0.1,
 }
 """All of them are the supervisor's: runners know nothing of leases."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from detent.postgres import embedded
 from tests.database import TESTING_SCHEMA
 from tests.examples.likeness import Ids, difference
 from tests.examples.page import ROOT, Block
+from tests.nursery import Child, Nursery
 from tests.pooler import direct, variables
 
 URL = "DETENT_DATABASE_URL"
@@ -34,13 +36,14 @@ DEADLINE = 60.0
 POLL = 0.02
 PATIENT = 0.3
 """Seconds for which something must be under way before time is moved for it."""
-DETENT = (sys.executable, "-m", "tests.acceptance.hurried")
+DETENT = "tests.acceptance.hurried"
 
 _INSTALLS = re.compile(r"(python3 -m venv|pip install|mkdir|git clone) ")
 """Done already, by whoever runs the tests."""
 _MAKES = re.compile(r"make \w+$")
 _BENCHMARKS = re.compile(r"python -m benchmarks")
 """Take minutes."""
+_NEEDS_SHELL = re.compile(r"[|;&<>$]")
 _SERVES = re.compile(r"detent (dev|worker)(?! --help)\b")
 
 # To the next moment at which something is due, but for delays: a page may show a run that is still delayed.
@@ -62,8 +65,11 @@ except (select task_id from detent.history union select task_id from detent.runs
 
 
 class Reader:
-    def __init__(self, folder: Path, page_dsn: str | None, production_dsn: Callable[[], str]) -> None:
+    def __init__(
+        self, nursery: Nursery, folder: Path, page_dsn: str | None, production_dsn: Callable[[], str]
+    ) -> None:
         """*page_dsn* is None for a page that makes a project with a database of its own."""
+        self._nursery = nursery
         self.folder, self._page_dsn, self._production_dsn = folder, page_dsn, production_dsn
         self._dsn = page_dsn
         self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
@@ -74,8 +80,8 @@ class Reader:
         self._shown_names: dict[str, str] = {}
         """Names of databases, as they are and as the page has them."""
         self._unsaved: list[Block] = []
-        self._servers: list[tuple[subprocess.Popen[bytes], Path]] = []
-        self._snippets: subprocess.Popen[str] | None = None
+        self._servers: list[tuple[Child, Path]] = []
+        self._snippets: Snippets | None = None
 
     # ---- what a page holds ----
 
@@ -136,37 +142,44 @@ class Reader:
             self._run(command, shown, place)
 
     def _run(self, command: str, shown: list[str], place: str) -> None:
-        script = f'detent() {{ {shlex.join(DETENT)} "$@"; }}\n{self._ids.put_into(command)}'
+        typed = self._ids.put_into(command)
         with self._hurrying():
-            done = subprocess.run(
-                ["bash", "-c", script],
-                cwd=self.folder,
-                env=self._environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                timeout=DEADLINE,
-                check=False,
-            )
+            code, printed = self._in_shell(typed) if _NEEDS_SHELL.search(typed) else self._in_nursery(typed)
         if shown:
-            self._compare(shown, done.stdout.splitlines(), f"{place}: {command}")
+            self._compare(shown, printed.splitlines(), f"{place}: {command}")
         is_error = any(line.startswith("error: ") for line in shown)
-        assert (done.returncode != 0) == is_error, f"{place}: {command}: exit code {done.returncode}\n{done.stdout}"
+        assert (code != 0) == is_error, f"{place}: {command}: exit code {code}\n{printed}"
+
+    def _in_nursery(self, typed: str) -> tuple[int, str]:
+        program, *arguments = shlex.split(typed)
+        assert program == "detent", typed
+        return self._nursery.run(
+            DETENT, arguments, folder=self.folder, environment=self._environment, timeout=DEADLINE
+        )
+
+    def _in_shell(self, typed: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["bash", "-c", f'detent() {{ {shlex.quote(sys.executable)} -m {DETENT} "$@"; }}\n{typed}'],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        return done.returncode, done.stdout
 
     def _serve(self, command: str, shown: list[str], place: str) -> None:
         log = self.folder.parent / f"{self.folder.name}-{len(self._servers)}.log"
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                [*DETENT, *shlex.split(command)[1:]],
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+        with log.open("wb") as output, open(os.devnull, "rb") as nothing:
+            files = {"stdin": nothing.fileno(), "stdout": output.fileno(), "stderr": output.fileno()}
+            server = self._nursery.spawn(
+                DETENT, shlex.split(command)[1:], folder=self.folder, environment=self._environment, **files
             )
         self._servers.append((server, log))
-        self._until(lambda: " ready: " in self._log(-1) or server.poll() is not None, "the server")
+        self._until(lambda: " ready: " in self._log(-1), f"{place}: {command}")
         if shown:
             self._compare([*shown, "…"], self._log(-1).splitlines(), f"{place}: {command}")
         if self._dsn is None and (dsn := embedded.running(self.folder / ".detent")):
@@ -175,7 +188,7 @@ class Reader:
                 connection.execute(TESTING_SCHEMA)
 
     def _log(self, number: int) -> str:
-        return self._servers[number][1].read_text(errors="replace") if self._servers else ""
+        return _text(self._servers[number][1]) if self._servers else ""
 
     def _compare(self, shown: list[str], printed: list[str], place: str) -> None:
         for name, shown_name in self._shown_names.items():
@@ -186,26 +199,12 @@ class Reader:
     # ---- snippets ----
 
     def _execute(self, block: Block) -> None:
-        process = self._snippets = self._snippets or self._open_snippets()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(self._ids.put_into(block.text)) + "\n")
-        process.stdin.flush()
+        self._snippets = self._snippets or Snippets(self._nursery, self.folder, self._environment)
         with self._hurrying():
-            answer = process.stdout.readline()
-        assert answer, f"{block.place}: the process of the snippets died"
-        wrong = json.loads(answer)
+            self._snippets.ask(self._ids.put_into(block.text))
+            self._until(self._snippets.has_answered, block.place)
+        wrong = self._snippets.answer()
         assert not wrong, f"{block.place}\n{wrong}\n{self._log(0)}"
-
-    def _open_snippets(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.examples.snippets"],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     # ---- time ----
 
@@ -230,8 +229,11 @@ class Reader:
                 connection.execute(_HURRY)
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """Return when *condition* holds; fail when it does not in time, or a server has ended that it may wait for."""
         end = time.monotonic() + DEADLINE
         while not condition():
+            for server, log in self._servers:
+                assert server.poll() is None, f"{what}: a server has ended, with {server.returncode}\n{_text(log)}"
             assert time.monotonic() < end, f"waited in vain for {what}\n{self._log(-1)}"
             time.sleep(POLL)
 
@@ -239,17 +241,51 @@ class Reader:
 
     def close(self) -> None:
         if self._snippets is not None:
-            self._snippets.communicate(timeout=DEADLINE)
+            self._snippets.close()
         for server, _ in self._servers:
-            with suppress(ProcessLookupError):
-                server.send_signal(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
         for server, log in self._servers:
             try:
                 server.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
+            finally:
                 server.kill()
-                server.wait()
             log.unlink()
+
+
+class Snippets:
+    """The process that executes the snippets of a page."""
+
+    def __init__(self, nursery: Nursery, folder: Path, environment: Mapping[str, str]) -> None:
+        asks, self._asks = os.pipe()
+        self._answers, answers = os.pipe()
+        self._process = nursery.spawn(
+            "tests.examples.snippets", [], folder=folder, environment=environment, stdin=asks, stdout=answers, stderr=2
+        )
+        os.close(asks)
+        os.close(answers)
+
+    def ask(self, text: str) -> None:
+        """Have a snippet executed."""
+        os.write(self._asks, json.dumps(text).encode() + b"\n")
+
+    def has_answered(self) -> bool:
+        return bool(select.select([self._answers], [], [], 0)[0])
+
+    def answer(self) -> str:
+        """What went wrong with the snippet, empty for nothing."""
+        with open(self._answers, "rb", closefd=False) as answers:
+            answer = answers.readline()
+        assert answer, "the process of the snippets has died"
+        return str(json.loads(answer))
+
+    def close(self) -> None:
+        os.close(self._asks)
+        self._process.wait(DEADLINE)
+        os.close(self._answers)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
 
 
 def needs_worker(blocks: list[Block]) -> bool:

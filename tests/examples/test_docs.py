@@ -13,16 +13,17 @@ from tests.examples import page as pages
 from tests.examples import reader
 from tests.examples.page import ROOT
 from tests.examples.reader import Reader
+from tests.nursery import Nursery
 
 _LINK = re.compile(r"\]\(([^)#\"]*)(#[\w-]+)?\)")
 
 
 @pytest.mark.parametrize("page", [page for page in pages.pages() if pages.blocks(page)])
-def test_page_does_what_it_says(page: str, project: Path, server: Server, template: str) -> None:
+def test_page_does_what_it_says(page: str, nursery: Nursery, project: Path, server: Server, template: str) -> None:
     blocks = pages.blocks(page)
     with ExitStack() as databases, ExitStack() as stack:
         dsn = None if reader.makes_project(blocks) else databases.enter_context(server.new_database(template))
-        reading = Reader(project, dsn, lambda: databases.enter_context(server.new_database()))
+        reading = Reader(nursery, project, dsn, lambda: databases.enter_context(server.new_database()))
         stack.callback(reading.close)
         if dsn is not None and reader.needs_worker(blocks):
             reading.save_all(blocks)
