@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from tests.acceptance.power import own_server
 from tests.acceptance.stage import HURRY_BY, HURRY_EVERY, Stage
+from tests.nursery import Nursery
 
 from chaos import rules
 from chaos.effects import Effects
@@ -66,7 +67,8 @@ class Chaos:
     def __init__(self, dsn: str, folder: Path, seed: int, most: int, seconds: float) -> None:
         self._dsn, self._seed, self._most = dsn, seed, most
         (folder / "ledger.jsonl").unlink(missing_ok=True)
-        self._stage = Stage(dsn, folder)
+        self._nursery = Nursery()
+        self._stage = Stage(self._nursery, dsn, folder)
         self._rng = random.Random(seed)
         self._effects = Effects(self._stage.ledger.path)
         self._roots: dict[str, Node] = {}
@@ -96,6 +98,7 @@ class Chaos:
             self._is_over.set()
             await asyncio.to_thread(clock.join, 10)
             await self._stage.close()
+            self._nursery.close()
         findings.wrong += [*outsider.complaints, *troubles.failures]
         return self._report(findings, troubles, is_over=is_over)
 

@@ -55,6 +55,7 @@ create function testing.reset() returns void language plpgsql set session_replic
 declare
   candidate regclass;
   is_filled boolean;
+  is_long boolean;
 begin
   for candidate in
     select oid from pg_class
@@ -63,7 +64,8 @@ begin
     execute format('select exists (select from %s)', candidate) into is_filled;
     if is_filled then
       execute format('lock table %s in access exclusive mode', candidate);
-      execute format(case when pg_relation_size(candidate) > 16384 then 'truncate %s cascade' else 'delete from %s' end, candidate);
+      is_long := pg_relation_size(candidate) > 16384;
+      execute format(case when is_long then 'truncate %s cascade' else 'delete from %s' end, candidate);
     end if;
   end loop;
   perform setval(oid::regclass, 1, false) from pg_class where relnamespace = 'detent'::regnamespace and relkind = 'S';

@@ -19,11 +19,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
 from detent.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+PATH = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 LOADED = (
     "detent.engine.backend", "detent.migrations", "detent.worker.supervisor",
     "detent.cli.root", *(f"detent.cli.{name}" for name in COMMANDS),
@@ -52,8 +53,8 @@ class Child:
     def poll(self) -> int | None:
         return self._ended(0)
 
-    def wait(self, timeout: float) -> int:
-        """Raises TimeoutError."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended; raises TimeoutError after so many seconds."""
         if (code := self._ended(timeout)) is None:
             raise TimeoutError(f"process {self.pid} has not ended within {timeout:g} s")
         return code
@@ -63,9 +64,11 @@ class Child:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
+        """Kill it, unless it has ended, and return when it is gone."""
         self.send_signal(signal.SIGKILL)
+        self.wait()
 
-    def _ended(self, timeout: float) -> int | None:
+    def _ended(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._answers], [], [], timeout)[0]:
             self.returncode = int(self._line())
             self._answers.close()
@@ -81,31 +84,30 @@ class Child:
 class Nursery:
     def __init__(self) -> None:
         self._door, inner = socket.socketpair()
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.nursery", str(inner.fileno())],
-            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL,
+            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATH}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         inner.close()
 
     def spawn(
         self, module: str, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str],
-        stdin: int, stdout: int, stderr: int,
+        output: IO[bytes], stdin: IO[bytes] | None = None, stderr: IO[bytes] | None = None,
     ) -> Child:  # fmt: skip
-        """Start `python -m module arguments`, with the files of these numbers."""
+        """Start `python -m module arguments` in a session of its own; errors go to the output, if nowhere else."""
         request = Request(module=module, arguments=[*arguments], folder=str(folder), environment={**environment})
         ours, theirs = os.pipe()
-        socket.send_fds(self._door, [json.dumps(request).encode() + b"\n"], [stdin, stdout, stderr, theirs])
-        os.close(theirs)
+        with open(os.devnull, "rb") as nothing, open(theirs, "wb") as answers:
+            files = [file.fileno() for file in (stdin or nothing, output, stderr or output, answers)]
+            socket.send_fds(self._door, [json.dumps(request).encode() + b"\n"], files)
         return Child(ours)
 
     def run(
         self, module: str, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], timeout: float
     ) -> tuple[int, str]:
         """Carry it out to its end; return its exit code and what it has printed, errors among the rest."""
-        with tempfile.TemporaryFile() as output, open(os.devnull, "rb") as nothing:
-            files = {"stdin": nothing.fileno(), "stdout": output.fileno(), "stderr": output.fileno()}
-            child = self.spawn(module, arguments, folder=folder, environment=environment, **files)
+        with tempfile.TemporaryFile() as output:
+            child = self.spawn(module, arguments, folder=folder, environment=environment, output=output)
             try:
                 code = child.wait(timeout)
             finally:
@@ -167,6 +169,7 @@ def _become(request: Request, standard: list[int]) -> None:
     for number, file in enumerate(standard):
         os.dup2(file, number)
         os.close(file)
+    os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

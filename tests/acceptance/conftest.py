@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.power import OwnServer, own_server
 from tests.acceptance.stage import Stage, playing
+from tests.nursery import Nursery
 
 SEED = "ACCEPTANCE_SEED"
 
@@ -24,15 +25,15 @@ def rng() -> random.Random:
 
 
 @pytest.fixture
-async def stage(fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with playing(fresh_dsn, tmp_path) as stage:
+async def stage(nursery: Nursery, fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with playing(nursery, fresh_dsn, tmp_path) as stage:
         yield stage
 
 
 @pytest.fixture
-async def quiet_stage(dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
+async def quiet_stage(nursery: Nursery, dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
     """One on the database that tests of this process share: for those that start no worker."""
-    async with playing(dsn, tmp_path) as stage:
+    async with playing(nursery, dsn, tmp_path) as stage:
         yield stage
 
 
@@ -43,6 +44,6 @@ def power() -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-async def powered_stage(power: OwnServer, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with playing(power.dsn, tmp_path) as stage:
+async def powered_stage(nursery: Nursery, power: OwnServer, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with playing(nursery, power.dsn, tmp_path) as stage:
         yield stage

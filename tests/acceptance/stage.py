@@ -1,6 +1,6 @@
 """The stage for acceptance tests: a database, worker processes on it, a ledger of what tasks did, and what must hold after.
 
-    async with playing(dsn, folder) as stage:
+    async with playing(nursery, dsn, folder) as stage:
         worker = await stage.start_worker()
         worker.runners()[0].kill()
         await stage.all_over(1000)
@@ -15,8 +15,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -30,9 +28,9 @@ from detent import Client
 from detent.protocol import ids
 from tests.acceptance import ledger
 from tests.acceptance.ledger import Ledger
+from tests.nursery import PATH, Child, Nursery
 from tests.pooler import direct, variables
 
-ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).parent / "project"
 
 """Seconds without a heartbeat after which a session of a stage's worker is dead."""
@@ -46,7 +44,7 @@ TAIL = 6_000
 class WorkerProcess:
     """A `detent worker`, which is a supervisor, and the runners that it started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Child, log: Path) -> None:
         self._process, self.log = process, log
         self.pid = process.pid
 
@@ -68,8 +66,7 @@ class WorkerProcess:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
 
     def kill_all(self) -> None:
         processes = self.processes()
@@ -79,15 +76,15 @@ class WorkerProcess:
 
     async def ended(self, deadline: float = DEADLINE) -> int:
         await until(lambda: not self.is_alive, f"the end of worker {self.pid}", deadline)
-        return self._process.returncode
+        return self._process.wait()
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
 
 class Stage:
-    def __init__(self, dsn: str, folder: Path) -> None:
-        self.dsn, self.folder = dsn, folder
+    def __init__(self, nursery: Nursery, dsn: str, folder: Path) -> None:
+        self._nursery, self.dsn, self.folder = nursery, dsn, folder
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.client = Client(database_url=dsn, listen_url=direct(dsn))
         self.workers: list[WorkerProcess] = []
@@ -119,20 +116,10 @@ class Stage:
     def spawn(self, arguments: Sequence[str], *, cwd: Path | None = None) -> WorkerProcess:
         """Start `detent` with these arguments, output to a log of its own."""
         log = self.folder / f"worker-{len(self.workers)}.log"
+        environment = os.environ | variables(self.dsn) | {"PYTHONPATH": PATH, ledger.VARIABLE: str(self.ledger.path)}
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.hurried", *arguments],
-                cwd=cwd or self.folder,
-                env=os.environ
-                | variables(self.dsn)
-                | {
-                    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-                    ledger.VARIABLE: str(self.ledger.path),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+            process = self._nursery.spawn(
+                "tests.acceptance.hurried", arguments, folder=cwd or self.folder, environment=environment, output=output
             )
         self.workers.append(WorkerProcess(process, log))
         return self.workers[-1]
@@ -274,8 +261,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def playing(dsn: str, folder: Path) -> AsyncIterator[Stage]:
-    stage = Stage(dsn, folder)
+async def playing(nursery: Nursery, dsn: str, folder: Path) -> AsyncIterator[Stage]:
+    stage = Stage(nursery, dsn, folder)
     try:
         yield stage
     finally:

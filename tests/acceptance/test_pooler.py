@@ -13,14 +13,15 @@ from detent import Client
 from tests.acceptance import stage as stages
 from tests.acceptance.load import under_load
 from tests.acceptance.stage import Stage, playing
+from tests.nursery import Nursery
 from tests.pooler import Pooler, direct, pooler_before
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture
-async def pooled_stage(fresh_dsn: str, pooler: Pooler, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with playing(pooler.before(direct(fresh_dsn)), tmp_path) as stage:
+async def pooled_stage(nursery: Nursery, fresh_dsn: str, pooler: Pooler, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with playing(nursery, pooler.before(direct(fresh_dsn)), tmp_path) as stage:
         yield stage
 
 
@@ -39,10 +40,10 @@ async def test_runs_are_found_by_polling_where_no_direct_connection_is_named(
 
 
 async def test_every_run_ends_once_and_right_though_the_pooler_is_killed(
-    fresh_dsn: str, server_dsn: str, tmp_path: Path, pooler: Pooler, rng: random.Random
+    nursery: Nursery, fresh_dsn: str, server_dsn: str, tmp_path: Path, pooler: Pooler, rng: random.Random
 ) -> None:
     with pooler_before(server_dsn) as mortal:
-        async with playing(mortal.before(direct(fresh_dsn)), tmp_path) as stage:
+        async with playing(nursery, mortal.before(direct(fresh_dsn)), tmp_path) as stage:
             await stage.start_workers(2)
             async with under_load(stage, rng) as load:
                 for moment in load.moments(5):

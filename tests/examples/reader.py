@@ -28,7 +28,7 @@ from detent.postgres import embedded
 from tests.database import TESTING_SCHEMA
 from tests.examples.likeness import Ids, difference
 from tests.examples.page import ROOT, Block
-from tests.nursery import Child, Nursery
+from tests.nursery import PATH, Child, Nursery
 from tests.pooler import direct, variables
 
 URL = "DETENT_DATABASE_URL"
@@ -72,7 +72,7 @@ class Reader:
         self._nursery = nursery
         self.folder, self._page_dsn, self._production_dsn = folder, page_dsn, production_dsn
         self._dsn = page_dsn
-        self._environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        self._environment = dict(os.environ) | {"PYTHONPATH": PATH}
         self._environment.pop(URL, None)
         if page_dsn is not None:
             self._environment |= variables(page_dsn) | {"DETENT_ENCRYPTION_KEY": "00" * 32}
@@ -173,10 +173,9 @@ class Reader:
 
     def _serve(self, command: str, shown: list[str], place: str) -> None:
         log = self.folder.parent / f"{self.folder.name}-{len(self._servers)}.log"
-        with log.open("wb") as output, open(os.devnull, "rb") as nothing:
-            files = {"stdin": nothing.fileno(), "stdout": output.fileno(), "stderr": output.fileno()}
+        with log.open("wb") as output:
             server = self._nursery.spawn(
-                DETENT, shlex.split(command)[1:], folder=self.folder, environment=self._environment, **files
+                DETENT, shlex.split(command)[1:], folder=self.folder, environment=self._environment, output=output
             )
         self._servers.append((server, log))
         self._until(lambda: " ready: " in self._log(-1), f"{place}: {command}")
@@ -256,32 +255,31 @@ class Snippets:
     """The process that executes the snippets of a page."""
 
     def __init__(self, nursery: Nursery, folder: Path, environment: Mapping[str, str]) -> None:
-        asks, self._asks = os.pipe()
-        self._answers, answers = os.pipe()
-        self._process = nursery.spawn(
-            "tests.examples.snippets", [], folder=folder, environment=environment, stdin=asks, stdout=answers, stderr=2
-        )
-        os.close(asks)
-        os.close(answers)
+        (ours, theirs), (answers, answering) = os.pipe(), os.pipe()
+        self._asks, self._answers = os.fdopen(theirs, "w"), os.fdopen(answers)
+        with open(ours, "rb") as stdin, open(answering, "wb") as output, open(2, "wb", closefd=False) as stderr:
+            self._process = nursery.spawn(
+                "tests.examples.snippets", [], folder=folder, environment=environment,
+                stdin=stdin, output=output, stderr=stderr,
+            )  # fmt: skip
 
     def ask(self, text: str) -> None:
         """Have a snippet executed."""
-        os.write(self._asks, json.dumps(text).encode() + b"\n")
+        print(json.dumps(text), file=self._asks, flush=True)
 
     def has_answered(self) -> bool:
         return bool(select.select([self._answers], [], [], 0)[0])
 
     def answer(self) -> str:
         """What went wrong with the snippet, empty for nothing."""
-        with open(self._answers, "rb", closefd=False) as answers:
-            answer = answers.readline()
+        answer = self._answers.readline()
         assert answer, "the process of the snippets has died"
         return str(json.loads(answer))
 
     def close(self) -> None:
-        os.close(self._asks)
+        self._asks.close()
         self._process.wait(DEADLINE)
-        os.close(self._answers)
+        self._answers.close()
 
 
 def _text(log: Path) -> str:
