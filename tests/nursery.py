@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO, Self, TypedDict
 
 from detent.cli.main import COMMANDS
 
@@ -49,6 +50,12 @@ class Child:
         self._answers = os.fdopen(answers, "rb", buffering=0)
         self.returncode: int | None = None
         self.pid = int(self._line())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def poll(self) -> int | None:
         return self._ended(0)
@@ -81,6 +88,15 @@ class Child:
         return line
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What came of a process, as a `subprocess.CompletedProcess` has it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Nursery:
     def __init__(self) -> None:
         self._door, inner = socket.socketpair()
@@ -104,20 +120,22 @@ class Nursery:
 
     def run(
         self, module: str, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], timeout: float
-    ) -> tuple[int, str]:
-        """Carry it out to its end; return its exit code and what it has printed, errors among the rest."""
-        with tempfile.TemporaryFile() as output:
-            child = self.spawn(module, arguments, folder=folder, environment=environment, output=output)
-            try:
+    ) -> Ended:
+        """Carry it out to its end."""
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as stderr:
+            files = {"output": output, "stderr": stderr}
+            with self.spawn(module, arguments, folder=folder, environment=environment, **files) as child:
                 code = child.wait(timeout)
-            finally:
-                child.kill()
-            output.seek(0)
-            return code, output.read().decode()
+            return Ended(returncode=code, stdout=_read(output), stderr=_read(stderr))
 
     def close(self) -> None:
         self._door.close()
         self._process.wait(10)
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 def main(door: socket.socket) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from detent.cli.main import main
 from tests.cli.project import Project
+from tests.nursery import Nursery
 from tests.pooler import variables
 
 
@@ -55,8 +56,8 @@ def at_database(detent: Detent, dsn: str, monkeypatch: pytest.MonkeyPatch) -> De
 
 
 @pytest.fixture
-def shop(fresh_dsn: str, tmp_path: Path) -> Project:
+def shop(nursery: Nursery, fresh_dsn: str, tmp_path: Path) -> Project:
     """A project on disk with a database of its own on the test's server."""
-    shop = Project(tmp_path, variables(fresh_dsn))
+    shop = Project(nursery, tmp_path, variables(fresh_dsn))
     shop.write("detent_config.py", 'from detent import define_config\nconfig = define_config(project="shop")\n')
     return shop

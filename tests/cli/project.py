@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import psutil
 
+from tests.nursery import Ended, Nursery
+
 PATIENCE = 30.0
 DETENT = (sys.executable, "-m", "detent")
 
@@ -27,6 +29,7 @@ class OverdueError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Project:
+    nursery: Nursery
     root: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for its commands; DETENT_DATABASE_URL is unset unless it is here."""
@@ -37,10 +40,13 @@ class Project:
         file.write_text(text, encoding="utf-8")
         return file
 
-    def detent(self, *arguments: str, folder: str = ".") -> subprocess.CompletedProcess[str]:
-        return self.execute([*DETENT, *arguments], folder=folder)
+    def detent(self, *arguments: str, folder: str = ".") -> Ended:
+        return self.nursery.run(
+            "detent", arguments, folder=self.root / folder, environment=self.environment(), timeout=PATIENCE
+        )
 
     def execute(self, command: Sequence[str], *, folder: str = ".") -> subprocess.CompletedProcess[str]:
+        """Carry out a command that starts from nothing, as a user's does."""
         return subprocess.run(
             command, cwd=self.root / folder, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE,
             check=False, stdin=subprocess.DEVNULL,

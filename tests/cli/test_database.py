@@ -11,6 +11,7 @@ from detent.migrations import connection
 from tests.cli.conftest import Detent
 from tests.cli.project import Project
 from tests.database import Server
+from tests.nursery import Nursery
 from tests.pooler import direct
 
 COMMANDS = [["tasks"], ["runs", "list"], ["trigger", "hello"], ["worker"]]
@@ -73,8 +74,8 @@ def test_worker_without_a_database_points_to_dev(detent: Detent) -> None:
     fails(detent, ["worker"], "`detent worker` needs DETENT_DATABASE_URL")
 
 
-def test_commands_find_the_embedded_database_of_the_project_around_them(project: Path) -> None:
-    shop = Project(project)
+def test_commands_find_the_embedded_database_of_the_project_around_them(nursery: Nursery, project: Path) -> None:
+    shop = Project(nursery, project)
     assert shop.detent("init").returncode == 0
     done = shop.detent("trigger", "hello", "--payload", '{"name": "Ada"}', folder="tasks")
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from detent.cli.init import EXAMPLE_CALL
 from detent.cli.project import Project as Place
 from tests.cli.project import DETENT, PATIENCE, Project
 from tests.database import Clock
+from tests.nursery import Nursery
 from tests.pooler import direct, variables
 
 TASKS = '''
@@ -82,7 +83,7 @@ def output(project: Project, task_id: str) -> object:
 
 
 def test_dev_migrates_serves_and_says_how_to_trigger(empty_dsn: str, tasks: Project) -> None:
-    project = Project(tasks.root, variables(empty_dsn))
+    project = Project(tasks.nursery, tasks.root, variables(empty_dsn))
     with project.serving() as dev:
         assert dev.line("ready: ").endswith("tasks: double, gated, waiting")
         assert dev.line("detent trigger ") == "  detent trigger double --payload 1 --wait"
@@ -91,8 +92,8 @@ def test_dev_migrates_serves_and_says_how_to_trigger(empty_dsn: str, tasks: Proj
         assert dev.stop() == 0
 
 
-def test_one_file_can_be_served_without_a_project(fresh_dsn: str, tmp_path: Path) -> None:
-    project = Project(tmp_path, variables(fresh_dsn))
+def test_one_file_can_be_served_without_a_project(nursery: Nursery, fresh_dsn: str, tmp_path: Path) -> None:
+    project = Project(nursery, tmp_path, variables(fresh_dsn))
     project.write("alone.py", TASKS)
     with project.serving("alone.py", "--json") as dev:
         assert dev.event("ready")["task_ids"] == ["double", "gated", "waiting"]
@@ -211,8 +212,8 @@ def test_interrupted_wait_says_that_the_run_goes_on(tasks: Project) -> None:
     assert process.wait(PATIENCE) == 130
 
 
-def test_dev_without_a_database_brings_its_own_and_shares_it(project: Path) -> None:
-    shop = Project(project)
+def test_dev_without_a_database_brings_its_own_and_shares_it(nursery: Nursery, project: Path) -> None:
+    shop = Project(nursery, project)
     shop.detent("init")
     with shop.serving("--json") as dev:
         assert dev.event("ready")["database"].endswith(" in .detent")

@@ -11,6 +11,7 @@ from detent.sdk import config as config_module
 from detent.sdk.discovery import load_config
 from tests.cli.conftest import Detent
 from tests.cli.project import Project
+from tests.nursery import Nursery
 
 
 def test_init_makes_a_project_that_loads(at_database: Detent, tmp_path: Path) -> None:
@@ -111,8 +112,8 @@ def test_init_adds_the_dependency_when_asked_to(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_init_makes_the_embedded_database_and_keeps_it_out_of_git(project: Path, times: int) -> None:
+def test_init_makes_the_embedded_database_and_keeps_it_out_of_git(nursery: Nursery, project: Path, times: int) -> None:
     for _ in range(times):
-        done = Project(project).json("init")
+        done = Project(nursery, project).json("init")
         assert done["postgres"].split(".")[0].isdigit()
     assert (project / ".detent" / ".gitignore").read_text() == "*\n"

@@ -15,11 +15,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import psycopg
 
@@ -153,8 +155,15 @@ class Reader:
     def _in_nursery(self, typed: str) -> tuple[int, str]:
         program, *arguments = shlex.split(typed)
         assert program == "detent", typed
-        return self._nursery.run(
-            DETENT, arguments, folder=self.folder, environment=self._environment, timeout=DEADLINE
+        with tempfile.TemporaryFile() as output:
+            with self._spawn(arguments, output) as child:
+                code = child.wait(DEADLINE)
+            output.seek(0)
+            return code, output.read().decode()
+
+    def _spawn(self, arguments: Sequence[str], output: IO[bytes]) -> Child:
+        return self._nursery.spawn(
+            DETENT, arguments, folder=self.folder, environment=self._environment, output=output
         )
 
     def _in_shell(self, typed: str) -> tuple[int, str]:
@@ -174,9 +183,7 @@ class Reader:
     def _serve(self, command: str, shown: list[str], place: str) -> None:
         log = self.folder.parent / f"{self.folder.name}-{len(self._servers)}.log"
         with log.open("wb") as output:
-            server = self._nursery.spawn(
-                DETENT, shlex.split(command)[1:], folder=self.folder, environment=self._environment, output=output
-            )
+            server = self._spawn(shlex.split(command)[1:], output)
         self._servers.append((server, log))
         self._until(lambda: " ready: " in self._log(-1), f"{place}: {command}")
         if shown:
