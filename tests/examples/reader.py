@@ -48,13 +48,15 @@ _BENCHMARKS = re.compile(r"python -m benchmarks")
 _NEEDS_SHELL = re.compile(r"[|;&<>$]")
 _SERVES = re.compile(r"detent (dev|worker)(?! --help)\b")
 
-# To the next moment at which something is due, but for delays: a page may show a run that is still delayed.
+# To the next moment at which something is due, but for delays: a page may show a run that is still delayed. Nor does a token
+# time out before the run that waits for it has suspended, with the timers of its own that may be due long before.
 _HURRY = """
 update testing.clock set shift = shift + due.at - detent.now()
 from (
   select min(due_at) as at from (
     select due_at from detent.runs where status <> 'DELAYED'
-    union all select due_at from detent.waitpoints where completed_at is null
+    union all select due_at from detent.waitpoints where completed_at is null and exists (
+      select from detent.waits join detent.runs on runs.id = run_id where waitpoint_id = waitpoints.id and status = 'WAITING')
     union all select opens_at from detent.gates where scope = 'rate'
   ) as each
 ) as due
