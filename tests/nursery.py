@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, TypedDict
@@ -67,8 +68,9 @@ class Child:
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        with suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill it, unless it has ended, and return when it is gone."""
@@ -102,7 +104,8 @@ class Nursery:
         self._door, inner = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.nursery", str(inner.fileno())],
-            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATH}, stdin=subprocess.DEVNULL,
+            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATH},
+            stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         inner.close()
 
