@@ -73,22 +73,18 @@ class Serving:
     """A serving command as a process, and the lines that it prints."""
 
     def __init__(self, project: Project, arguments: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            [*DETENT, *arguments],
-            cwd=project.root,
-            env=project.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        printed, output = os.pipe()
+        with open(output, "wb") as file:
+            self.process = project.nursery.spawn(
+                "detent", arguments, folder=project.root, environment=project.environment(), output=file
+            )
+        self._printed = os.fdopen(printed)
         self.seen: list[str] = []
         self._lines: Queue[str | None] = Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self._printed:
             self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
 
@@ -98,9 +94,8 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        assert self.process.stdout is not None
         self._reader.join(PATIENCE)
-        self.process.stdout.close()
+        self._printed.close()
 
     def line(self, *parts: str) -> str:
         """Wait for a line that holds all of these, and return it."""
