@@ -24,10 +24,14 @@ from tests.kept import Keeper
 from tests.nursery import Nursery
 from tests.pooler import Pooler, direct, is_wanted, pooler_before, program
 
-# Tests start hundreds of Pythons, and each would compile detent and the tests anew where an environment forbids to keep what
-# was compiled.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests start hundreds of Pythons, and each would compile detent anew where an environment forbids to keep what was compiled. Of a
+# test's own files nothing is kept: Python does not see that one was written twice in a second.
 sys.dont_write_bytecode = False
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = True
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ class Nursery:
         self._door, inner = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.nursery", str(inner.fileno())],
-            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATH},
+            pass_fds=[inner.fileno()], cwd=ROOT, env=os.environ | {"PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": ""},
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         inner.close()
@@ -144,6 +144,7 @@ def _read(file: IO[bytes]) -> str:
 def main(door: socket.socket) -> None:
     for name in LOADED:
         importlib.import_module(name)
+    sys.dont_write_bytecode = True
     gc.freeze()  # a collection in a child would copy all of it
     request = _next_child(door)
     if request is not None:
@@ -191,6 +192,7 @@ def _become(request: Request, standard: list[int]) -> None:
         os.dup2(file, number)
         os.close(file)
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as in what a shell has put aside
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -197,21 +197,11 @@ def test_interrupt_hands_back_what_does_not_end_and_the_next_start_goes_on(tasks
 
 
 def test_interrupted_wait_says_that_the_run_goes_on(tasks: Project) -> None:
-    process = subprocess.Popen(
-        [*DETENT, "trigger", "nobody", "--wait"],
-        cwd=tasks.root,
-        env=tasks.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("warning: no worker has registered")
-        process.send_signal(signal.SIGINT)
-        assert "the run goes on: detent runs get run_" in process.communicate(timeout=PATIENCE)[1]
-    finally:
-        process.kill()
-    assert process.wait(PATIENCE) == 130
+    with tasks.serving("nobody", "--wait", command="trigger") as call:
+        call.line("warning: no worker has registered")
+        call.process.send_signal(signal.SIGINT)
+        call.line("the run goes on: detent runs get run_")
+        assert call.process.wait(PATIENCE) == 130
 
 
 def test_dev_without_a_database_brings_its_own_and_shares_it(nursery: Nursery, project: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.acceptance.stage import DEADLINE, POLL, Stage, playing, until
 from tests.examples.page import ROOT
 from tests.examples.reader import NEVER_RUN
+from tests.nursery import Nursery
 from tests.pooler import variables
 
 EXAMPLES = ROOT / "examples"
@@ -45,8 +46,8 @@ where due.at > detent.now() and not exists (select from detent.runs)
 
 
 @pytest.fixture
-async def stage(fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with playing(fresh_dsn, tmp_path) as stage:
+async def stage(nursery: Nursery, fresh_dsn: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with playing(nursery, fresh_dsn, tmp_path) as stage:
         yield stage
 
 
