@@ -18,6 +18,7 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
+# One more than it takes to fill two cores: whoever waits for a process that a test has killed leaves one idle.
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 3
 

@@ -39,7 +39,7 @@ insert into testing.clock (shift) values ('0');
 create or replace function detent.now() returns timestamptz language sql volatile parallel safe as
 $$ select clock_timestamp() + (select shift from testing.clock where is_only) $$;
 
--- What the next test inserts stands behind what this one has left, wherever that lies, and is read in this order.
+-- A table that was vacuumed is filled again from its front, and what a test inserts is read in another order than it came.
 do $$
 declare
   candidate regclass;
@@ -50,7 +50,8 @@ begin
 end $$;
 
 -- Rows are deleted, because what is truncated has to be planned anew by every connection, which takes longer than a test. A
--- table of more than two pages is truncated, so that no test pays for the rows of all before it.
+-- table of more than two pages is truncated, so that no test pays for the rows of all before it. As a replica, because then
+-- neither foreign keys nor the guard of transitions have a say in the order.
 create function testing.reset() returns void language plpgsql set session_replication_role = replica as $$
 declare
   candidate regclass;
