@@ -137,13 +137,13 @@ def test_saved_code_is_taken_without_losing_a_run(tasks: Project, fresh_dsn: str
 
 
 def test_env_files_are_for_config_and_code_and_taken_again_when_saved(tasks: Project, fresh_dsn: str) -> None:
-    project = Project(tasks.root, {"DETENT_ENCRYPTION_KEY": "k" * 43 + "=", "OF_SHELL": "shell"})
+    project = Project(tasks.nursery, tasks.root, {"DETENT_ENCRYPTION_KEY": "k" * 43 + "=", "OF_SHELL": "shell"})
     project.write(".env", f"DETENT_DATABASE_URL={direct(fresh_dsn)}\nA=1\nOF_SHELL=file\n")
     project.write("detent_config.py", NAMED_BY_VARIABLE)
     project.write("tasks/found.py", FINDS_VARIABLES)
     with project.serving("--json") as dev:
         dev.event("ready")
-        caller = Project(tasks.root, variables(fresh_dsn))
+        caller = Project(tasks.nursery, tasks.root, variables(fresh_dsn))
         assert output(caller, "found") == ["1", "1", "shell", "1"]
         project.write(".env.local", "A=2\n")
         dev.event("reloaded")
