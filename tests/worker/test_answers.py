@@ -24,7 +24,7 @@ def entry(operation: str, number: int, *seen: str) -> JournalEntry:
 class Code:
     """Awaits operations, each in a task of its own, and notes what came in which order."""
 
-    def __init__(self, *entries: JournalEntry, abandon: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, *entries: JournalEntry, abandon: Callable[[str], bool] = lambda _: False) -> None:
         self.journal = Journal(ids.new_run_id(), 1, entries)
         self.turns = 0
         self.came: list[str] = []
@@ -140,8 +140,8 @@ async def test_a_replay_whose_code_does_not_ask_again_loses_patience(monkeypatch
 
 
 async def test_what_was_given_up_is_given_up_again_and_not_answered() -> None:
-    def time_out() -> bool:
-        return code.tasks["a"].cancel()
+    def time_out(operation: str) -> bool:
+        return code.tasks[operation].cancel()
 
     code = Code(entry("a", 1), entry("b", 2), entry("c", 3, ABANDONED + "a", "b"), abandon=time_out)
     code.ask("a", "b")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from detent.worker.path import ROOT
 from detent.worker.timers import Timer, Timers, now
 
 
@@ -15,8 +16,9 @@ def later(delay: float, callback: Callable[..., object], **options: object) -> a
     return asyncio.get_running_loop().call_later(delay, callback)
 
 
-def timer_of(timers: Timers, delay: float) -> Timer:
+def timer_of(timers: Timers, delay: float, path: str = ROOT) -> Timer:
     timer = Timer(timers, delay, lambda: None, (), None)
+    timer.path = path
     timers.add(later, timer)
     return timer
 
@@ -49,3 +51,15 @@ async def test_a_timer_that_ends_counts_and_one_that_is_held_does_not() -> None:
     timers.release()
     assert timers.ended == 1
     assert timers.until_next() is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "ended"),
+    [("main/one~0/0", "main/one~0/"), ("main/one~1/0", "main/"), ("main/other~0/deeper~0/2", "main/other~0/")],
+)
+async def test_what_is_given_up_ends_the_first_timer_that_was_set_around_it(operation: str, ended: str) -> None:
+    timers, paths = Timers(), ["main/other~0/", "main/one~0/", "main/"]
+    for seconds, path in enumerate(paths, start=10):
+        timer_of(timers, seconds, path)
+    assert timers.give_up(operation)
+    assert [timer.path for timer in timers._open] == [path for path in paths if path != ended]

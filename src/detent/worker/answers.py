@@ -51,7 +51,7 @@ class Answers(Generic[A]):
         loop: asyncio.AbstractEventLoop,
         *,
         turns: Callable[[], int],
-        abandon: Callable[[], bool],
+        abandon: Callable[[str], bool],
     ) -> None:
         self._journal, self._loop, self._turns, self._abandon = journal, loop, turns, abandon
         self._outstanding: dict[str, asyncio.Future[A]] = {}
@@ -193,7 +193,7 @@ class Answers(Generic[A]):
             self._pump()
 
     def _give_up(self, recorded: str) -> None:
-        if self._abandon():
+        if self._abandon(recorded.removeprefix(ABANDONED)):
             # What it moves gives up soon, or when the run has its slot again; if it was another's, the next is ended.
             self._settle()
         else:

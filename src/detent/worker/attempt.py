@@ -110,7 +110,7 @@ class Attempt:
         """Start from the top, with what was recorded."""
         self.journal = journal
         self.answers: Answers[object] = Answers(
-            journal, asyncio.get_running_loop(), turns=self._count_turns, abandon=self.timers.end_first
+            journal, asyncio.get_running_loop(), turns=self._count_turns, abandon=self.timers.give_up
         )
         self.timers.is_replaying, self.timers.at_rest = lambda: journal.is_replaying, self.answers.at_rest
 

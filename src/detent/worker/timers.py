@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from detent.sdk import scope as run_scope
+from detent.worker.path import ROOT, here
 
 _PRUNED_FROM = 64
 
@@ -24,7 +25,7 @@ now = time.monotonic
 class Timer:
     """What a run's code gets for a timer: it can be cancelled."""
 
-    __slots__ = ("_args", "_callback", "_context", "_handle", "_timers", "deadline", "delay")
+    __slots__ = ("_args", "_callback", "_context", "_handle", "_timers", "deadline", "delay", "path")
 
     def __init__(
         self, timers: Timers, delay: float, callback: Callable[..., object], args: tuple[object, ...],
@@ -32,6 +33,9 @@ class Timer:
     ) -> None:  # fmt: skip
         self._timers, self._callback, self._args = timers, callback, args
         self._context = contextvars.copy_context() if context is None else context
+        line = here()
+        self.path = ROOT if line is None else line.path.text
+        """Where the code was that has set it."""
         self.delay = delay
         self.deadline: float | None = now() + delay
         """By `time.monotonic`; None while a replay does not know it yet."""
@@ -151,9 +155,13 @@ class Timers:
             if self._later is not None:
                 timer.start(self._later, max(0.0, timer.deadline - now()))
 
-    def end_first(self) -> bool:
-        """End the first of them before its time, or as soon as the run has its slot again; False when there is none."""
-        first = min(self._open, key=lambda timer: timer.deadline or now() + timer.delay, default=None)
+    def give_up(self, operation: str) -> bool:
+        """End the timer for which the code gave *operation* up before its time, or as soon as the run has its slot again.
+
+        That is the first of those set around it, be it by the same task or by one that has started it; False when there is none.
+        """
+        around = [timer for timer in self._open if operation.startswith(timer.path)]
+        first = min(around or self._open, key=lambda timer: timer.deadline or now() + timer.delay, default=None)
         if first is None:
             return False
         first.end_early()
