@@ -97,6 +97,25 @@ async def test_what_a_replay_says_again_counts_once(start_rig: StartRig, gate: a
     assert (starts, outcome.output) == (2, "1")
 
 
+@pytest.mark.parametrize("in_batch", [True, False])
+async def test_a_child_counts_on_from_what_its_parent_has_set_before(start_rig: StartRig, in_batch: bool) -> None:
+    @task(id="counting")
+    async def counting() -> None:
+        metadata.parent.increment("count")
+
+    @task(id="counted")
+    async def counted() -> None:
+        metadata.set("count", 5)
+        await metadata.flush()
+        metadata.set("count", 10)
+        await (counting.batch_trigger_and_wait([None]) if in_batch else counting.trigger_and_wait())
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("counted")
+        await rig.end_of(run_id)
+        assert await metadata_of(rig, run_id) == {"count": 11}
+
+
 async def test_children_report_to_their_parent_and_root(start_rig: StartRig) -> None:
     @task
     async def leaf() -> None:

@@ -250,6 +250,8 @@ class AttemptScope:
         def ask(origin: Origin) -> Awaitable[ChildTriggered | Refused | Stale]:
             return self._calls.trigger_child(ChildRequest(request=request, origin=origin))
 
+        # What a child says of its parent's comes after what the parent has said before.
+        await self.flush_metadata()
         answer: ChildTriggered | Refused = await self._ask(operation, ask, wait=wait)
         if isinstance(answer, Refused):
             raise to_error(answer)
@@ -305,6 +307,7 @@ class AttemptScope:
         def ask(origin: Origin) -> Awaitable[ChunkTaken | Refused | Stale]:
             return self._calls.trigger_batch(replace(chunk, origin=origin))
 
+        await self.flush_metadata()
         return await self._ask(operation, ask, wait=wait)
 
     async def abort_batch(self, batch_id: BatchId, reason: str) -> None:
