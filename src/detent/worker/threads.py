@@ -56,6 +56,8 @@ class Threads:
     def start(self, work: Callable[[], T], record: int, began: Callable[[int], None]) -> Future[T]:
         """Call *work* in a thread, noted as *record*; *began* is told the thread's number first."""
         outcome: Future[T] = Future()
+        # Who awaits it may be cancelled; the work goes on.
+        outcome.set_running_or_notify_cancel()
         thread = self._thread()
         began(thread.number)
 
