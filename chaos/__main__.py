@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import signal
@@ -115,7 +116,7 @@ class Chaos:
 
     async def _trigger(self) -> None:
         every = programs(random.Random(self._rng.random()), self._most)
-        while chunk := [program for program, _ in zip(every, range(CHUNK), strict=False)]:
+        while chunk := list(itertools.islice(every, CHUNK)):
             open_runs = self._wanted - await self._count_ended()
             while open_runs > MOST_OPEN:
                 if time.monotonic() > self._end:
@@ -186,6 +187,7 @@ class Chaos:
             "seconds": round(time.monotonic() - self._began),
             "steps": findings.effects,
             "executed_again": findings.executed_again,
+            "given_up": findings.given_up,
             "troubles": troubles.counts(),
             "wrong": len(findings.wrong),
         }

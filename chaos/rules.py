@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,8 @@ Query = Callable[[str], list[tuple[Any, ...]]]
 
 JOBS = TypeAdapter(Job)
 MOST_TOLD = 20
+MOST_LOSSES = 5
+"""Workers of one run that are lost in a row, before it has crashed for good."""
 SLACK = 1.0
 """Seconds that a signal may take to work."""
 LEFT = {
@@ -59,6 +61,7 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
     effects: int = 0
     executed_again: int = 0
+    given_up: int = 0
 
     def add(self, what: str) -> None:
         self.wrong.append(what)
@@ -70,10 +73,11 @@ def check(
     """`roots`: the programs that were triggered, by their origins. Without `is_over`, runs that are left are not told of."""
     findings = Findings()
     runs = list(_runs(query))
-    _check_outcomes(runs, findings)
+    given_up = _given_up(runs)
+    _check_outcomes(runs, given_up, findings)
     _check_crashes(runs, troubles, findings)
     if is_over:
-        _check_children(runs, roots, findings)
+        _check_children([run for run in runs if run.id not in given_up], runs, roots, findings)
         _check_nothing_left(query, findings)
     for rule, statement in RULES.items():
         if rows := query(statement):
@@ -103,11 +107,29 @@ def _runs(query: Query) -> Iterator[Run]:
         )
 
 
-def _check_outcomes(runs: Sequence[Run], findings: Findings) -> None:
+def _given_up(runs: Sequence[Run]) -> set[str]:
+    """The runs whose workers were lost five times in a row, and those that had to do with what became of them."""
+    parents = {run.id: run.parent for run in runs}
+    found = set[str]()
+    for run in runs:
+        is_lost = run.status == "CRASHED" and json.loads(run.error or "{}").get("code") == ErrorCode.WORKER_LOST
+        if is_lost and run.losses >= MOST_LOSSES:
+            each: str | None = run.id
+            while each is not None:
+                found.add(each)
+                each = parents.get(each)
+    return found
+
+
+def _check_outcomes(runs: Sequence[Run], given_up: Collection[str], findings: Findings) -> None:
+    """What a parent of one that was given up makes of it is not known here; that each has ended once, is."""
     for run_id, count in Counter(run.id for run in runs).items():
         if count > 1:
             findings.add(f"run {run_id} has ended {count} times")
     for run in runs:
+        if run.id in given_up:
+            findings.given_up += 1
+            continue
         program = run.job.program
         wanted = ("FAILED", None) if program.aborts else ("COMPLETED", value(program))
         found = (run.status, None if run.output is None else json.loads(run.output))
@@ -124,7 +146,9 @@ def _check_crashes(runs: Sequence[Run], troubles: Sequence[Trouble], findings: F
         findings.add(f"{crashes} attempts crashed, though only {len(troubles)} times something went wrong")
 
 
-def _check_children(runs: Sequence[Run], roots: dict[str, Node], findings: Findings) -> None:
+def _check_children(
+    judged: Sequence[Run], runs: Sequence[Run], roots: dict[str, Node], findings: Findings
+) -> None:
     made: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     for run in runs:
         made[run.parent][run.job.origin] += 1
@@ -132,7 +156,7 @@ def _check_children(runs: Sequence[Run], roots: dict[str, Node], findings: Findi
     if made[None] != triggered:
         missing, doubled = triggered - made[None], made[None] - triggered
         findings.add(f"of the programs triggered {dict(missing)} are missing, and {dict(doubled)} too many")
-    for run in runs:
+    for run in judged:
         program = run.job.program
         wanted = Counter(origin for origin, _ in children(program, run.crashes))
         begun = Counter(origin for number in run.crashes for origin, _ in children_at(program, number))

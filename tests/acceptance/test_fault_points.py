@@ -96,6 +96,7 @@ async def test_every_run_ends_once_and_right_though_workers_die_at_every_point(
         trouble.ended = trouble.began + 30
     findings = rules.check(stage.query, roots, effects.all, troubles, is_over=True)
     assert [*findings.wrong, *outsider.complaints] == []
+    assert findings.given_up == 0
 
 
 async def _trigger(stage: Stage, roots: dict[str, Node]) -> None:
