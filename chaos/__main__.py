@@ -34,8 +34,10 @@ MOST_OPEN = 200
 """Programs that are triggered and not over: there shall be some to trigger at each trouble."""
 CALM_AFTER = 0.95
 """Of all runs; from there on nothing goes wrong any more."""
-PATIENCE = 40.0
-"""Seconds without any trouble after which what has not ended never will."""
+PATIENCE = 150.0
+"""Seconds without any trouble after which what has not ended never will. Runs whose thread was in a runner that was killed go on
+in processes of their own, a few at a time.
+"""
 TOLD_EVERY = 5.0
 
 
@@ -142,7 +144,8 @@ class Chaos:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             ((live,),) = await asyncio.to_thread(self._query, "select count(*) from detent.runs")
-            if not live and await self._count_ended() >= len(self._roots):
+            ended = await self._count_ended()
+            if not live and ended >= len(self._roots):
                 return True
             await asyncio.sleep(0.2)
         return False
