@@ -50,12 +50,14 @@ order by key, id
 on conflict do nothing
 
 -- name: find_schedules
+-- That a key is not null is said for the index: PostgreSQL 15 does not see that from a list.
 select id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at, last_at, created_at
 from detent.schedules
 where environment_id = %(environment)s and id = any(array(
   select unnest(%(ids)s::uuid[])
   union all
-  select id from detent.schedules where environment_id = %(environment)s and deduplication_key = any(%(keys)s::text[])))
+  select id from detent.schedules
+  where environment_id = %(environment)s and deduplication_key is not null and deduplication_key = any(%(keys)s::text[])))
 order by id
 
 -- name: list_schedules
