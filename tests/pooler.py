@@ -92,7 +92,9 @@ class Pooler:
     process: subprocess.Popen[bytes]
 
     def before(self, dsn: str) -> str:
-        """The dsn of a database, through the pooler."""
+        """The dsn of a database, through the pooler. It is started again when it has ended: not all tests shall fail of that."""
+        if self.process.poll() is not None:
+            self.start()
         return make_conninfo(dsn, host=str(self.folder), port=str(PORT))
 
     def kill(self) -> None:
