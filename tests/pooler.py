@@ -45,6 +45,9 @@ server_round_robin = 1
 default_pool_size = 20
 max_client_conn = 1000
 server_login_retry = 1
+log_connections = 0
+log_disconnections = 0
+log_stats = 0
 """
 
 
@@ -94,6 +97,7 @@ class Pooler:
     def before(self, dsn: str) -> str:
         """The dsn of a database, through the pooler. It is started again when it has ended: not all tests shall fail of that."""
         if self.process.poll() is not None:
+            print(f"the pooler ended with code {self.process.returncode}: {(self.folder / 'log').read_text()[-2000:]}")
             self.start()
         return make_conninfo(dsn, host=str(self.folder), port=str(PORT))
 
@@ -134,7 +138,7 @@ def _launch(folder: Path) -> subprocess.Popen[bytes]:
     owner = folder.stat().st_uid
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [found, "--quiet", str(folder / "pgbouncer.ini")],
+            [found, str(folder / "pgbouncer.ini")],
             user=None if owner == os.geteuid() else owner,
             stdin=subprocess.DEVNULL,
             stderr=log,

@@ -50,14 +50,17 @@ order by key, id
 on conflict do nothing
 
 -- name: find_schedules
--- That a key is not null is said for the index: PostgreSQL 15 does not see that from a list.
+-- Each key by itself: of a list of them PostgreSQL 15 does not see that none is null, as the index has it, or reads the whole table.
 select id, type, task_id, cron, timezone, spread, overlap, external_id, deduplication_key, next_at, due_at, last_at, created_at
 from detent.schedules
 where environment_id = %(environment)s and id = any(array(
   select unnest(%(ids)s::uuid[])
   union all
-  select id from detent.schedules
-  where environment_id = %(environment)s and deduplication_key is not null and deduplication_key = any(%(keys)s::text[])))
+  select named.id
+  from unnest(%(keys)s::text[]) as wanted (key)
+  cross join lateral (
+    select id from detent.schedules where environment_id = %(environment)s and deduplication_key = wanted.key offset 0
+  ) as named))
 order by id
 
 -- name: list_schedules
@@ -84,14 +87,18 @@ set task_id = d.task, external_id = d.external_id, overlap = d.overlap,
 from (
   select given.id, task, given.cron, given.timezone, given.spread, given.overlap, given.external_id, given.next_at as following_at,
     given.due_at as following_due_at
-  from json_to_recordset(%(definitions)s) as given (
-    id uuid, task text, cron text, timezone text, spread text, overlap text, external_id text, next_at timestamptz,
-    due_at timestamptz)
-  join detent.schedules as held on held.id = given.id and held.environment_id = %(environment)s and held.type = 'IMPERATIVE'
-  order by held.id
-  for update of held
+  from (
+    select * from json_to_recordset(%(definitions)s) as each (
+      id uuid, task text, cron text, timezone text, spread text, overlap text, external_id text, next_at timestamptz,
+      due_at timestamptz)
+    order by id
+  ) as given
+  cross join lateral (
+    select from detent.schedules where id = given.id and environment_id = %(environment)s and type = 'IMPERATIVE' for update
+  ) as held
 ) as d
-where schedules.id = d.id
+-- By key, whatever is guessed of how many there are.
+where schedules.id = d.id and schedules.id = any(array(select id from json_to_recordset(%(definitions)s) as each (id uuid)))
 
 -- name: set_next_tick
 -- Activates, with the next tick; or deactivates, with none. One that is active already keeps its own.
