@@ -139,7 +139,9 @@ class RunMetadata:
 
     def _start(self) -> None:
         self._is_scheduled = False
-        self._calls.run_apart(self.flush())
+        # The end of the attempt, or a trigger, may have sent it: what is left to a loop that closes would never be awaited.
+        if self._sent < self._made and not self._attempt.is_dropped:
+            self._calls.run_apart(self.flush())
 
     async def _send(self) -> None:
         with self._lock:
