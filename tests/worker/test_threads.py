@@ -19,8 +19,9 @@ async def test_a_thread_serves_on_when_whoever_awaited_it_was_cancelled() -> Non
     await asyncio.wait([waiting])
     may_end.set()
     assert await asyncio.to_thread(given_up.result, 10)
-    while not threads._idle:  # noqa: ASYNC110 - it says nothing of being free again
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not threads._idle:  # noqa: ASYNC110 - it says nothing of being free again
+            await asyncio.sleep(0)
     again = threads.start(threading.get_ident, 0, numbers.append)
     await asyncio.wrap_future(again)
     assert numbers == [0, 0]

@@ -112,7 +112,8 @@ class Attempt:
         self.answers: Answers[object] = Answers(
             journal, asyncio.get_running_loop(), turns=self._count_turns, abandon=self.timers.give_up
         )
-        self.timers.is_replaying, self.timers.at_rest = lambda: journal.is_replaying, self.answers.at_rest
+        self.timers.is_replaying = lambda: journal.is_replaying
+        self.timers.at_rest = self.answers.at_rest
 
     @property
     def attempt(self) -> int:
