@@ -10,7 +10,8 @@ from benchmarks.measuring import figure
 from benchmarks.stage import Stage
 
 SECONDS = 20.0
-SETTLING = 3.0
+SETTLING = 12.0
+"""A session that falls silent tells what it did 10 s later: what came before must not count as the idle worker's."""
 COUNT = "select xact_commit + xact_rollback from pg_stat_database where datname = %s"
 
 
@@ -18,7 +19,6 @@ def answer(stage: Stage) -> dict[str, float]:
     seconds = max(5.0, SECONDS * stage.scale)
     # Asked from another database: what asks is not counted.
     with stage.database() as database, stage.worker(database), psycopg.connect(stage.dsn, autocommit=True) as outside:
-        # A session that falls silent tells what it did 10 s later: many looks at the warm-up would count as the worker's.
         database.connection.execute("select pg_stat_force_next_flush()")
         time.sleep(SETTLING)
         before, began = _transactions(outside, database.name), time.monotonic()
