@@ -115,7 +115,7 @@ def dsn(database: Database) -> str:
 @pytest.fixture
 async def conn(dsn: str, keeper: Keeper) -> AsyncIterator[AsyncConnection]:
     """A connection to the test's database, in autocommit mode, and never through a pooler."""
-    async with await keeper.open(direct(dsn), prepare_threshold=5) as connection:
+    async with await keeper.open(direct(dsn)) as connection:
         yield connection
 
 

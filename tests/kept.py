@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from detent.engine.db import Row, open_connection
 from tests.pooler import direct
@@ -31,17 +31,17 @@ class Keeper:
         self._dsn, self._pid, self._is_on = dsn, os.getpid(), direct(dsn) == dsn
         self._idle: list[Connection] = []
 
-    async def open(self, conninfo: str, *, prepare_threshold: int | None = None) -> Connection:
+    async def open(self, conninfo: str) -> Connection:
         """What `open_connection` does, with what is kept."""
         if not self._keeps(conninfo):
-            return await open_connection(conninfo, prepare_threshold=prepare_threshold)
+            return await open_connection(conninfo)
         while self._idle:
             connection = self._idle.pop()
             if _is_quiet(connection):
-                connection.prepare_threshold = prepare_threshold
+                await connection.execute("deallocate all")  # the names are its former user's
                 return connection
             connection.pgconn.finish()
-        connection = await open_connection(conninfo, prepare_threshold=prepare_threshold)
+        connection = await open_connection(conninfo)
         connection.close = functools.partial(self._close, connection, connection.close)
         return connection
 
@@ -60,6 +60,8 @@ class Keeper:
 
     async def _close(self, connection: Connection, close: Callable[[], Awaitable[None]]) -> None:
         if self._keeps(self._dsn) and _is_quiet(connection) and len(self._idle) < MOST:
+            if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+                connection.pgconn.exit_pipeline_mode()
             self._idle.append(connection)
         else:
             await close()

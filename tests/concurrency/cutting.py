@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,14 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from detent.engine.sql import STATEMENTS
 
-_PARAMETER = re.compile(r"\$\d+|%\(\w+\)s")
-
-
-def _shape(statement: str) -> str:
-    return _PARAMETER.sub("?", statement).replace("%%", "%")
-
-
-NAMES = {_shape(text.decode()): name for name, text in STATEMENTS.items()}
+NAMES = {statement.text: name for name, statement in STATEMENTS.items()}
 
 
 class When(Enum):
@@ -123,14 +115,12 @@ class Connection:
         match kind:
             case b"P":
                 name, text, _ = body.split(b"\0", 2)
-                self.prepared[name] = NAMES.get(_shape(text.decode()), "")
+                self.prepared[name] = NAMES.get(text, "")
             case b"B":
                 _, name, _ = body.split(b"\0", 2)
                 self.bound = self.prepared[name]
             case b"E" if self.bound:
                 return self.proxy.noticed(self.bound)
-            case b"Q" if name := NAMES.get(_shape(body.rstrip(b"\0").decode())):
-                return self.proxy.noticed(name)  # one without parameters, where nothing is prepared
             case _:
                 pass
         return False

@@ -192,4 +192,4 @@ async def test_the_items_of_a_batch_are_remembered_while_its_parent_lives(stage:
 
 async def _keep_house(stage: Stage) -> None:
     """All but the partitions, which would outlive the test."""
-    await stage.query(STATEMENTS["forget_expired"].decode())
+    await stage.query(STATEMENTS["forget_expired"].text.decode())

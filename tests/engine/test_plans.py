@@ -9,12 +9,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncRawCursor
 
 from detent.engine.backend import EngineBackend
-from detent.engine.db import Db, Row, Value
+from detent.engine.db import Call, Db, Row, Value
 from detent.engine.keyring import Keyring
 from detent.engine.lanes import lane_of
+from detent.engine.sql import Statement
 from detent.protocol import ids
 from detent.protocol.cron import Cron
 from detent.protocol.ids import WaitpointId
@@ -96,10 +97,11 @@ class Enclosed(Db):
         super().__init__("")
         self.connection = connection
 
-    async def _execute(self, statement: bytes, params: Mapping[str, Value]) -> list[Row]:
-        if b"pg_notify" in statement:
+    async def _execute(self, statement: Statement, params: Mapping[str, Value], behind: Call | None) -> list[Row]:
+        if statement.name == "notify":
             return []
-        cursor = await self.connection.execute(statement, params)
+        cursor = AsyncRawCursor(self.connection)
+        await cursor.execute(statement.text, [params[name] for name in statement.names])
         return await cursor.fetchall() if cursor.description else []
 
 

@@ -16,11 +16,7 @@ ENGINE = Path(detent.engine.__file__).parent
 
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_a_statement_fits_the_schema(stage: Stage, name: str) -> None:
-    numbered: dict[str, str] = {}
-    text = re.sub(
-        r"%\((\w+)\)s", lambda m: numbered.setdefault(m[1], f"${len(numbered) + 1}"), STATEMENTS[name].decode()
-    )
-    await stage.query("prepare checked as " + text.replace("%%", "%%%%").replace("%%", "%"))
+    await stage.query("prepare checked as " + STATEMENTS[name].text.decode().replace("%", "%%"))
     await stage.query("deallocate checked")
 
 

@@ -22,13 +22,13 @@ from psycopg.rows import tuple_row
 
 from detent.engine import faults
 from detent.engine.pooler import is_pooled
-from detent.engine.sql import STATEMENTS
+from detent.engine.sql import STATEMENTS, Statement
+from detent.engine.wire import Row as Row
+from detent.engine.wire import Value as Value
+from detent.engine.wire import Wire
 from detent.errors import ApiConnectionError, BadRequestError, ConfigError, DetentError, InternalServerError
 
-Value: TypeAlias = object
-Row: TypeAlias = tuple[object, ...]
-Cursor: TypeAlias = psycopg.AsyncCursor[Row]
-"""Each connection has one for all its calls: making one costs a fifth of a small call."""
+Call: TypeAlias = tuple[str, Mapping[str, Value]]
 
 _DEFAULTS = {
     "application_name": "detent",
@@ -49,26 +49,29 @@ class Db:
 
     def __init__(self, conninfo: str, *, size: int = 2, patience: float | None = 15.0) -> None:
         self.conninfo, self.patience = _checked(conninfo), patience
-        self._idle: list[Cursor] = []
+        self._idle: list[Wire] = []
         self._room = asyncio.Semaphore(size)
-        self._prepare_threshold: int | None = 0
-        self._is_closed = self._was_connected = False
+        self._is_closed = self._was_connected = self._is_pooled = False
 
-    async def call(self, name: str, params: Mapping[str, Value], *, patience: float | None = None) -> list[Row]:
+    async def call(
+        self, name: str, params: Mapping[str, Value], *, patience: float | None = None, behind: Call | None = None
+    ) -> list[Row]:
         """Execute a named statement and return its rows.
 
-        Raises `ApiConnectionError` when the database stays out of reach, `BadRequestError` for a value it refuses.
+        `behind`: a call that goes out in the same packet, of whose end nobody hears. Raises `ApiConnectionError` when the
+        database stays out of reach, `BadRequestError` for a value it refuses.
         """
         given, started, tries = dict(params), time.monotonic(), 0
         while True:
             try:
-                rows = await self._execute(STATEMENTS[name], given)
+                rows = await self._execute(STATEMENTS[name], given, behind)
                 if faults.active is not None:
                     faults.pass_point(faults.active, name)
                 return rows
             except _PREPARED_ERRORS:
                 # A pooler that hands out other servers: live without prepared statements from here on.
-                self._prepare_threshold = None
+                self._is_pooled = True
+                await self._close_idle()
             except _REPEATED_ERRORS:
                 pass
             except (psycopg.OperationalError, psycopg.InterfaceError, ConnectionResetError) as error:
@@ -85,49 +88,52 @@ class Db:
         self._is_closed = True
         await self._close_idle()
 
-    async def _execute(self, statement: bytes, params: Mapping[str, Value]) -> list[Row]:
+    async def _execute(self, statement: Statement, params: Mapping[str, Value], behind: Call | None) -> list[Row]:
         async with self._room:
-            cursor = await self._checkout()
+            wire = await self._checkout()
             try:
-                await cursor.execute(statement, params)
-                rows = await cursor.fetchall() if cursor.description else []
+                answer = wire.call(statement, params)
+                if behind is not None:
+                    wire.call(STATEMENTS[behind[0]], behind[1]).add_done_callback(_pass_over)
+                rows = await answer
             except psycopg.Error:
-                await self._return(cursor)
+                await self._return(wire)
                 raise
             except BaseException:
-                # Cancelled in the midst of a call: what the connection would answer next is unknown.
-                await cursor.connection.close()
+                # Cancelled in the midst of a call: how long the connection is still busy with it is unknown.
+                await wire.close()
                 raise
-            await self._return(cursor)
+            await self._return(wire)
             return rows
 
-    async def _checkout(self) -> Cursor:
+    async def _checkout(self) -> Wire:
         if self._is_closed:
             raise ApiConnectionError("this client is closed; open another")
-        if self._idle:
-            return self._idle.pop()
-        connection = await open_connection(self.conninfo, prepare_threshold=self._prepare_threshold)
+        while self._idle:
+            wire = self._idle.pop()
+            if not wire.is_closed:
+                return wire
+            await wire.close()
+        connection = await open_connection(self.conninfo)
         try:
             if not self._was_connected and await is_pooled(connection):
-                self._prepare_threshold = connection.prepare_threshold = None
+                self._is_pooled = True
         except BaseException:
             await connection.close()
             raise
         self._was_connected = True
-        return connection.cursor()
+        return Wire(connection, is_pooled=self._is_pooled)
 
-    async def _return(self, cursor: Cursor) -> None:
-        connection = cursor.connection
-        connection.prepare_threshold = self._prepare_threshold
-        if connection.closed or connection.broken or self._is_closed:
-            await connection.close()
+    async def _return(self, wire: Wire) -> None:
+        if wire.is_closed or self._is_closed:
+            await wire.close()
         else:
-            self._idle.append(cursor)
+            self._idle.append(wire)
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
-        for cursor in idle:
-            await cursor.connection.close()
+        for wire in idle:
+            await wire.close()
 
     async def _pause(self, tries: int, started: float, patience: float | None, error: Exception) -> None:
         await self._close_idle()
@@ -143,12 +149,9 @@ class Db:
         await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
 
 
-async def open_connection(conninfo: str, *, prepare_threshold: int | None = None) -> psycopg.AsyncConnection[Row]:
+async def open_connection(conninfo: str) -> psycopg.AsyncConnection[Row]:
     return await psycopg.AsyncConnection.connect(
-        make_conninfo(conninfo, **_missing(conninfo)),
-        autocommit=True,
-        prepare_threshold=prepare_threshold,
-        row_factory=tuple_row,
+        make_conninfo(conninfo, **_missing(conninfo)), autocommit=True, prepare_threshold=None, row_factory=tuple_row
     )
 
 
@@ -165,6 +168,11 @@ def _checked(conninfo: str) -> str:
         message = f"the database URL cannot be read: {str(error).strip()}; one looks like postgresql://user@host/name"
         raise ConfigError(message) from error
     return conninfo
+
+
+def _pass_over(answer: asyncio.Future[list[Row]]) -> None:
+    if not answer.cancelled():
+        answer.exception()  # looked at, or the event loop would complain
 
 
 def one(rows: Sequence[Row]) -> Row:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib import resources
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
-def load() -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """`text`: with `$1`, `$2` … for the values of `names`."""
+
+    name: str
+    text: bytes
+    names: tuple[str, ...]
+
+
+def load() -> dict[str, Statement]:
     """Return every statement by its name; raises `ValueError` when a name stands twice."""
-    statements: dict[str, bytes] = {}
+    statements: dict[str, Statement] = {}
     for file in sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name):
         if not file.name.endswith(".sql"):
             continue
@@ -18,8 +29,14 @@ def load() -> dict[str, bytes]:
         for name, text in zip(parts[1::2], parts[2::2], strict=True):
             if name in statements:
                 raise ValueError(f"the statement {name} stands twice in engine/sql; rename one")
-            statements[name] = text.strip().encode()
+            statements[name] = _statement(name, text.strip())
     return statements
+
+
+def _statement(name: str, text: str) -> Statement:
+    places: dict[str, str] = {}
+    numbered = _PARAMETER.sub(lambda found: places.setdefault(found[1], f"${len(places) + 1}"), text)
+    return Statement(name=name, text=numbered.encode(), names=tuple(places))
 
 
 STATEMENTS = load()

@@ -8,7 +8,7 @@ order by id desc limit 1
 insert into detent.versions (environment_id, name, fingerprint, machines, is_named)
 select %(environment)s, coalesce(%(name)s::text, to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.' || (
     select coalesce(max(substring(name from '^\d{8}\.(\d{1,9})$')::integer), 0) + 1 from detent.versions
-    where environment_id = %(environment)s and name like to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.%%')),
+    where environment_id = %(environment)s and name like to_char(detent.now() at time zone 'utc', 'YYYYMMDD') || '.%')),
   %(fingerprint)s, %(machines)s::text[], %(name)s::text is not null
 on conflict do nothing
 returning id, name
