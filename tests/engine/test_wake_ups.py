@@ -12,8 +12,9 @@ import pytest
 from detent.engine import events
 from detent.engine.backend import connect
 from detent.protocol.models import Wake
+from tests.concurrency.cutting import proxy_to
 from tests.database import Clock
-from tests.engine.stage import SOON, Stage, Worker, limit, request, task
+from tests.engine.stage import SOON, Stage, Worker, limit, registration, request, task
 from tests.pooler import direct
 
 
@@ -45,6 +46,20 @@ async def test_a_trigger_tells_how_many_runs_are_ready(stage: Stage, worker: Wor
     async with listening(stage) as wakes:
         await stage.engine.trigger([request(), request(), request(delay=SOON)])
         assert (await heard(wakes, lambda wake: wake.ready > 0)).ready == 2
+
+
+async def test_the_first_hint_leaves_with_the_trigger(fresh_dsn: str) -> None:
+    """Not one round trip later, which an idle machine takes a millisecond for."""
+    async with proxy_to(direct(fresh_dsn)) as proxy:
+        engine = connect(proxy.dsn)
+        await engine.register_worker(registration("work"))
+        await engine.trigger([request()])
+        proxy.executed.clear()
+        await engine._notifier.close()
+        await engine.trigger([request()])
+        assert proxy.executed == ["trigger_runs", "notify"]
+        await engine.close()
+        assert proxy.executed == ["trigger_runs", "notify"]
 
 
 async def test_hints_of_one_moment_are_gathered(stage: Stage, worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """Wake-ups over LISTEN and NOTIFY: hints that save a poll, never the truth.
 
-A NOTIFY inside a commit serialises committers, so it is sent afterwards in a transaction of its own: the first at once, those
-after it gathered for 5 ms. One that is lost is made good by polling.
+A NOTIFY inside a commit serialises committers, so it is sent afterwards in a transaction of its own: the first at once, in the
+same packet where that can be, those after it gathered for 5 ms. One that is lost is made good by polling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 
-from detent.engine.db import PAUSES, Db, Row, open_connection
+from detent.engine.db import PAUSES, Call, Db, Row, open_connection
 from detent.engine.pooler import is_pooled
 from detent.errors import DetentError
 from detent.protocol import ids
@@ -72,11 +72,23 @@ class Notifier:
         if self._task is None and (self._ready or self._resumed or self._cancelled or self._finished):
             self._task = asyncio.get_running_loop().create_task(self._send(), context=contextvars.Context())
 
+    def escort(self, environment: int, ready: int) -> Call | None:
+        """Return what to send behind the statement that makes runs ready; None: `notify` when it has."""
+        if not ready or self.local is not None or self._task is not None:
+            return None
+        self._environment = environment
+        self._task = asyncio.get_running_loop().create_task(self._gather(), context=contextvars.Context())
+        return "notify", {"channel": channel(environment), "notice": _ready_notice(ready)}
+
     async def close(self) -> None:
         """Send what is left, also when the loop is ending and has cancelled the task that would have."""
         if self._task is not None:
             await asyncio.wait([self._task])
         await self._flush()
+
+    async def _gather(self) -> None:
+        await asyncio.sleep(GATHER_SECONDS)
+        await self._send()
 
     async def _send(self) -> None:
         try:
@@ -102,7 +114,7 @@ class Notifier:
         resumed, self._resumed = list(self._resumed), set()
         cancelled, self._cancelled = self._cancelled, []
         finished, self._finished = self._finished, []
-        notices = [json.dumps({"r": ready})] if ready else []
+        notices = [_ready_notice(ready)] if ready else []
         for key, found in (("s", resumed), ("c", cancelled), ("f", finished)):
             starts = range(0, len(found), _IDS_A_NOTICE)
             notices += [json.dumps({key: [value.hex for value in found[i : i + _IDS_A_NOTICE]]}) for i in starts]
@@ -129,6 +141,10 @@ def announce(notifier: Notifier, environment: int, rows: Sequence[Row]) -> dict[
     if ready:
         notify(environment, ready=ready)
     return settled
+
+
+def _ready_notice(ready: int) -> str:
+    return json.dumps({"r": ready})
 
 
 def channel(environment: int) -> str:

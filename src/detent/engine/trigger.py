@@ -42,6 +42,7 @@ async def trigger(
     if good:
         fields = [fields_of(place, i, requests[i]) for i in good]
         await ensure_lanes(place, [(requests[i], None) for i in good])
+        escort = place.notifier.escort(place.environment, sum(_delay(requests[i]) is None for i in good))
         rows = await place.db.call(
             "trigger_runs",
             {
@@ -50,10 +51,11 @@ async def trigger(
                 "has_keys": any(requests[i].idempotency for i in good),
                 "is_repeat": is_repeat,
             },
+            behind=escort,
         )
         for i, run_id, is_cached in rows:
             answers[cast("int", i)] = _triggered(requests[cast("int", i)], run_id, is_cached)
-        tell(place, [requests[i] for i in good])
+        tell(place, [requests[i] for i in good], is_escorted=escort is not None)
     return answers
 
 
@@ -92,11 +94,13 @@ def fingerprint_of_child(task_id: str) -> str:
 _UNANSWERED = Refused(status=500, code="no_answer", message="the database gave no answer for this request")
 
 
-def tell(place: Place, made: Sequence[TriggerRequest]) -> None:
+def tell(place: Place, made: Sequence[TriggerRequest], *, is_escorted: bool = False) -> None:
     delayed = [when for request in made if (when := _delay(request)) is not None]
     for when in delayed:
         place.alarm.set(when)
-    place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks={request.task_id for request in made})
+    if not is_escorted:
+        tasks = {request.task_id for request in made}
+        place.notifier.notify(place.environment, ready=len(made) - len(delayed), tasks=tasks)
 
 
 def preferred_by(origin: Origin | None) -> str | None:
