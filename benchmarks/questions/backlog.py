@@ -14,9 +14,12 @@ from benchmarks.stage import Stage
 from benchmarks.tasks import noop
 from detent.engine import backend
 from detent.engine.backend import EngineBackend
+from detent.protocol.execution import Isolation
 from detent.protocol.ids import SessionId, new_session_id
-from detent.protocol.models import Isolation, LeaseRequest, SessionOpening, WorkerRegistration
+from detent.protocol.leases import LeaseRequest
+from detent.protocol.registration import WorkerRegistration
 from detent.protocol.retry import Retry
+from detent.protocol.sessions import SessionOpening
 
 SHORT, LONG = 1_000, 1_000_000
 TENANTS, OF_A_TENANT = 10_000, 100

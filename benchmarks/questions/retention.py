@@ -16,20 +16,17 @@ from benchmarks.stage import Stage
 from benchmarks.tasks import noop
 from detent.engine import backend
 from detent.engine.backend import EngineBackend
+from detent.protocol.attempts import Succeeded
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder
 from detent.protocol.ids import SessionId, new_run_id, new_session_id
-from detent.protocol.models import (
-    Holder,
-    Isolation,
-    Lease,
-    LeaseRequest,
-    LogLine,
-    SessionOpening,
-    Succeeded,
-    TriggerRequest,
-    WorkerRegistration,
-)
+from detent.protocol.leases import Lease, LeaseRequest
+from detent.protocol.logs import LogLine
+from detent.protocol.registration import WorkerRegistration
 from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
+from detent.protocol.sessions import SessionOpening
+from detent.protocol.triggering import TriggerRequest
 
 DAYS = 30
 RUNS_PER_DAY = 1_000_000

@@ -11,7 +11,7 @@ from benchmarks.stage import Stage
 from benchmarks.tasks import noop, stamp
 from detent import Client
 from detent.engine import backend
-from detent.protocol.models import WorkerRegistration
+from detent.protocol.registration import WorkerRegistration
 from detent.protocol.retry import Retry
 
 SCHEDULES = 100_000

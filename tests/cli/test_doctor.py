@@ -25,8 +25,10 @@ from detent.protocol.health import (
     UndeclaredLimit,
     WorkerHealth,
 )
-from detent.protocol.models import SessionOpening, WaitingReason, WorkerRegistration
+from detent.protocol.registration import WorkerRegistration
 from detent.protocol.retention import RetentionRecord
+from detent.protocol.runs import WaitingReason
+from detent.protocol.sessions import SessionOpening
 from detent.sdk.registry import registry
 from tests.cli.conftest import Detent, Done
 from tests.pooler import direct

@@ -7,7 +7,8 @@ import pytest
 
 from detent.cli import example, printing
 from detent.cli.lines import JsonLines, Lines, run_line
-from detent.protocol.models import Isolation, RegisteredTask
+from detent.protocol.execution import Isolation
+from detent.protocol.registration import RegisteredTask
 from detent.worker.telling import EventKind, WorkerEvent
 
 

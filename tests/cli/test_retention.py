@@ -4,7 +4,7 @@ import pytest
 
 from detent import Retention
 from detent.engine.backend import connect
-from detent.protocol.models import WorkerRegistration
+from detent.protocol.registration import WorkerRegistration
 from tests.cli.conftest import Detent
 
 

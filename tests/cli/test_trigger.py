@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.models import Isolation, TaskRegistration, WorkerRegistration
+from detent.protocol.execution import Isolation
+from detent.protocol.registration import TaskRegistration, WorkerRegistration
 from tests.cli.conftest import Detent
 from tests.pooler import direct
 

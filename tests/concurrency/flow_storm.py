@@ -17,7 +17,8 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend, connect
 from detent.protocol.flow import LimitChange, Override, Pause, Reset, Resume
-from detent.protocol.models import Lease, WorkerRegistration
+from detent.protocol.leases import Lease
+from detent.protocol.registration import WorkerRegistration
 from tests.engine.stage import (
     ENVIRONMENT,
     Stage,

@@ -8,8 +8,9 @@ import pytest
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.batches import BatchCreated, BatchCreation
-from detent.protocol.models import ChunkTaken, Idempotency, Refused
+from detent.protocol.batches import BatchCreated, BatchCreation, ChunkTaken
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.refusal import Refused
 from detent.protocol.status import RunStatus
 from tests.concurrency.meeting import Blockade, race
 from tests.engine.invariants import broken_rules

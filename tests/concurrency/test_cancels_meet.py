@@ -6,7 +6,9 @@ import pytest
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Completed, Failed, Refused, Stale
+from detent.protocol.attempts import Completed, Failed
+from detent.protocol.fence import Stale
+from detent.protocol.refusal import Refused
 from detent.protocol.status import RunStatus
 from tests.concurrency.meeting import Blockade, race
 from tests.concurrency.test_waits_meet_ends import leased, succeeded

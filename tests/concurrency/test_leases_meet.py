@@ -6,7 +6,8 @@ import pytest
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Idempotency, SessionEnd
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.sessions import SessionEnd
 from detent.protocol.status import RunStatus
 from tests.concurrency.meeting import Blockade, race
 from tests.concurrency.test_waits_meet_ends import leased, succeeded

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.attempts import Failed
 from detent.protocol.flow import Override
-from detent.protocol.models import Failed, Lease
+from detent.protocol.leases import Lease
 from tests.concurrency.meeting import Blockade
 from tests.engine.stage import BOOM, ENVIRONMENT, Stage, holder, limit, registration, task
 

@@ -12,21 +12,16 @@ import pytest
 from detent.engine.backend import EngineBackend
 from detent.engine.db import Db
 from detent.protocol import ids
+from detent.protocol.attempts import Failed
+from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import (
-    Failed,
-    HandBack,
-    Idempotency,
-    Lease,
-    RunFilter,
-    SessionEnd,
-    StepRecord,
-    Suspension,
-    TokenCompletion,
-    TokenCreated,
-    WaitKey,
-)
+from detent.protocol.journal import StepRecord
+from detent.protocol.leases import HandBack, Lease
+from detent.protocol.runs import RunFilter
+from detent.protocol.sessions import SessionEnd
 from detent.protocol.status import RunStatus
+from detent.protocol.tokens import TokenCompletion, TokenCreated
+from detent.protocol.waits import Suspension
 from tests.concurrency.meeting import Blockade
 from tests.concurrency.test_waits_meet_ends import succeeded
 from tests.database import Clock

@@ -23,48 +23,25 @@ from detent.engine.keyring import Keyring
 from detent.engine.maintenance import Maintenance
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
+from detent.protocol.attempts import Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.batches import BatchCreation
+from detent.protocol.batches import BatchCreation, ChunkTaken
 from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
 from detent.protocol.cron import Cron
 from detent.protocol.environments import EnvironmentRecord
 from detent.protocol.envvars import EnvVarValue, PutMode
+from detent.protocol.fence import Stale
+from detent.protocol.final_hooks import FinalEnd, HooksRequest
 from detent.protocol.flow import LimitKind, LimitRef, Override, Pause, Reset, Resume
+from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.journal import JournalRead, StepRecord
+from detent.protocol.leases import HandBack, LeaseRequest
+from detent.protocol.logs import LogLine
 from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation
-from detent.protocol.models import (
-    ChunkTaken,
-    Failed,
-    FinalEnd,
-    HandBack,
-    HooksRequest,
-    Idempotency,
-    JournalRead,
-    LeaseRequest,
-    LogLine,
-    RanOutOfMemory,
-    Refused,
-    Renewal,
-    ReplayRequest,
-    Rescheduling,
-    RunFilter,
-    SessionEnd,
-    SessionOpening,
-    Stale,
-    StepRecord,
-    Succeeded,
-    Suspension,
-    TagsAddition,
-    TimedOut,
-    TokenCompletion,
-    TokenCreated,
-    TokenFilter,
-    TokenRequest,
-    TokenWait,
-    Wait,
-    WaitKey,
-)
+from detent.protocol.refusal import Refused
 from detent.protocol.retention import RetentionRule
+from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter
 from detent.protocol.schedules import (
     Activation,
     Deactivation,
@@ -73,7 +50,11 @@ from detent.protocol.schedules import (
     ScheduleRequest,
     ScheduleUpdate,
 )
+from detent.protocol.sessions import Renewal, SessionEnd, SessionOpening
 from detent.protocol.status import RunStatus
+from detent.protocol.tags import TagsAddition
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRequest
+from detent.protocol.waits import Suspension, TokenWait, Wait
 from tests.concurrency.cutting import Proxy, When, proxy_to
 from tests.concurrency.meeting import Blockade
 from tests.database import Clock, Database

@@ -8,16 +8,11 @@ from typing import Any
 import pytest
 
 from detent.engine.backend import EngineBackend
+from detent.protocol.idempotency import WaitKey
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import (
-    Suspended,
-    TokenCompletion,
-    TokenCreated,
-    TokenRequest,
-    WaitKey,
-    WaitResult,
-)
 from detent.protocol.status import TokenStatus
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenRequest
+from detent.protocol.waits import Suspended, WaitResult
 from tests.concurrency.meeting import Blockade, race
 from tests.concurrency.test_waits_meet_ends import leased, statuses
 from tests.database import Clock

@@ -18,30 +18,19 @@ import pytest
 from detent.engine.backend import EngineBackend
 from detent.engine.maintenance import Maintenance
 from detent.protocol import ids
+from detent.protocol.attempts import Completed, Failed, Succeeded
+from detent.protocol.batches import ChunkTaken
+from detent.protocol.children import ChildRequest, ChildTriggered
+from detent.protocol.fence import Holder
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId, SessionId, WaitpointId
-from detent.protocol.models import (
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Completed,
-    Failed,
-    HandBack,
-    Holder,
-    Idempotency,
-    LeaseRequest,
-    Origin,
-    Pending,
-    SessionEnd,
-    StepRecord,
-    Succeeded,
-    Suspended,
-    Suspension,
-    TimeWait,
-    TokenCompletion,
-    TokenRequest,
-    TokenWait,
-    Wake,
-)
+from detent.protocol.journal import StepRecord
+from detent.protocol.leases import HandBack, LeaseRequest
+from detent.protocol.operations import Origin
+from detent.protocol.sessions import SessionEnd
+from detent.protocol.tokens import TokenCompletion, TokenRequest
+from detent.protocol.waits import Pending, Suspended, Suspension, TimeWait, TokenWait
+from detent.protocol.wake_ups import Wake
 from tests.concurrency.meeting import Blockade
 from tests.database import Clock
 from tests.engine.invariants import broken_rules

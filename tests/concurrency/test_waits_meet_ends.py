@@ -8,18 +8,12 @@ import pytest
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import (
-    Failed,
-    Idempotency,
-    Lease,
-    Origin,
-    Pending,
-    Succeeded,
-    Suspended,
-    TimeWait,
-    WaitResult,
-)
+from detent.protocol.attempts import Failed, Succeeded
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.leases import Lease
+from detent.protocol.operations import Origin
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import Pending, Suspended, TimeWait, WaitResult
 from tests.concurrency.meeting import Blockade, race
 from tests.engine.stage import BOOM, Stage, Worker, child, chunk, holder, origin, request, time_wait
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import Lease
+from detent.protocol.leases import Lease
 
 PERIOD = 600
 """Seconds, of rates. Time goes by in steps of a minute, and a test takes less than one of real time."""

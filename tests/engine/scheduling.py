@@ -10,7 +10,8 @@ from detent.engine.backend import EngineBackend
 from detent.protocol import ids
 from detent.protocol.cron import Cron
 from detent.protocol.ids import ScheduleId
-from detent.protocol.models import RunFilter, RunRecord, TaskRegistration
+from detent.protocol.registration import TaskRegistration
+from detent.protocol.runs import RunFilter, RunRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 from tests.database import Clock
 from tests.engine.stage import Stage, task

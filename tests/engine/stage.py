@@ -13,47 +13,24 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.attempts import AttemptOutcome, Broken, Completed, Failed, RanOutOfMemory, Succeeded, TimedOut
+from detent.protocol.batches import BatchChunk, ChunkTaken
+from detent.protocol.children import ChildRequest, ChildTriggered
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.flow import LimitChange, LimitDeclaration, LimitKind, LimitRecord, LimitRef
 from detent.protocol.ids import BatchId, RunId, SessionId
-from detent.protocol.models import (
-    AttemptOutcome,
-    BatchChunk,
-    Broken,
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Completed,
-    Failed,
-    HandBack,
-    Holder,
-    Isolation,
-    JournalEntry,
-    JournalRead,
-    Lease,
-    LeaseRequest,
-    Origin,
-    Pending,
-    RanOutOfMemory,
-    Refused,
-    Renewal,
-    Renewed,
-    RunRecord,
-    SessionEnd,
-    SessionEnded,
-    SessionOpening,
-    Stale,
-    Succeeded,
-    Suspended,
-    TaskRegistration,
-    TimedOut,
-    TimeWait,
-    Triggered,
-    TriggerRequest,
-    WaitResult,
-    WorkerRegistration,
-)
+from detent.protocol.journal import JournalEntry, JournalRead
+from detent.protocol.leases import HandBack, Lease, LeaseRequest
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
+from detent.protocol.registration import TaskRegistration, WorkerRegistration
 from detent.protocol.run_error import RunError
+from detent.protocol.runs import RunRecord
+from detent.protocol.sessions import Renewal, Renewed, SessionEnd, SessionEnded, SessionOpening
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import Pending, Suspended, TimeWait, WaitResult
 
 BOOM = RunError(name="ValueError", message="boom")
 SOON = timedelta(seconds=30)

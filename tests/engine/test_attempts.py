@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from detent.protocol.models import Completed, Failed, Stale, Succeeded, TimedOut
+from detent.protocol.attempts import Completed, Failed, Succeeded, TimedOut
+from detent.protocol.fence import Stale
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import BOOM, SOON, Stage, Worker, holder, journal_of, task

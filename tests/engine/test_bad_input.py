@@ -12,29 +12,20 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.errors import ApiConnectionError, BadRequestError
 from detent.protocol import ids
+from detent.protocol.attempts import Succeeded
 from detent.protocol.batches import BatchCreation
 from detent.protocol.bulk import BulkKind, BulkRequest
-from detent.protocol.models import (
-    HandBack,
-    Holder,
-    Idempotency,
-    JournalRead,
-    LeaseRequest,
-    Origin,
-    Refused,
-    Renewal,
-    ReplayRequest,
-    RunFilter,
-    SessionEnd,
-    SessionOpening,
-    Stale,
-    StepRecord,
-    Succeeded,
-    Suspended,
-    Suspension,
-    Triggered,
-)
+from detent.protocol.fence import Holder, Stale
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.journal import JournalRead, StepRecord
+from detent.protocol.leases import HandBack, LeaseRequest
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
 from detent.protocol.run_error import RunError
+from detent.protocol.runs import ReplayRequest, RunFilter
+from detent.protocol.sessions import Renewal, SessionEnd, SessionOpening
+from detent.protocol.triggering import Triggered
+from detent.protocol.waits import Suspended, Suspension
 from tests.engine.stage import Stage, Worker, child, chunk, journal_of, origin, request, task, time_wait
 
 DEEP = "[" * 10_000 + "]" * 10_000

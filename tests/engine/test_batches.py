@@ -9,23 +9,16 @@ import pytest
 
 from detent.engine.backend import connect
 from detent.protocol import ids
-from detent.protocol.batches import BatchCreated, BatchCreation
+from detent.protocol.batches import BatchCreated, BatchCreation, ChunkTaken
 from detent.protocol.codec import PAYLOAD_LIMIT
-from detent.protocol.models import (
-    ChunkTaken,
-    Holder,
-    Idempotency,
-    Origin,
-    Pending,
-    Refused,
-    RunFilter,
-    Stale,
-    Suspended,
-    Suspension,
-    Triggered,
-    WaitResult,
-)
+from detent.protocol.fence import Holder, Stale
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunFilter
 from detent.protocol.status import BatchStatus, RunStatus
+from detent.protocol.triggering import Triggered
+from detent.protocol.waits import Pending, Suspended, Suspension, WaitResult
 from tests.database import Clock
 from tests.engine.stage import BOOM, SOON, Stage, Worker, chunk, holder, journal_of, origin, request
 from tests.engine.test_idempotency import KEY

@@ -13,7 +13,7 @@ from detent.engine.backend import connect
 from detent.protocol import ids
 from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus, RunSelection
 from detent.protocol.ids import RunId
-from detent.protocol.models import RunFilter
+from detent.protocol.runs import RunFilter
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, chunk

@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol import ids
+from detent.protocol.fence import Stale
 from detent.protocol.ids import RunId
-from detent.protocol.models import Stale, Suspended
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import Suspended
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, child, chunk, holder, origin
 

@@ -10,9 +10,12 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.protocol import ids
 from detent.protocol.flow import DebounceMode, Debouncing
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId
-from detent.protocol.models import Idempotency, Refused, Rescheduling, RunRecord, Triggered
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import Rescheduling, RunRecord
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered
 from tests.database import Clock
 from tests.engine.stage import Stage, Worker, child, chunk, request
 

@@ -19,17 +19,11 @@ from detent.protocol.cron import Cron
 from detent.protocol.environments import EnvironmentRecord, EnvironmentType
 from detent.protocol.envvars import EnvVarValue, PutMode
 from detent.protocol.flow import LimitKind, Pause, Resume
-from detent.protocol.models import (
-    Idempotency,
-    Refused,
-    ReplayRequest,
-    Rescheduling,
-    RunFilter,
-    TokenCompletion,
-    TokenFilter,
-    TokenRequest,
-)
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter
 from detent.protocol.status import RunStatus
+from detent.protocol.tokens import TokenCompletion, TokenFilter, TokenRequest
 from tests.database import Clock
 from tests.engine.scheduling import EVERY_HOUR, HOUR, all_schedules, create, fire, scheduled
 from tests.engine.stage import ENVIRONMENT, Stage, Worker, chunk, limit, queue, queue_ref, registration, request, task

@@ -7,8 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from detent.protocol.attempts import Failed, Succeeded
+from detent.protocol.final_hooks import FinalEnd, HooksLease, HooksRequest
 from detent.protocol.flow import Pause
-from detent.protocol.models import Failed, FinalEnd, HooksLease, HooksRequest, Lease, LogLine, Succeeded
+from detent.protocol.leases import Lease
+from detent.protocol.logs import LogLine
 from detent.protocol.status import RunStatus
 from tests.engine.stage import BOOM, ENVIRONMENT, SOON, Stage, Worker, holder, queue_ref, task
 

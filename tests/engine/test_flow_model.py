@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from detent.protocol.children import ChildTriggered
 from detent.protocol.flow import (
     LimitDeclaration,
     LimitKind,
@@ -22,7 +23,8 @@ from detent.protocol.flow import (
     Resume,
 )
 from detent.protocol.ids import SessionId
-from detent.protocol.models import ChildTriggered, Lease, Triggered
+from detent.protocol.leases import Lease
+from detent.protocol.triggering import Triggered
 from tests.database import Clock
 from tests.engine.flow_model import PERIOD, Limit, Model, Run, State, first_out_of_order
 from tests.engine.invariants import broken_rules

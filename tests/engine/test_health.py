@@ -9,7 +9,7 @@ import pytest
 from detent.engine import health
 from detent.protocol.flow import LimitKind, Pause
 from detent.protocol.health import ForsakenTask, HealthRecord, UndeclaredLimit
-from detent.protocol.models import Suspended
+from detent.protocol.waits import Suspended
 from tests.database import Clock
 from tests.engine.stage import ENVIRONMENT, Stage, limit, queue, queue_ref, task
 

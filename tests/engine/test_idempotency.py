@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from detent.engine.backend import EngineBackend, connect
-from detent.protocol.models import Idempotency, Triggered, TriggerRequest
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered, TriggerRequest
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, child, journal_of, request
 

@@ -6,17 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from detent.protocol import ids
-from detent.protocol.models import (
-    JournalEntry,
-    JournalRead,
-    OperationKind,
-    RunOutcome,
-    Stale,
-    Stamp,
-    StepRecord,
-    WaitResult,
-)
+from detent.protocol.fence import Stale
+from detent.protocol.journal import JournalEntry, JournalRead, StepRecord
+from detent.protocol.operations import OperationKind, Stamp
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import WaitResult
 from tests.database import Clock
 from tests.engine.stage import Stage, Worker, child, chunk, holder, journal_of, origin, time_wait
 

@@ -8,7 +8,7 @@ import pytest
 
 from detent.engine.backend import connect
 from detent.protocol import ids
-from detent.protocol.models import Isolation
+from detent.protocol.execution import Isolation
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, request, task

@@ -16,9 +16,15 @@ from psycopg import AsyncConnection
 
 from detent.engine.backend import connect
 from detent.protocol import ids
+from detent.protocol.batches import BatchChunk
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId
-from detent.protocol.models import BatchChunk, Idempotency, Isolation, Lease, RunFilter, Stale, Triggered
+from detent.protocol.leases import Lease
+from detent.protocol.runs import RunFilter
 from detent.protocol.status import FINAL, RunStatus
+from detent.protocol.triggering import Triggered
 from tests.database import Clock, Database
 from tests.engine.invariants import broken_rules
 from tests.engine.stage import BOOM, Stage, child, chunk, holder, origin, request, task

@@ -8,7 +8,8 @@ import pytest
 
 from detent.engine.backend import connect
 from detent.protocol.flow import LimitKind, LimitRecord, LimitRef, Override, OverrideKey, Pause, Reset, Resume
-from detent.protocol.models import Lease, Refused
+from detent.protocol.leases import Lease
+from detent.protocol.refusal import Refused
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import (

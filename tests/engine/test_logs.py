@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from detent.protocol.models import Lease, LogLine, StoredLog
+from detent.protocol.leases import Lease
+from detent.protocol.logs import LogLine, StoredLog
 from tests.engine.stage import Stage, Worker, holder
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

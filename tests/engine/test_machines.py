@@ -8,10 +8,14 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol import ids
+from detent.protocol.attempts import Completed
+from detent.protocol.execution import Isolation
 from detent.protocol.flow import DebounceMode, Debouncing
-from detent.protocol.models import Completed, Isolation, Refused, ReplayRequest, Triggered
+from detent.protocol.refusal import Refused
 from detent.protocol.run_error import ErrorCode, RunError
+from detent.protocol.runs import ReplayRequest
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered
 from tests.engine.stage import SOON, Stage, Worker, child, chunk, registration, request, task
 
 OUT_OF_MEMORY = RunError(name=ErrorCode.OUT_OF_MEMORY, message="too small", code=ErrorCode.OUT_OF_MEMORY)

@@ -9,8 +9,11 @@ from datetime import timedelta
 
 import pytest
 
+from detent.protocol.children import ChildTriggered
 from detent.protocol.codec import JsonValue
+from detent.protocol.fence import Stale
 from detent.protocol.ids import RunId
+from detent.protocol.leases import Lease
 from detent.protocol.limits import METADATA_LIMIT
 from detent.protocol.metadata import (
     Document,
@@ -21,7 +24,6 @@ from detent.protocol.metadata import (
     MetadataUpdated,
     PlacedOperation,
 )
-from detent.protocol.models import ChildTriggered, Lease, Stale
 from tests.engine.stage import Stage, Worker, holder
 from tests.protocol.test_metadata import CASES, operation_of
 

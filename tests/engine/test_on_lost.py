@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detent.protocol.models import Isolation, OnLost
+from detent.protocol.execution import Isolation, OnLost
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus
 from tests.engine.stage import BOOM, SOON, Stage, Worker, task

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from detent.protocol.execution import Isolation
 from detent.protocol.flow import Override, Rate
-from detent.protocol.models import Isolation
 from tests.database import Clock
 from tests.engine.stage import ENVIRONMENT, Stage, Worker, limit, queue, task
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from detent.engine.backend import connect
 from detent.protocol import ids
-from detent.protocol.models import ChunkTaken, Refused, Triggered
+from detent.protocol.batches import ChunkTaken
+from detent.protocol.refusal import Refused
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered
 from tests.engine.stage import Stage, child, chunk, journal_of, registration, request, task
 
 SCHEMA = json.dumps(

@@ -10,8 +10,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from detent.protocol import ids
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId
-from detent.protocol.models import Idempotency
 from detent.protocol.status import RunStatus
 from tests.engine.stage import Stage, Worker, queue, request, task
 

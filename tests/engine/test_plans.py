@@ -18,18 +18,14 @@ from detent.engine.lanes import lane_of
 from detent.engine.sql import Statement
 from detent.protocol import ids
 from detent.protocol.cron import Cron
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import (
-    Idempotency,
-    JournalRead,
-    Lease,
-    RunFilter,
-    StepRecord,
-    Suspension,
-    TokenCompletion,
-    TokenCreated,
-)
+from detent.protocol.journal import JournalRead, StepRecord
+from detent.protocol.leases import Lease
+from detent.protocol.runs import RunFilter
 from detent.protocol.schedules import ScheduleRequest
+from detent.protocol.tokens import TokenCompletion, TokenCreated
+from detent.protocol.waits import Suspension
 from tests.database import Server
 from tests.engine.stage import Stage, Worker, child, chunk, holder, origin, request, time_wait
 from tests.engine.test_tokens import HOUR, token_request, token_wait

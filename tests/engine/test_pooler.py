@@ -12,7 +12,7 @@ from detent.engine import events
 from detent.engine.backend import connect
 from detent.engine.db import Db, open_connection
 from detent.engine.pooler import is_pooled
-from detent.protocol.models import Wake
+from detent.protocol.wake_ups import Wake
 from tests.engine.stage import Stage, Worker, request
 from tests.pooler import Pooler, direct
 

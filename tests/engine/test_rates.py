@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol.flow import Override, Rate
-from detent.protocol.models import Lease
+from detent.protocol.leases import Lease
 from tests.database import Clock
 from tests.engine.stage import ENVIRONMENT, Stage, Worker, limit, limit_ref, task
 

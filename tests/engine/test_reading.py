@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol import ids
-from detent.protocol.models import Idempotency, Isolation, RunFilter, RunOutcome
+from detent.protocol.execution import Isolation
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.runs import RunFilter, RunOutcome
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, chunk, queue, registration, request, task

@@ -8,7 +8,7 @@ import pytest
 
 from detent.protocol.flow import Override, OverrideKey, Pause, Rate
 from detent.protocol.ids import RunId
-from detent.protocol.models import WaitingReason
+from detent.protocol.runs import WaitingReason
 from tests.engine.stage import ENVIRONMENT, Stage, Worker, limit, limit_ref, queue, queue_ref, task
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from detent.protocol import ids
-from detent.protocol.models import Refused, ReplayRequest, Triggered
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import ReplayRequest
+from detent.protocol.triggering import Triggered
 from tests.engine.stage import Stage, Worker, queue, request
 from tests.engine.test_idempotency import keyed
 

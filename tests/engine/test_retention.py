@@ -17,8 +17,9 @@ from detent.engine.db import Db
 from detent.engine.maintenance import BUSY_SECONDS, HOUSEKEEPING_SECONDS
 from detent.protocol import ids
 from detent.protocol.ids import RunId
-from detent.protocol.models import Lease, Triggered
+from detent.protocol.leases import Lease
 from detent.protocol.retention import RetentionRule
+from detent.protocol.triggering import Triggered
 from tests.database import Clock, open_database
 from tests.engine.stage import Stage, Worker, chunk, holder, journal_of, origin, registration, request
 from tests.engine.test_idempotency import keyed

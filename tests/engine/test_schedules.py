@@ -11,7 +11,7 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.protocol import ids
 from detent.protocol.cron import Cron
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 from detent.protocol.schedules import (
     Activation,
     Deactivation,

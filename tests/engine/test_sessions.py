@@ -7,17 +7,10 @@ from datetime import timedelta
 import pytest
 
 from detent.protocol import ids
-from detent.protocol.models import (
-    Holder,
-    Isolation,
-    Renewal,
-    SessionBeat,
-    SessionEnd,
-    SessionEnded,
-    SessionOpening,
-    Stale,
-)
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.run_error import ErrorCode, RunError
+from detent.protocol.sessions import Renewal, SessionBeat, SessionEnd, SessionEnded, SessionOpening
 from detent.protocol.status import RunStatus
 from tests.engine.stage import BOOM, PLENTY, Stage, Worker, holder, task
 

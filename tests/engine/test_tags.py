@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from detent.protocol.models import Lease, Stale, TagsAdded, TagsAddition
+from detent.protocol.fence import Stale
+from detent.protocol.leases import Lease
+from detent.protocol.tags import TagsAdded, TagsAddition
 from tests.engine.stage import Stage, Worker, holder
 
 

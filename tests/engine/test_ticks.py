@@ -16,7 +16,7 @@ from detent.engine.known_tasks import KnownTasks
 from detent.engine.ticks import Timetable, phase
 from detent.protocol import ids
 from detent.protocol.cron import Cron
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 from tests.database import Clock
 from tests.engine.scheduling import (
     HOUR,

@@ -9,27 +9,17 @@ from typing import Any
 import pytest
 
 from detent.protocol import ids
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import WaitKey
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import (
-    JournalRead,
-    Lease,
-    Origin,
-    Pending,
-    Refused,
-    Stale,
-    Suspended,
-    TimeWait,
-    TokenCompletion,
-    TokenCreated,
-    TokenFilter,
-    TokenRecord,
-    TokenRequest,
-    TokenWait,
-    WaitKey,
-    WaitResult,
-)
+from detent.protocol.journal import JournalRead
+from detent.protocol.leases import Lease
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import RunStatus, TokenStatus
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
+from detent.protocol.waits import Pending, Suspended, TimeWait, TokenWait, WaitResult
 from tests.database import Clock
 from tests.engine.stage import BOOM, Stage, Worker, holder, origin
 

@@ -9,8 +9,8 @@ import pytest
 
 from detent.engine import lifecycle
 from detent.engine.lifecycle import IllegalTransitionError
-from detent.protocol.models import Suspension
 from detent.protocol.status import FAILED, FINAL, HELD, TRANSITIONS, Event, RunStatus
+from detent.protocol.waits import Suspension
 from tests.engine.stage import Stage, Worker, holder
 
 STORED = [status for status in RunStatus if status is not RunStatus.PENDING_VERSION]

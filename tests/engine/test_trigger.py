@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from detent.protocol import ids
-from detent.protocol.models import Triggered
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, child, queue, request
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detent.protocol.flow import Pause
-from detent.protocol.models import Idempotency
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import Stage, queue, queue_ref, task

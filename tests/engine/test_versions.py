@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from detent.protocol.models import Refused, RunFilter
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunFilter
 from detent.protocol.status import RunStatus
 from tests.engine.stage import Stage, Worker, limit, queue, request, task
 

@@ -13,33 +13,19 @@ import pytest
 from detent.engine.backend import EngineBackend, connect
 from detent.engine.maintenance import Maintenance
 from detent.protocol import ids
+from detent.protocol.attempts import Completed, Failed, Succeeded
+from detent.protocol.batches import BatchChunk, ChunkTaken
+from detent.protocol.children import ChildRequest, ChildTriggered
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import (
-    BatchChunk,
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Completed,
-    Failed,
-    HandBack,
-    Idempotency,
-    Lease,
-    LeaseRequest,
-    Origin,
-    Pending,
-    SessionEnd,
-    Stale,
-    StepRecord,
-    Succeeded,
-    Suspended,
-    Suspension,
-    TimeWait,
-    TokenCompletion,
-    TokenCreated,
-    TokenRequest,
-    TokenWait,
-    Wake,
-)
+from detent.protocol.journal import StepRecord
+from detent.protocol.leases import HandBack, Lease, LeaseRequest
+from detent.protocol.operations import Origin
+from detent.protocol.sessions import SessionEnd
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenRequest
+from detent.protocol.waits import Pending, Suspended, Suspension, TimeWait, TokenWait
+from detent.protocol.wake_ups import Wake
 from tests.database import Clock
 from tests.engine.invariants import broken_rules
 from tests.engine.stage import BOOM, PLENTY, Stage, Worker, chunk, holder, request, task

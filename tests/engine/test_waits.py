@@ -9,27 +9,17 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from detent.protocol import ids
-from detent.protocol.models import (
-    ChildTriggered,
-    Idempotency,
-    JournalRead,
-    Lease,
-    OperationKind,
-    Pending,
-    Recorded,
-    Refused,
-    RunOutcome,
-    Stale,
-    Stamp,
-    StepRecord,
-    Suspended,
-    Suspension,
-    TimeWait,
-    TokenWait,
-    WaitResult,
-    Wake,
-)
+from detent.protocol.children import ChildTriggered
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import Idempotency
+from detent.protocol.journal import JournalRead, Recorded, StepRecord
+from detent.protocol.leases import Lease
+from detent.protocol.operations import OperationKind, Stamp
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import Pending, Suspended, Suspension, TimeWait, TokenWait, WaitResult
+from detent.protocol.wake_ups import Wake
 from tests.database import Clock
 from tests.engine.stage import BOOM, Stage, Worker, child, holder, journal_of, origin, time_wait
 

@@ -11,7 +11,7 @@ import pytest
 
 from detent.engine import events
 from detent.engine.backend import connect
-from detent.protocol.models import Wake
+from detent.protocol.wake_ups import Wake
 from tests.concurrency.cutting import proxy_to
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, limit, registration, request, task

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import Lease
+from detent.protocol.leases import Lease
 
 
 class State(Enum):

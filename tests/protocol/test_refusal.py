@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detent import errors
-from detent.protocol.models import Refused
-from detent.protocol.refusal import to_error
+from detent.protocol.refusal import Refused, to_error
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from detent.protocol.flow import Bound, LimitChange, LimitKind, LimitRecord, LimitRef
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 from detent.sdk.target import Target
 
 

@@ -13,23 +13,18 @@ from detent.protocol import metadata
 from detent.protocol.backend import CallerBackend
 from detent.protocol.codec import JsonValue
 from detent.protocol.environments import Environment, EnvironmentType
+from detent.protocol.execution import Isolation
+from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import BatchId, WaitpointId, new_batch_id, new_run_id
+from detent.protocol.leases import Lease
 from detent.protocol.metadata import Document, MetadataOperation, MetadataTarget
-from detent.protocol.models import (
-    Idempotency,
-    Isolation,
-    Lease,
-    RunOutcome,
-    TokenCreated,
-    TokenRequest,
-    Triggered,
-    TriggerRequest,
-    WaitKey,
-    WaitResult,
-    When,
-)
+from detent.protocol.moment import When
 from detent.protocol.run_error import RunError
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.tokens import TokenCreated, TokenRequest
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import WaitResult
 from detent.sdk.chunks import GivenBatch
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.failure import failure_to_text, rebuild

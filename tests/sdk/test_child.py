@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from detent import Err, Item, Ok, OutsideRunError, SubtaskUnwrapError, TaskPayloadParsedError, batch, task, tasks
-from detent.protocol.models import RunOutcome, TriggerRequest
+from detent.protocol.runs import RunOutcome
+from detent.protocol.triggering import TriggerRequest
 from detent.sdk.task import BareTask, Task
 from tests.sdk.fake_run import FakeRun, completed, failed
 

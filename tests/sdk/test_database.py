@@ -34,16 +34,13 @@ from detent import (
 )
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.attempts import Succeeded
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder
 from detent.protocol.ids import new_run_id, new_session_id
-from detent.protocol.models import (
-    Holder,
-    Isolation,
-    Lease,
-    LeaseRequest,
-    SessionOpening,
-    Succeeded,
-    WorkerRegistration,
-)
+from detent.protocol.leases import Lease, LeaseRequest
+from detent.protocol.registration import WorkerRegistration
+from detent.protocol.sessions import SessionOpening
 from detent.sdk.registry import registry
 
 

@@ -21,7 +21,7 @@ from detent import (
     task,
 )
 from detent.errors import TaskPayloadParsedError
-from detent.protocol.models import Isolation, OnLost
+from detent.protocol.execution import Isolation, OnLost
 from detent.sdk.registry import registry
 from tests.sdk.fake_run import context
 

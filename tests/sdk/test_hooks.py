@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from detent import DefinitionError, Local, LocalUnsetError, Next, OutsideRunError, RetryAt, task, tasks
-from detent.protocol.models import FinalEnd
+from detent.protocol.final_hooks import FinalEnd
 from detent.protocol.retry import Retry
 from detent.sdk import scope
 from detent.sdk.hooks import ARGUMENTS, HookKind, global_hooks

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from detent.protocol.batches import BatchChunk, ChunkTaken
 from detent.protocol.ids import BatchId, item_run_id, new_batch_id
-from detent.protocol.models import BatchChunk, ChunkTaken, Triggered
+from detent.protocol.triggering import Triggered
 from detent.sdk.chunks import HEAVIEST, MOST_ITEMS, Giver, Sending, in_chunks
 from detent.sdk.handles import ItemHandles
 from detent.sdk.tasks import tasks

@@ -9,7 +9,7 @@ import pytest
 
 from detent import ConflictError, NotFoundError, RetrievedQueue, queue, task, tasks
 from detent.protocol.flow import Bound, LimitKind, LimitRef, Override, Pause, Reset, Resume
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 from detent.sdk.queues import Queues
 from tests.sdk.fake_limits import FakeLimits, record
 

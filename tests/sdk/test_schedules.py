@@ -26,8 +26,10 @@ from detent import (
 )
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Refused, SessionOpening, WorkerRegistration
+from detent.protocol.refusal import Refused
+from detent.protocol.registration import WorkerRegistration
 from detent.protocol.schedules import ScheduleRecord, ScheduleRequest
+from detent.protocol.sessions import SessionOpening
 from detent.sdk.definition import AnyTask
 from tests.database import Clock
 

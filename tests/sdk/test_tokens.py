@@ -29,9 +29,10 @@ from detent import (
 )
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.idempotency import WaitKey
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import WaitKey, WaitResult
 from detent.protocol.run_error import ErrorCode, internal
+from detent.protocol.waits import WaitResult
 from detent.sdk import portal, schema
 from tests.sdk.fake_run import FakeRun
 

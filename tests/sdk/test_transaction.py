@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session
 from detent import Client, Debounce, PayloadError, TaskPayloadParsedError, runs, task, tasks
 from detent.engine.backend import EngineBackend
 from detent.protocol.flow import DebounceMode, Debouncing
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import new_run_id
-from detent.protocol.models import Idempotency, TriggerRequest
+from detent.protocol.triggering import TriggerRequest
 from detent.sdk.task import Task
 from detent.sdk.transaction import to_options
 

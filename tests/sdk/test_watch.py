@@ -12,8 +12,9 @@ import pytest
 from detent.errors import ApiConnectionError, DatabaseVersionError
 from detent.protocol.backend import CallerBackend
 from detent.protocol.ids import RunId, new_run_id
-from detent.protocol.models import RunOutcome, Wake
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.wake_ups import Wake
 from detent.sdk import watch
 from detent.sdk.watch import Watch
 

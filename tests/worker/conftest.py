@@ -8,7 +8,8 @@ import pytest
 
 from detent.engine.backend import EngineBackend, connect
 from detent.protocol import ids
-from detent.protocol.models import SessionEnd, Wake
+from detent.protocol.sessions import SessionEnd
+from detent.protocol.wake_ups import Wake
 from detent.sdk.declarations import declarations
 from detent.sdk.hooks import global_hooks
 from detent.sdk.registry import registry

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
+from detent.protocol.fence import Holder
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import Holder, Renewal, Renewed, RunOutcome, RunRecord, Triggered, TriggerRequest
+from detent.protocol.runs import RunOutcome, RunRecord
+from detent.protocol.sessions import Renewal, Renewed
+from detent.protocol.triggering import Triggered, TriggerRequest
 from detent.worker.control import AskReport, Happened, Message, Report, Work
 from detent.worker.note import Note
 from detent.worker.runner import Runner

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from detent.protocol import ids
-from detent.protocol.models import JournalEntry, OperationKind, Stamp
+from detent.protocol.journal import JournalEntry
+from detent.protocol.operations import OperationKind, Stamp
 from detent.worker import answers as answers_module
 from detent.worker.answers import Answers
 from detent.worker.journal import ABANDONED, FAILED, Journal

@@ -9,7 +9,8 @@ import pytest
 
 from detent.errors import JournalFullError, NonDeterminismError
 from detent.protocol import ids
-from detent.protocol.models import JournalEntry, OperationKind, Stamp
+from detent.protocol.journal import JournalEntry
+from detent.protocol.operations import OperationKind, Stamp
 from detent.worker.journal import ABANDONED, FAILED, Journal
 
 RUN = ids.new_run_id()

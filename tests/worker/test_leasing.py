@@ -7,7 +7,8 @@ from typing import cast
 
 from detent.errors import ApiConnectionError
 from detent.protocol import ids
-from detent.protocol.models import Isolation, Lease, LeaseRequest
+from detent.protocol.execution import Isolation
+from detent.protocol.leases import Lease, LeaseRequest
 from detent.worker.leasing import Leasing
 from detent.worker.room import Room
 

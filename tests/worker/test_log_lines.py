@@ -8,7 +8,8 @@ import pytest
 
 from detent.protocol import ids
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.models import Holder, LogLine
+from detent.protocol.fence import Holder
+from detent.protocol.logs import LogLine
 from detent.worker import log_lines
 from detent.worker.log_lines import LogLines
 

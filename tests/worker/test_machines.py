@@ -9,9 +9,12 @@ import pytest
 
 from detent import Context, OutOfMemoryError, Retry, task
 from detent.protocol import ids
+from detent.protocol.execution import Isolation
+from detent.protocol.leases import LeaseRequest
 from detent.protocol.machines import PRESETS, Machine
-from detent.protocol.models import Isolation, LeaseRequest, RunOutcome, SessionEnd, SessionOpening
 from detent.protocol.run_error import ErrorCode, RunError
+from detent.protocol.runs import RunOutcome
+from detent.protocol.sessions import SessionEnd, SessionOpening
 from detent.protocol.status import RunStatus
 from detent.worker.control import Confined, Work
 from tests.worker.conftest import StartRig

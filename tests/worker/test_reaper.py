@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from detent.protocol import ids
 from detent.protocol.ids import SessionId
-from detent.protocol.models import SessionBeat
+from detent.protocol.sessions import SessionBeat
 from detent.worker.reaper import INTERVAL, LEASE, Reaper
 
 LOST, OWN = ids.new_session_id(), ids.new_session_id()

@@ -11,7 +11,10 @@ import pytest
 from detent import step, task, tasks, wait
 from detent.engine.backend import EngineBackend
 from detent.protocol import ids
-from detent.protocol.models import Delivery, Holder, RunOutcome, TokenCompletion, TokenRequest
+from detent.protocol.fence import Holder
+from detent.protocol.runs import RunOutcome
+from detent.protocol.tokens import TokenCompletion, TokenRequest
+from detent.protocol.waits import Delivery
 from detent.worker import timers
 from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detent.protocol.models import Isolation
+from detent.protocol.execution import Isolation
 from detent.worker.room import Room
 
 

@@ -14,8 +14,9 @@ import pytest
 from detent import INHERIT, AbortTaskRunError, CancelSignal, Context, Retry, queue, task, wait
 from detent.errors import RunCancelledError, StaleRunError
 from detent.protocol.ids import RunId
-from detent.protocol.models import HandBack, Lease, LeaseRequest, RunOutcome
+from detent.protocol.leases import HandBack, Lease, LeaseRequest
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
 from detent.worker import overrun
 from detent.worker import runner as runner_module
@@ -604,7 +605,7 @@ async def test_a_loss_that_speaks_of_an_older_fence_is_ignored(start_rig: StartR
 
 async def test_a_runner_whose_session_was_ended_drops_its_runs_and_goes_on_under_another(start_rig: StartRig) -> None:
     from detent.protocol import ids
-    from detent.protocol.models import SessionEnd
+    from detent.protocol.sessions import SessionEnd
 
     starts: list[int] = []
     begun = asyncio.Event()

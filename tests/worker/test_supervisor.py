@@ -23,9 +23,10 @@ from detent.errors import ConfigError
 from detent.protocol import ids
 from detent.protocol.envvars import EnvVarValue, PutMode
 from detent.protocol.ids import RunId
-from detent.protocol.models import RunOutcome, TriggerRequest
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import TriggerRequest
 from detent.worker import cgroups, vigil
 from detent.worker import supervisor as supervisor_module
 from detent.worker.settings import WorkerSettings

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from detent import heartbeats, task, usage, wait
-from detent.protocol.models import Isolation
+from detent.protocol.execution import Isolation
 from detent.protocol.status import RunStatus
 from detent.worker.attempt import Attempt
 from detent.worker.telling import EventKind

@@ -16,7 +16,7 @@ from detent.protocol.environments import EnvironmentType
 if TYPE_CHECKING:
     from detent.cli.calling import Caller
     from detent.protocol.environments import EnvironmentRecord
-    from detent.protocol.models import Refused
+    from detent.protocol.refusal import Refused
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A slug such as prod; of a branch, preview/BRANCH.")]
 Branch: TypeAlias = Annotated[str | None, typer.Option(help="The branch: `preview --branch B` is `preview/B`.")]
@@ -78,8 +78,7 @@ def _call(made: Callable[[Caller], Awaitable[T]]) -> T:
 
 
 def _accepted(answer: EnvironmentRecord | Refused) -> EnvironmentRecord:
-    from detent.protocol.models import Refused
-    from detent.protocol.refusal import to_error
+    from detent.protocol.refusal import Refused, to_error
 
     if isinstance(answer, Refused):
         raise to_error(answer)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from detent.protocol.codec import JsonValue
-from detent.protocol.models import RegisteredTask
+from detent.protocol.registration import RegisteredTask
 
 Schema = Mapping[str, JsonValue]
 

@@ -204,8 +204,7 @@ def _changes(number: int | None, *, is_bound: bool, is_pause: bool, is_resume: b
 
 async def _changed(caller: Caller, changes: list[LimitChange]) -> LimitRecord:
     from detent.protocol.flow import LimitKind, LimitRef
-    from detent.protocol.models import Refused
-    from detent.protocol.refusal import to_error
+    from detent.protocol.refusal import Refused, to_error
 
     for answer in await caller.backend.change_limits(changes) if changes else ():
         if isinstance(answer, Refused):

@@ -10,7 +10,7 @@ from detent.cli import printing
 
 if TYPE_CHECKING:
     from detent.protocol.codec import JsonValue
-    from detent.protocol.models import AttemptRecord
+    from detent.protocol.runs import AttemptRecord
     from detent.sdk.runs import Run
 
 _LABEL_WIDTH = 13

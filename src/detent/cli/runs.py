@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detent.cli.calling import Caller
     from detent.protocol.bulk import BulkRecord
     from detent.protocol.codec import JsonValue
-    from detent.protocol.models import StoredLog
+    from detent.protocol.logs import StoredLog
     from detent.sdk.runs import Run
 
 RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]

@@ -11,7 +11,7 @@ from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 
 if TYPE_CHECKING:
-    from detent.protocol.models import RegisteredTask
+    from detent.protocol.registration import RegisteredTask
 
 app = typer.Typer()
 

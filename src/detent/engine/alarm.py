@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from detent.engine import lifecycle
 from detent.errors import DetentError
-from detent.protocol.models import When
+from detent.protocol.moment import When
 
 LONGEST_SLEEP = 1.0
 """Seconds that a ticker sleeps at most."""

@@ -15,20 +15,13 @@ from detent.engine.events import announce
 from detent.engine.outcomes import wait_result
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
+from detent.protocol.attempts import AttemptOutcome, Completed
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.ids import BatchId, RunId
-from detent.protocol.models import (
-    AttemptOutcome,
-    Completed,
-    HandBack,
-    Holder,
-    Isolation,
-    Lease,
-    LeaseRequest,
-    LogLine,
-    Stale,
-    StoredLog,
-    WaitResult,
-)
+from detent.protocol.leases import HandBack, Lease, LeaseRequest
+from detent.protocol.logs import LogLine, StoredLog
+from detent.protocol.waits import WaitResult
 
 MOST_PASSES = 20
 FEWEST_LANES = 50

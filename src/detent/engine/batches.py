@@ -15,25 +15,18 @@ from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.engine.trigger import Fields, ensure_lanes, fields_of, preferred_by, tell
 from detent.protocol import ids, run_error
-from detent.protocol.batches import BatchCreated, BatchCreation, BatchItemError, BatchRecord
+from detent.protocol.batches import BatchChunk, BatchCreated, BatchCreation, BatchItemError, BatchRecord, ChunkTaken
 from detent.protocol.codec import PAYLOAD_LIMIT
+from detent.protocol.fence import Stale
 from detent.protocol.ids import BatchId, RunId
 from detent.protocol.items import ItemIds
-from detent.protocol.models import (
-    BatchChunk,
-    ChunkTaken,
-    Origin,
-    Pending,
-    Refused,
-    RunOutcome,
-    Stale,
-    Suspended,
-    Triggered,
-    TriggerRequest,
-    WaitResult,
-)
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import BatchStatus, RunStatus
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import Pending, Suspended, WaitResult
 
 FINGERPRINT = "batch"
 MOST_ERRORS = 100

@@ -20,8 +20,9 @@ from detent.engine.place import Place
 from detent.protocol import ids, run_error
 from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus, RunSelection
 from detent.protocol.ids import BulkId, RunId
-from detent.protocol.models import ReplayRequest, Triggered
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import ReplayRequest
+from detent.protocol.triggering import Triggered
 
 RESERVED_SECONDS = 10.0
 _MOST_CANCELLED = 500

@@ -14,7 +14,7 @@ from detent.errors import BadRequestError, ConflictError
 from detent.protocol import environments, ids
 from detent.protocol.environments import Environment, EnvironmentRecord, EnvironmentType
 from detent.protocol.flow import LimitKind
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 
 FRESH_SECONDS = 2.0
 """So long it is not asked again whether an environment was archived."""

@@ -24,8 +24,8 @@ from detent.engine.pooler import is_pooled
 from detent.errors import DetentError
 from detent.protocol import ids
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import Wake
 from detent.protocol.status import RunStatus
+from detent.protocol.wake_ups import Wake
 
 GATHER_SECONDS = 0.005
 QUIET_SECONDS = 1.0

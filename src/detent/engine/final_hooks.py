@@ -11,8 +11,11 @@ from detent.engine.attempts import holders_json, public
 from detent.engine.db import Row
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder
+from detent.protocol.final_hooks import HooksLease, HooksRequest
 from detent.protocol.ids import BatchId, RunId
-from detent.protocol.models import Holder, HooksLease, HooksRequest, Isolation, Lease
+from detent.protocol.leases import Lease
 from detent.protocol.status import RunStatus
 
 

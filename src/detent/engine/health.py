@@ -14,7 +14,7 @@ from detent.protocol import ids
 from detent.protocol.flow import LimitKind
 from detent.protocol.health import ForsakenTask, HealthRecord, LateRun, PausedLimit, UndeclaredLimit, WorkerHealth
 from detent.protocol.ids import RunId
-from detent.protocol.models import WaitingReason
+from detent.protocol.runs import WaitingReason
 
 LATE_SECONDS = 600.0
 OVERDUE_SECONDS = 3 * 3600.0

@@ -13,16 +13,10 @@ from detent.engine.db import Row
 from detent.engine.outcomes import wait_result
 from detent.engine.place import Place
 from detent.protocol import ids
+from detent.protocol.fence import Stale
 from detent.protocol.ids import RunId
-from detent.protocol.models import (
-    JournalEntry,
-    JournalRead,
-    OperationKind,
-    Recorded,
-    Stale,
-    Stamp,
-    StepRecord,
-)
+from detent.protocol.journal import JournalEntry, JournalRead, Recorded, StepRecord
+from detent.protocol.operations import OperationKind, Stamp
 
 _REF_PREFIX = {
     OperationKind.TRIGGER: "run",

@@ -14,7 +14,8 @@ from detent.errors import SerializationError
 from detent.protocol import codec
 from detent.protocol.flow import INLINE_PREFIX
 from detent.protocol.machines import PRESETS
-from detent.protocol.models import Refused, TriggerRequest
+from detent.protocol.refusal import Refused
+from detent.protocol.triggering import TriggerRequest
 
 FRESH_SECONDS = 2.0
 UNKNOWN_SECONDS = 0.1

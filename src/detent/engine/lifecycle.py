@@ -8,7 +8,9 @@ from typing import assert_never
 
 from detent.errors import DetentError
 from detent.protocol import run_error
-from detent.protocol.models import AttemptOutcome, Broken, Failed, Holder, RanOutOfMemory, Succeeded, TimedOut, When
+from detent.protocol.attempts import AttemptOutcome, Broken, Failed, RanOutOfMemory, Succeeded, TimedOut
+from detent.protocol.fence import Holder
+from detent.protocol.moment import When
 from detent.protocol.status import FINAL, TRANSITIONS, Event, RunStatus
 
 

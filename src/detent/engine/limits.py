@@ -27,7 +27,7 @@ from detent.protocol.flow import (
     Reset,
     Resume,
 )
-from detent.protocol.models import Refused
+from detent.protocol.refusal import Refused
 
 _PREFIXES = {LimitKind.QUEUE: "queue", LimitKind.LIMIT: "climit", LimitKind.ENVIRONMENT: "env"}
 _NOUNS = {LimitKind.QUEUE: "queue", LimitKind.LIMIT: "concurrency limit", LimitKind.ENVIRONMENT: "environment"}

@@ -8,9 +8,9 @@ from typing import cast
 
 from detent.engine.place import Place
 from detent.protocol import ids
+from detent.protocol.fence import Stale
 from detent.protocol.limits import METADATA_LIMIT
 from detent.protocol.metadata import MetadataTarget, MetadataUpdate, MetadataUpdated, PlacedOperation
-from detent.protocol.models import Stale
 
 MOST_STORED = 2 * METADATA_LIMIT
 """Bytes as the database writes JSON, with spaces: what its callers have measured without is never refused."""

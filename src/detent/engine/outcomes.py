@@ -7,9 +7,10 @@ from uuid import UUID
 
 from detent.protocol import ids, run_error
 from detent.protocol.ids import RunId
-from detent.protocol.models import RunOutcome, WaitResult
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import WaitResult
 
 
 def child_result(run_id: UUID, task_id: object, status: object, output: object, error: object) -> RunOutcome:

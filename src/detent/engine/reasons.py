@@ -8,7 +8,7 @@ from uuid import UUID
 
 from detent.protocol import ids
 from detent.protocol.flow import LimitKind
-from detent.protocol.models import WaitingReason
+from detent.protocol.runs import WaitingReason
 from detent.protocol.status import RunStatus
 
 

@@ -20,19 +20,11 @@ from detent.engine.reasons import Facts, Obstacle, Wait, why_waiting
 from detent.protocol import ids, run_error
 from detent.protocol.flow import LimitKind
 from detent.protocol.ids import BatchId, RunId, ScheduleId
-from detent.protocol.models import (
-    AttemptRecord,
-    Refused,
-    ReplayRequest,
-    Rescheduling,
-    RunFilter,
-    RunOutcome,
-    RunRecord,
-    Triggered,
-    TriggerRequest,
-)
+from detent.protocol.refusal import Refused
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import AttemptRecord, ReplayRequest, Rescheduling, RunFilter, RunOutcome, RunRecord
 from detent.protocol.status import RunStatus
+from detent.protocol.triggering import Triggered, TriggerRequest
 
 
 async def retrieve_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunRecord | None]:

@@ -18,7 +18,8 @@ from detent.engine.trigger import Fields
 from detent.protocol import ids
 from detent.protocol.cron import Cron, Overlap
 from detent.protocol.ids import ScheduleId
-from detent.protocol.models import Refused, TaskRegistration, TriggerRequest
+from detent.protocol.refusal import Refused
+from detent.protocol.registration import TaskRegistration
 from detent.protocol.schedules import (
     Activation,
     Deactivation,
@@ -29,6 +30,7 @@ from detent.protocol.schedules import (
     ScheduleType,
     ScheduleUpdate,
 )
+from detent.protocol.triggering import TriggerRequest
 
 
 async def sync_schedules(place: Place, version: int, tasks: Iterable[TaskRegistration]) -> None:

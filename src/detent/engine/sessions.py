@@ -14,20 +14,11 @@ from detent.engine.attempts import holders_json, public
 from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
+from detent.protocol.execution import Isolation
 from detent.protocol.flow import LimitDeclaration
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import (
-    Isolation,
-    RegisteredTask,
-    Renewal,
-    Renewed,
-    SessionBeat,
-    SessionEnd,
-    SessionEnded,
-    SessionOpening,
-    TaskRegistration,
-    WorkerRegistration,
-)
+from detent.protocol.registration import RegisteredTask, TaskRegistration, WorkerRegistration
+from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
 
 
 async def register_worker(place: Place, registration: WorkerRegistration) -> str:

@@ -8,8 +8,9 @@ from typing import cast
 
 from detent.engine.place import Place
 from detent.protocol import ids
+from detent.protocol.fence import Stale
 from detent.protocol.limits import TAGS_LIMIT
-from detent.protocol.models import Stale, TagsAdded, TagsAddition
+from detent.protocol.tags import TagsAdded, TagsAddition
 
 
 async def add_tags(place: Place, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:

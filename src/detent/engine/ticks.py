@@ -25,8 +25,9 @@ from detent.errors import ScheduleError
 from detent.protocol import ids
 from detent.protocol.cron import LONGEST_WINDOW, next_tick, spread, ticks_after
 from detent.protocol.ids import ScheduleId
-from detent.protocol.models import Refused, TriggerRequest
+from detent.protocol.refusal import Refused
 from detent.protocol.schedules import ScheduleType
+from detent.protocol.triggering import TriggerRequest
 
 PUNCTUAL = timedelta(minutes=1)
 """What is later than this was missed."""

@@ -19,18 +19,12 @@ from detent.engine.db import Row
 from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import WaitKey
 from detent.protocol.ids import WaitpointId
-from detent.protocol.models import (
-    Refused,
-    Stale,
-    TokenCompletion,
-    TokenCreated,
-    TokenFilter,
-    TokenRecord,
-    TokenRequest,
-    WaitKey,
-)
+from detent.protocol.refusal import Refused
 from detent.protocol.status import TokenStatus
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
 
 Fields = dict[str, object]
 

@@ -13,21 +13,15 @@ from detent.engine.lanes import Lane, bound, lane_of
 from detent.engine.outcomes import child_result
 from detent.engine.place import Place
 from detent.protocol import ids
+from detent.protocol.children import ChildRequest, ChildTriggered
+from detent.protocol.fence import Stale
 from detent.protocol.flow import DebounceMode, Debouncing
 from detent.protocol.ids import RunId
-from detent.protocol.models import (
-    ChildRequest,
-    ChildTriggered,
-    Origin,
-    Pending,
-    Refused,
-    Stale,
-    Suspended,
-    Triggered,
-    TriggerRequest,
-    WaitResult,
-    When,
-)
+from detent.protocol.moment import When
+from detent.protocol.operations import Origin
+from detent.protocol.refusal import Refused
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import Pending, Suspended, WaitResult
 
 Fields = dict[str, object]
 

@@ -19,20 +19,10 @@ from detent.engine.outcomes import token_result
 from detent.engine.place import Place
 from detent.engine.tokens import key_fields, key_in_use
 from detent.protocol import ids
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.ids import RunId
-from detent.protocol.models import (
-    Delivery,
-    Holder,
-    Pending,
-    Refused,
-    Stale,
-    Suspended,
-    Suspension,
-    TimeWait,
-    TokenWait,
-    Wait,
-    WaitResult,
-)
+from detent.protocol.refusal import Refused
+from detent.protocol.waits import Delivery, Pending, Suspended, Suspension, TimeWait, TokenWait, Wait, WaitResult
 
 Fields = dict[str, object]
 

@@ -12,67 +12,32 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from detent.protocol.batches import BatchCreated, BatchCreation, BatchRecord
+from detent.protocol.attempts import AttemptOutcome, Completed
+from detent.protocol.batches import BatchChunk, BatchCreated, BatchCreation, BatchRecord, ChunkTaken
 from detent.protocol.bulk import BulkRecord, BulkRequest
+from detent.protocol.children import ChildRequest, ChildTriggered
 from detent.protocol.environments import Environment, EnvironmentRecord, EnvironmentType
 from detent.protocol.envvars import EnvVar, EnvVarValue, PutMode, Variables
+from detent.protocol.fence import Holder, Stale
+from detent.protocol.final_hooks import HooksLease, HooksRequest
 from detent.protocol.flow import LimitChange, LimitKind, LimitRecord, LimitRef
 from detent.protocol.health import HealthRecord
 from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
+from detent.protocol.journal import JournalEntry, JournalRead, Recorded, StepRecord
+from detent.protocol.leases import HandBack, Lease, LeaseRequest
+from detent.protocol.logs import LogLine, StoredLog
 from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
-from detent.protocol.models import (
-    AttemptOutcome,
-    BatchChunk,
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Completed,
-    Delivery,
-    HandBack,
-    Holder,
-    HooksLease,
-    HooksRequest,
-    JournalEntry,
-    JournalRead,
-    Lease,
-    LeaseRequest,
-    LogLine,
-    Pending,
-    Recorded,
-    Refused,
-    RegisteredTask,
-    Renewal,
-    Renewed,
-    ReplayRequest,
-    Rescheduling,
-    RunFilter,
-    RunOutcome,
-    RunRecord,
-    SessionBeat,
-    SessionEnd,
-    SessionEnded,
-    SessionOpening,
-    Stale,
-    StepRecord,
-    StoredLog,
-    Suspended,
-    Suspension,
-    TagsAdded,
-    TagsAddition,
-    TokenCompletion,
-    TokenCreated,
-    TokenFilter,
-    TokenRecord,
-    TokenRequest,
-    Triggered,
-    TriggerRequest,
-    Wait,
-    WaitResult,
-    Wake,
-    WorkerRegistration,
-)
+from detent.protocol.refusal import Refused
+from detent.protocol.registration import RegisteredTask, WorkerRegistration
 from detent.protocol.retention import RetentionRecord
+from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter, RunOutcome, RunRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
+from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
+from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import Delivery, Pending, Suspended, Suspension, Wait, WaitResult
+from detent.protocol.wake_ups import Wake
 
 
 class CallerBackend(Protocol):

@@ -1,4 +1,4 @@
-"""Batches as callers speak of them before their items are given, and as they are read."""
+"""Batches: made, given their items, and read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from detent.protocol.run_error import RunError
 from detent.protocol.status import BatchStatus
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Idempotency, Origin, Pending, Suspended
+    from detent.protocol.idempotency import Idempotency
+    from detent.protocol.operations import Origin
+    from detent.protocol.triggering import Triggered, TriggerRequest
+    from detent.protocol.waits import Pending, Suspended, WaitResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,39 @@ class BatchCreated:
     is_cached: bool = False
     is_sealed: bool = False
     wait: Pending | Suspended | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchChunk:
+    """Some items of a batch, by index; the first chunk to arrive makes the batch, unless `create_batch` has.
+
+    Chunks may come in any order, and again: items are de-duplicated by index. Once `total`, told by a chunk or at the creation,
+    is reached, the batch is sealed. With an origin that waits, the chunk that tells the total suspends the run until every
+    item is final.
+    """
+
+    batch_id: BatchId
+    items: tuple[tuple[int, TriggerRequest], ...]
+    total: int | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTaken:
+    """One answer an item, in the order given, and how the batch stands.
+
+    `accepted` of these items were new, `deduplicated` known by their index; a sealed batch takes none. `enqueued` of
+    `expected` items are there by now. `wait`: how the origin's wait stands, once the batch is sealed. An item that could not be
+    triggered is answered like the others: its run has failed.
+    """
+
+    items: tuple[Triggered, ...]
+    accepted: int
+    deduplicated: int
+    enqueued: int
+    expected: int | None
+    is_sealed: bool
+    wait: WaitResult | Pending | Suspended | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from detent.protocol.flow import LimitKind
 from detent.protocol.ids import RunId
-from detent.protocol.models import WaitingReason
 from detent.protocol.retention import RetentionRecord
+from detent.protocol.runs import WaitingReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from detent.protocol.codec import JsonValue
 from detent.protocol.limits import METADATA_LIMIT
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Holder
+    from detent.protocol.fence import Holder
 
 Document: TypeAlias = dict[str, JsonValue]
 Path: TypeAlias = tuple[str, ...]

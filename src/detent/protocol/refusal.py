@@ -1,8 +1,8 @@
-"""The exception that a `Refused` answer becomes."""
+"""What a caller is answered that asked for something wrong, and the exception that it becomes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from detent.errors import (
     ApiConnectionError,
@@ -17,8 +17,16 @@ from detent.errors import (
     UnprocessableEntityError,
 )
 
-if TYPE_CHECKING:
-    from detent.protocol.models import Refused
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The answer to one request of many that was wrong. `status` and `code` as in `ApiError`."""
+
+    status: int
+    code: str
+    message: str
+    details: tuple[str, ...] = ()
+
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     kind.status: kind

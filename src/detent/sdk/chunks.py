@@ -17,10 +17,12 @@ from detent.errors import (
     RunCancelledError,
     StaleRunError,
 )
+from detent.protocol.batches import BatchChunk, ChunkTaken
+from detent.protocol.fence import Stale
 from detent.protocol.ids import BatchId, RunId, item_run_id
 from detent.protocol.items import ItemIds
-from detent.protocol.models import BatchChunk, ChunkTaken, Refused, Stale, TriggerRequest
-from detent.protocol.refusal import to_error
+from detent.protocol.refusal import Refused, to_error
+from detent.protocol.triggering import TriggerRequest
 
 MOST_ITEMS = 500
 HEAVIEST = 4 * 1024 * 1024

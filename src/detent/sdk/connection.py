@@ -17,7 +17,9 @@ from weakref import WeakSet
 from detent.protocol.backend import CallerBackend
 from detent.protocol.coalesce import Coalescer
 from detent.protocol.ids import RunId
-from detent.protocol.models import Refused, RunRecord, Triggered, TriggerRequest
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunRecord
+from detent.protocol.triggering import Triggered, TriggerRequest
 from detent.sdk.watch import Watch
 
 if TYPE_CHECKING:

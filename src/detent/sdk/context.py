@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from detent.protocol.environments import Environment
     from detent.protocol.ids import BatchId, RunId
-    from detent.protocol.models import Lease
+    from detent.protocol.leases import Lease
 
 
 class ContextTask(Protocol):

@@ -19,7 +19,9 @@ from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
     from detent.protocol.cron import Cron
-    from detent.protocol.models import FinalEnd, Isolation, OnLost, TaskRegistration
+    from detent.protocol.execution import Isolation, OnLost
+    from detent.protocol.final_hooks import FinalEnd
+    from detent.protocol.registration import TaskRegistration
     from detent.sdk.context import CancelSignal, Context
 
 LONGEST_ID = 128
@@ -147,7 +149,8 @@ class AnyTask(TaskHooks):
         default_machine: str | None = None,
     ) -> TaskRegistration:
         """Return what the engine must know of this task. Raises `DefinitionError` for a type that is no schema."""
-        from detent.protocol.models import Isolation, TaskRegistration
+        from detent.protocol.execution import Isolation
+        from detent.protocol.registration import TaskRegistration
 
         retry = self.retry or default_retry
         return TaskRegistration(
@@ -177,7 +180,7 @@ class AnyTask(TaskHooks):
         return bool(self._final_hooks())
 
     def _final_hooks(self) -> tuple[FinalEnd, ...]:
-        from detent.protocol.models import FinalEnd
+        from detent.protocol.final_hooks import FinalEnd
 
         kinds = {
             FinalEnd.SUCCESS: (HookKind.ON_SUCCESS, HookKind.ON_COMPLETE),
@@ -319,7 +322,7 @@ class AnyTask(TaskHooks):
             self._refuse(f"concurrency: {error}")
 
     def _checked_isolation(self, isolation: object) -> Isolation:
-        from detent.protocol.models import Isolation
+        from detent.protocol.execution import Isolation
 
         if isolation is None:
             return Isolation.ASYNC if inspect.iscoroutinefunction(self._fn) else Isolation.THREAD
@@ -344,7 +347,7 @@ class AnyTask(TaskHooks):
         oom_machine = self._checked_machine("Retry(oom_machine=)", self.retry and self.retry.oom_machine)
         if oom_machine is None:
             return
-        from detent.protocol.models import Isolation
+        from detent.protocol.execution import Isolation
 
         if self.isolation is not Isolation.PROCESS:
             self._refuse(
@@ -355,7 +358,7 @@ class AnyTask(TaskHooks):
             self._refuse(f'a run that ran out of memory on "{oom_machine}" is not tried there again; name a larger oom_machine')
 
     def _checked_on_lost(self, on_lost: object) -> OnLost:
-        from detent.protocol.models import OnLost
+        from detent.protocol.execution import OnLost
 
         if isinstance(on_lost, str) and on_lost in set(OnLost):
             return OnLost(on_lost)

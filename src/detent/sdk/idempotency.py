@@ -10,7 +10,7 @@ from detent.sdk import scope as run_scope
 from detent.sdk import spelling
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Idempotency
+    from detent.protocol.idempotency import Idempotency
 
 Scope: TypeAlias = Literal["run", "attempt", "global"]
 
@@ -61,7 +61,7 @@ def of_option(key: object) -> IdempotencyKey:
 
 def stored(key: IdempotencyKey, ttl: timedelta | None) -> Idempotency:
     """Return a key as it is sent, remembered for *ttl*; None is the default."""
-    from detent.protocol.models import Idempotency
+    from detent.protocol.idempotency import Idempotency
 
     if ttl is None:
         return Idempotency(key=str(key), user_key=key.user_key, scope=key.scope)

@@ -55,8 +55,7 @@ class Limits(Generic[T]):
 
     async def change(self, change: LimitChange) -> T:
         """Carry out a change and return what has become of the limit. Raises the `ApiError` of a refusal."""
-        from detent.protocol.models import Refused
-        from detent.protocol.refusal import to_error
+        from detent.protocol.refusal import Refused, to_error
 
         (answer,) = await self._target.connection().backend.change_limits([change])
         if isinstance(answer, Refused):

@@ -23,7 +23,8 @@ from detent.sdk.queue import Queue
 
 if TYPE_CHECKING:
     from detent.protocol.flow import Debouncing
-    from detent.protocol.models import Idempotency, WaitKey, When
+    from detent.protocol.idempotency import Idempotency, WaitKey
+    from detent.protocol.moment import When
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def to_when(name: str, moment: object) -> When:
 
 def to_wait_key(key: str | None, ttl: Duration | None) -> WaitKey | None:
     """Return the idempotency key of a wait or a token, which is stored as it is; raises `ValueError` for a bad one."""
-    from detent.protocol.models import WaitKey
+    from detent.protocol.idempotency import WaitKey
 
     if key is None:
         if ttl is not None:

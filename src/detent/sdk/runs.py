@@ -22,16 +22,10 @@ from detent.sdk.options import aware, to_when
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
-    from detent.protocol.models import (
-        AttemptRecord,
-        ReplayRequest,
-        RunFilter,
-        RunRecord,
-        TriggerRequest,
-        WaitingReason,
-        When,
-    )
+    from detent.protocol.moment import When
     from detent.protocol.run_error import RunError
+    from detent.protocol.runs import AttemptRecord, ReplayRequest, RunFilter, RunRecord, WaitingReason
+    from detent.protocol.triggering import TriggerRequest
     from detent.sdk.bulk import Bulk, BulkSync
     from detent.sdk.triggering import Triggerable
 
@@ -210,7 +204,7 @@ class Runs:
 
         Filters given together must all hold; a run must have every one of *tags*.
         """
-        from detent.protocol.models import RunFilter
+        from detent.protocol.runs import RunFilter
 
         query = RunFilter(
             statuses=_statuses(status),
@@ -237,7 +231,7 @@ class Runs:
     def replay(self, run: str, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[JsonValue]]: ...
     def replay(self, run: object, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[Any]]:
         """Start a new run with the input of an old one, or with another *payload*. Raises `NotFoundError`."""
-        from detent.protocol.models import ReplayRequest
+        from detent.protocol.runs import ReplayRequest
 
         text = None if payload is None else schema.PLAIN.encode(payload, what="the payload of the replay")
         return self._replay(ReplayRequest(run_id=new_run_id(), replay_of=_id_of(run), payload=text), _decoder_of(run))
@@ -308,8 +302,7 @@ class Runs:
         return is_cancelled
 
     async def _replay(self, request: ReplayRequest, decode: Callable[[str | None], T]) -> RunHandle[T]:
-        from detent.protocol.models import Refused
-        from detent.protocol.refusal import to_error
+        from detent.protocol.refusal import Refused, to_error
 
         task_id = (await self._retrieve(request.replay_of, _plain)).task_id
         backend = self._target.connection().backend
@@ -319,8 +312,8 @@ class Runs:
         return RunHandle(answer.run_id, task_id, answer.is_cached, decode=decode)
 
     async def _reschedule(self, run_id: RunId, delay: When, decode: Callable[[str | None], T]) -> Run[T]:
-        from detent.protocol.models import Refused, Rescheduling
-        from detent.protocol.refusal import to_error
+        from detent.protocol.refusal import Refused, to_error
+        from detent.protocol.runs import Rescheduling
 
         backend = self._target.connection().backend
         (answer,) = await backend.reschedule_runs([Rescheduling(run_id=run_id, delay=delay)])

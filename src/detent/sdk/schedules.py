@@ -20,7 +20,7 @@ from detent.sdk.task import Async, BareTask, Task, define
 from detent.sdk.triggering import Triggerable
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Refused
+    from detent.protocol.refusal import Refused
     from detent.protocol.schedules import ScheduleChange, ScheduleRecord
 
 Out = TypeVar("Out")
@@ -230,8 +230,7 @@ class SchedulesSync:
 
 
 def _accepted(answer: ScheduleRecord | Refused) -> ScheduleRecord:
-    from detent.protocol.models import Refused
-    from detent.protocol.refusal import to_error
+    from detent.protocol.refusal import Refused, to_error
 
     if isinstance(answer, Refused):
         raise to_error(answer)

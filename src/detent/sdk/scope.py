@@ -21,19 +21,14 @@ if TYPE_CHECKING:
 
     from detent.protocol.backend import CallerBackend
     from detent.protocol.codec import JsonValue
+    from detent.protocol.idempotency import Idempotency, WaitKey
     from detent.protocol.ids import BatchId, WaitpointId
     from detent.protocol.metadata import Document, MetadataOperation
-    from detent.protocol.models import (
-        Idempotency,
-        RunOutcome,
-        TokenCreated,
-        TokenRequest,
-        Triggered,
-        TriggerRequest,
-        WaitKey,
-        WaitResult,
-        When,
-    )
+    from detent.protocol.moment import When
+    from detent.protocol.runs import RunOutcome
+    from detent.protocol.tokens import TokenCreated, TokenRequest
+    from detent.protocol.triggering import Triggered, TriggerRequest
+    from detent.protocol.waits import WaitResult
     from detent.sdk.chunks import GivenBatch, Requests
     from detent.sdk.context import CancelSignal, Context
     from detent.sdk.usage import Usage

@@ -13,8 +13,11 @@ from detent.sdk import scope as run_scope
 
 if TYPE_CHECKING:
     from detent.protocol.backend import CallerBackend
+    from detent.protocol.idempotency import Idempotency
     from detent.protocol.ids import BatchId
-    from detent.protocol.models import Idempotency, Refused, TokenCreated, TokenRequest, Triggered, TriggerRequest
+    from detent.protocol.refusal import Refused
+    from detent.protocol.tokens import TokenCreated, TokenRequest
+    from detent.protocol.triggering import Triggered, TriggerRequest
     from detent.sdk.chunks import GivenBatch, Requests
     from detent.sdk.connection import Connection, Connections
     from detent.sdk.scope import RunScope
@@ -82,8 +85,8 @@ class Named:
         return replace(given, is_cached=created.is_cached)
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
-        from detent.protocol.models import Refused, Stale
-        from detent.protocol.refusal import to_error
+        from detent.protocol.fence import Stale
+        from detent.protocol.refusal import Refused, to_error
 
         (answer,) = await self.connections.here().backend.create_tokens([request])
         if isinstance(answer, Refused):

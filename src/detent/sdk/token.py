@@ -16,9 +16,10 @@ from detent.sdk.schema import MismatchError, Schema
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from detent.protocol.models import TokenCreated, TokenRecord, WaitResult
     from detent.protocol.run_error import RunError
     from detent.protocol.status import TokenStatus
+    from detent.protocol.tokens import TokenCreated, TokenRecord
+    from detent.protocol.waits import WaitResult
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, cast
 from detent.protocol import ids
 from detent.protocol.flow import DebounceMode
 from detent.protocol.ids import RunId
-from detent.protocol.models import TriggerRequest
+from detent.protocol.triggering import TriggerRequest
 from detent.sdk.blocking import is_on_loop
 
 Params: TypeAlias = tuple[str, str | None, str]

@@ -28,7 +28,9 @@ from detent.sdk.result import Err, Ok, Result
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
-    from detent.protocol.models import Idempotency, RunOutcome, TriggerRequest
+    from detent.protocol.idempotency import Idempotency
+    from detent.protocol.runs import RunOutcome
+    from detent.protocol.triggering import TriggerRequest
     from detent.sdk.chunks import Requests
     from detent.sdk.scope import RunScope
 
@@ -90,7 +92,7 @@ class Triggerable(Generic[Out]):
         is_watched: bool = False,
     ) -> TriggerRequest:
         """Return what to ask for; *parent* is the run that will wait for it."""
-        from detent.protocol.models import TriggerRequest
+        from detent.protocol.triggering import TriggerRequest
 
         text = self._values.encode_payload(payload)
         fields = to_fields(options) if options else {}
@@ -119,8 +121,7 @@ class Triggerable(Generic[Out]):
         return RunHandle(run_id, self.id, run_id != request.run_id, decode=self.decode)
 
     async def _start_now(self, request: TriggerRequest) -> RunHandle[Out]:
-        from detent.protocol.models import Refused
-        from detent.protocol.refusal import to_error
+        from detent.protocol.refusal import Refused, to_error
 
         answer = await self._target.trigger(request)
         if isinstance(answer, Refused):

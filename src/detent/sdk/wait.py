@@ -25,8 +25,10 @@ from detent.sdk.token import RetrievedToken, Token, TokenCall
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from detent.protocol.idempotency import WaitKey
     from detent.protocol.ids import WaitpointId
-    from detent.protocol.models import TokenFilter, TokenRequest, WaitKey, When
+    from detent.protocol.moment import When
+    from detent.protocol.tokens import TokenFilter, TokenRequest
     from detent.sdk.schema import Schema
 
 T = TypeVar("T")
@@ -154,7 +156,7 @@ class Wait:
 
         Raises `TooManyTagsError` for more than 10 tags, `ConflictError` for a key that a wait for a moment has.
         """
-        from detent.protocol.models import TokenRequest
+        from detent.protocol.tokens import TokenRequest
 
         request = TokenRequest(
             waitpoint_id=new_waitpoint_id(),
@@ -235,7 +237,7 @@ class Wait:
 
         Filters given together must all hold; a token must have one of *tags*. What tokens were completed with is left out.
         """
-        from detent.protocol.models import TokenFilter
+        from detent.protocol.tokens import TokenFilter
 
         query = TokenFilter(
             statuses=tuple(_status(name) for name in ((status,) if isinstance(status, str) else status)),
@@ -251,7 +253,7 @@ class Wait:
         return tokens.of_created(await self._target.create_token(request), schema)
 
     async def _complete(self, token_id: WaitpointId, output: str) -> bool:
-        from detent.protocol.models import TokenCompletion
+        from detent.protocol.tokens import TokenCompletion
 
         completion = TokenCompletion(waitpoint_id=token_id, output=output)
         (is_first,) = await self._target.connection().backend.complete_tokens([completion])

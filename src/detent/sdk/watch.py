@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from detent.errors import ApiConnectionError, DetentError
 from detent.protocol.backend import CallerBackend
 from detent.protocol.ids import RunId
-from detent.protocol.models import Wake
+from detent.protocol.wake_ups import Wake
 
 _LOOK_EVERY = 2.0
 _LINGER = 30.0

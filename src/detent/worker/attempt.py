@@ -8,7 +8,11 @@ from enum import Enum, auto
 from typing import Protocol
 
 from detent.errors import RunCancelledError, RunSuspended, StaleRunError
-from detent.protocol.models import AttemptOutcome, Holder, Isolation, Lease, WaitResult
+from detent.protocol.attempts import AttemptOutcome
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder
+from detent.protocol.leases import Lease
+from detent.protocol.waits import WaitResult
 from detent.sdk import blocking
 from detent.sdk.context import CancelSignal, MachineContext
 from detent.worker.answers import Answers

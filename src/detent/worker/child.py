@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import psutil
 
 from detent.protocol import ids, run_error
+from detent.protocol.fence import Holder
 from detent.protocol.ids import RunId, SessionId
-from detent.protocol.models import Holder, Renewal, SessionEnd
 from detent.protocol.run_error import ErrorCode, RunError
+from detent.protocol.sessions import Renewal, SessionEnd
 from detent.worker.cgroups import Cgroups, Group
 from detent.worker.control import Announced, Channel, Confined, Hello, Message, Report
 from detent.worker.machines import out_of_memory

@@ -8,34 +8,18 @@ from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.batches import BatchCreated, BatchCreation
+from detent.protocol.batches import BatchChunk, BatchCreated, BatchCreation, ChunkTaken
+from detent.protocol.children import ChildRequest, ChildTriggered
 from detent.protocol.coalesce import Coalescer
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.ids import BatchId
+from detent.protocol.journal import JournalEntry, JournalRead, Recorded, StepRecord
 from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
-from detent.protocol.models import (
-    BatchChunk,
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Delivery,
-    Holder,
-    JournalEntry,
-    JournalRead,
-    Pending,
-    Recorded,
-    Refused,
-    RunOutcome,
-    Stale,
-    StepRecord,
-    Suspended,
-    Suspension,
-    TagsAdded,
-    TagsAddition,
-    TokenCreated,
-    TokenRequest,
-    Wait,
-    WaitResult,
-)
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunOutcome
+from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tokens import TokenCreated, TokenRequest
+from detent.protocol.waits import Delivery, Pending, Suspended, Suspension, Wait, WaitResult
 from detent.worker.persistence import persistently
 
 Q = TypeVar("Q")

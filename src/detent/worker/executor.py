@@ -23,7 +23,9 @@ from detent.errors import (
     StaleRunError,
 )
 from detent.protocol import run_error
-from detent.protocol.models import AttemptOutcome, Broken, Failed, Isolation, RanOutOfMemory, Stale, Succeeded
+from detent.protocol.attempts import AttemptOutcome, Broken, Failed, RanOutOfMemory, Succeeded
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Stale
 from detent.protocol.run_error import ErrorCode
 from detent.sdk.catching import SkipRetrying
 from detent.sdk.hooks import HookKind, WaitInfo

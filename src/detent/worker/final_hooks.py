@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detent.errors import RunFailedError, TaskPayloadParsedError
 from detent.protocol import run_error
-from detent.protocol.models import Failed, RanOutOfMemory, Succeeded
+from detent.protocol.attempts import Failed, RanOutOfMemory, Succeeded
 from detent.protocol.run_error import RunError
 from detent.protocol.status import RunStatus
 from detent.sdk.hooks import HookKind

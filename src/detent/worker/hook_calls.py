@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 from detent.errors import MiddlewareError
-from detent.protocol.models import When
+from detent.protocol.moment import When
 from detent.protocol.retry import Retry
 from detent.sdk import scope as run_scope
 from detent.sdk.catching import Decision, RetryAt, RetryWith, SkipRetrying, due

@@ -9,20 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from detent.errors import HookWaitError
+from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import BatchId, WaitpointId
-from detent.protocol.models import (
-    Idempotency,
-    Refused,
-    RunOutcome,
-    TokenCreated,
-    TokenRequest,
-    Triggered,
-    TriggerRequest,
-    WaitKey,
-    WaitResult,
-    When,
-)
-from detent.protocol.refusal import to_error
+from detent.protocol.moment import When
+from detent.protocol.refusal import Refused, to_error
+from detent.protocol.runs import RunOutcome
+from detent.protocol.tokens import TokenCreated, TokenRequest
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import WaitResult
 from detent.sdk import scope as run_scope
 from detent.sdk.target import Named
 from detent.worker.path import Path, here

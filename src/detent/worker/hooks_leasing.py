@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from detent.errors import ApiConnectionError
+from detent.protocol.final_hooks import HooksLease, HooksRequest
 from detent.protocol.ids import SessionId
-from detent.protocol.models import HooksLease, HooksRequest
 
 POLL = 5.0
 """Seconds after which lost wake-ups are made good."""

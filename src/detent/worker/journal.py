@@ -14,7 +14,9 @@ from datetime import datetime
 
 from detent.errors import JournalFullError, NonDeterminismError
 from detent.protocol.ids import RunId
-from detent.protocol.models import JournalEntry, OperationKind, Stamp, WaitResult
+from detent.protocol.journal import JournalEntry
+from detent.protocol.operations import OperationKind, Stamp
+from detent.protocol.waits import WaitResult
 from detent.worker.path import parent_of
 
 DATED = "u"

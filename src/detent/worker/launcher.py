@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 
 from detent.errors import DetentError
+from detent.protocol.attempts import AttemptOutcome
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.environments import Environment
-from detent.protocol.models import AttemptOutcome
 from detent.protocol.status import RunStatus
 from detent.sdk import scope as run_scope
 from detent.sdk.context import Context

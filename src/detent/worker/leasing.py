@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from detent.errors import ApiConnectionError
+from detent.protocol.execution import Isolation
 from detent.protocol.ids import SessionId
-from detent.protocol.models import Isolation, Lease, LeaseRequest
+from detent.protocol.leases import Lease, LeaseRequest
 from detent.worker.persistence import pauses
 from detent.worker.room import Room
 

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 from detent.errors import PayloadError
 from detent.protocol import codec
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.models import Holder, LogLine
+from detent.protocol.fence import Holder
+from detent.protocol.logs import LogLine
 from detent.protocol.run_error import clean
 from detent.worker.persistence import persistently
 

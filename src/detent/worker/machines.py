@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detent.protocol import run_error
+from detent.protocol.leases import Lease
 from detent.protocol.machines import PRESETS
-from detent.protocol.models import Lease
 from detent.protocol.run_error import ErrorCode, RunError
 from detent.sdk.context import MachineContext
 from detent.sdk.registry import registry

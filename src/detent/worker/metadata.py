@@ -18,6 +18,7 @@ from typing import cast
 
 from detent.errors import DetentError, MetadataTooLargeError
 from detent.protocol import codec, metadata
+from detent.protocol.fence import Stale
 from detent.protocol.limits import METADATA_LIMIT
 from detent.protocol.metadata import (
     Document,
@@ -28,7 +29,6 @@ from detent.protocol.metadata import (
     MetadataUpdated,
     PlacedOperation,
 )
-from detent.protocol.models import Stale
 from detent.worker.attempt import Attempt
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.path import Path

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from detent.errors import MaxDurationExceededError
 from detent.protocol import run_error
-from detent.protocol.models import TimedOut
+from detent.protocol.attempts import TimedOut
 from detent.protocol.run_error import ErrorCode
 from detent.worker.attempt import Attempt, Phase, Stop
 

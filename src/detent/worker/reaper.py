@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from detent.protocol.ids import SessionId
-from detent.protocol.models import SessionBeat
+from detent.protocol.sessions import SessionBeat
 
 LEASE = 15.0
 INTERVAL = 3.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detent.protocol.models import TaskRegistration, WorkerRegistration
+from detent.protocol.registration import TaskRegistration, WorkerRegistration
 from detent.sdk.declarations import declarations
 from detent.sdk.registry import registry
 from detent.worker.settings import WorkerSettings

@@ -15,21 +15,18 @@ from datetime import UTC, datetime
 from functools import partial
 
 from detent.errors import ConfigError, NonDeterminismError, RunSuspended
+from detent.protocol.attempts import Succeeded
 from detent.protocol.backend import CallerBackend, WorkerBackend
+from detent.protocol.batches import BatchChunk, ChunkTaken
 from detent.protocol.environments import Environment
+from detent.protocol.execution import Isolation
 from detent.protocol.ids import RunId
-from detent.protocol.models import (
-    BatchChunk,
-    ChunkTaken,
-    Isolation,
-    JournalEntry,
-    Lease,
-    Pending,
-    Refused,
-    RunRecord,
-    Succeeded,
-    Triggered,
-)
+from detent.protocol.journal import JournalEntry
+from detent.protocol.leases import Lease
+from detent.protocol.refusal import Refused
+from detent.protocol.runs import RunRecord
+from detent.protocol.triggering import Triggered
+from detent.protocol.waits import Pending
 from detent.sdk import scope as run_scope
 from detent.sdk.context import Context
 from detent.sdk.registry import registry

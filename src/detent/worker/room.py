@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detent.protocol.models import Isolation
+from detent.protocol.execution import Isolation
 
 
 class Room:

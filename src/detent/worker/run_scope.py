@@ -22,39 +22,21 @@ from detent.errors import (
 )
 from detent.protocol import ids
 from detent.protocol.backend import CallerBackend
-from detent.protocol.batches import BatchCreated, BatchCreation
+from detent.protocol.batches import BatchChunk, BatchCreated, BatchCreation, ChunkTaken
+from detent.protocol.children import ChildRequest, ChildTriggered
+from detent.protocol.fence import Stale
+from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import BatchId, RunId, WaitpointId
+from detent.protocol.journal import JournalEntry, Recorded, StepRecord
 from detent.protocol.limits import TAGS_LIMIT
-from detent.protocol.models import (
-    BatchChunk,
-    ChildRequest,
-    ChildTriggered,
-    ChunkTaken,
-    Idempotency,
-    JournalEntry,
-    OperationKind,
-    Origin,
-    Pending,
-    Recorded,
-    Refused,
-    RunOutcome,
-    Stale,
-    StepRecord,
-    Suspended,
-    TagsAdded,
-    TagsAddition,
-    TimeWait,
-    TokenCreated,
-    TokenRequest,
-    TokenWait,
-    Triggered,
-    TriggerRequest,
-    Wait,
-    WaitKey,
-    WaitResult,
-    When,
-)
-from detent.protocol.refusal import to_error
+from detent.protocol.moment import When
+from detent.protocol.operations import OperationKind, Origin
+from detent.protocol.refusal import Refused, to_error
+from detent.protocol.runs import RunOutcome
+from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tokens import TokenCreated, TokenRequest
+from detent.protocol.triggering import Triggered, TriggerRequest
+from detent.protocol.waits import Pending, Suspended, TimeWait, TokenWait, Wait, WaitResult
 from detent.sdk import failure
 from detent.sdk.chunks import GivenBatch, Requests, Sending
 from detent.sdk.hooks import HookKind, WaitInfo, WaitKind

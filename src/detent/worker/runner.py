@@ -21,29 +21,19 @@ from datetime import timedelta
 from typing import Protocol
 
 from detent.protocol import run_error
+from detent.protocol.attempts import AttemptOutcome, Completed, Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.backend import WorkerBackend
+from detent.protocol.execution import Isolation
+from detent.protocol.fence import Holder, Stale
+from detent.protocol.final_hooks import HooksLease
 from detent.protocol.ids import RunId, SessionId
+from detent.protocol.leases import HandBack, Lease
 from detent.protocol.machines import Machine
-from detent.protocol.models import (
-    AttemptOutcome,
-    Completed,
-    Failed,
-    HandBack,
-    Holder,
-    HooksLease,
-    Isolation,
-    Lease,
-    RanOutOfMemory,
-    SessionOpening,
-    Stale,
-    Succeeded,
-    Suspended,
-    Suspension,
-    TimedOut,
-    Wake,
-)
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.sessions import SessionOpening
 from detent.protocol.status import RunStatus
+from detent.protocol.waits import Suspended, Suspension
+from detent.protocol.wake_ups import Wake
 from detent.sdk.hooks import HookKind
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt, Phase, Stop

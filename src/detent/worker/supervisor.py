@@ -16,10 +16,13 @@ from functools import cached_property
 
 from detent.errors import ApiConnectionError, ConfigError, DetentError
 from detent.protocol import run_error
+from detent.protocol.attempts import TimedOut
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.envvars import Variables
-from detent.protocol.models import Holder, Renewed, SessionBeat, SessionEnd, SessionEnded, TimedOut, Wake
+from detent.protocol.fence import Holder
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.sessions import Renewed, SessionBeat, SessionEnd, SessionEnded
+from detent.protocol.wake_ups import Wake
 from detent.worker import cgroups
 from detent.worker.cgroups import Cgroups
 from detent.worker.child import Child

@@ -1,0 +1,125 @@
+"""Runs as anybody reads them, and what is asked about one that exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from detent.protocol.ids import BatchId, RunId, ScheduleId
+from detent.protocol.moment import When
+from detent.protocol.run_error import RunError
+from detent.protocol.status import RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a run ended, for whoever waited for it."""
+
+    run_id: RunId
+    task_id: str
+    status: RunStatus
+    output: str | None = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingReason:
+    """Why a run is not running: a code with its facts, and the same in words."""
+
+    code: str
+    text: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """An attempt that failed and was followed by another."""
+
+    number: int
+    started_at: datetime | None
+    finished_at: datetime
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as it is read. `payload`, `output`, `metadata` are JSON text."""
+
+    id: RunId
+    task_id: str
+    status: RunStatus
+    attempt: int
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    due_at: datetime | None
+    queue: str
+    concurrency_key: str | None
+    limits: tuple[str, ...] | None
+    """Names given at the trigger; None: the task's."""
+    priority: float
+    ttl: float | None
+    """Seconds; None: the task's, if it has one."""
+    expires_at: datetime | None
+    tags: tuple[str, ...]
+    metadata: str | None
+    payload: str | None
+    output: str | None
+    error: RunError | None
+    idempotency_key: str | None
+    max_attempts: int | None
+    max_duration: float | None
+    version: str | None
+    parent_run_id: RunId | None
+    root_run_id: RunId | None
+    batch_id: BatchId | None
+    replay_of: RunId | None
+    schedule_id: ScheduleId | None
+    is_test: bool
+    machine: str | None
+    """On which it executes, or has; before its first lease as it was triggered. None: on none."""
+    given_machine: str | None
+    """As it was triggered, or the one after it ran out of memory; None: its task's."""
+    usage_duration: float
+    """Seconds for which it has been executed, over all attempts."""
+    losses: int
+    """How often a worker died or was lost under this run."""
+    waits: int
+    """How often it suspended."""
+    waiting_reason: WaitingReason | None
+    attempts: tuple[AttemptRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Newest first, in pages. Empty tuples filter nothing; `tags` must all be there."""
+
+    statuses: tuple[RunStatus, ...] = ()
+    task_ids: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    parent_run_id: RunId | None = None
+    batch_id: BatchId | None = None
+    before: RunId | None = None
+    """Cursor: runs older than this one."""
+    limit: int = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescheduling:
+    """Another date for a run that is delayed."""
+
+    run_id: RunId
+    delay: When
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """A new run with the input of an old one; `payload` replaces it."""
+
+    run_id: RunId
+    replay_of: RunId
+    payload: str | None = None
+    is_watched: bool = False
