@@ -10,7 +10,7 @@ import os
 
 from detent.cli import main
 from detent.engine import bulk, faults, maintenance, ticks
-from detent.worker import reaper, supervisor, vigil
+from detent.worker import reaper, renewing, vigil
 
 LEASE = 3.0
 
@@ -18,10 +18,8 @@ LEASE = 3.0
 HURRIED = {
     (reaper, "LEASE"): LEASE,
     (vigil, "LEASE"): LEASE,
-    (supervisor, "LEASE"): LEASE,
     (reaper, "INTERVAL"): LEASE / 5,
-    (supervisor, "REAP_INTERVAL"): LEASE / 5,
-    (supervisor, "RENEW_INTERVAL"): LEASE / 3,
+    (renewing, "INTERVAL"): LEASE / 3,
     (bulk, "RESERVED_SECONDS"): LEASE,
     (maintenance, "LONGEST_SLEEP"): 0.1,
     (maintenance, "LONG_WORK_SECONDS"): 0.1,

@@ -27,8 +27,7 @@ from detent.protocol.run_error import ErrorCode
 from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
 from detent.protocol.triggering import TriggerRequest
-from detent.worker import cgroups, vigil
-from detent.worker import supervisor as supervisor_module
+from detent.worker import cgroups, renewing, variables_reading, vigil
 from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import EventKind, WorkerEvent
@@ -257,13 +256,6 @@ async def test_isolated_runs_beyond_the_limit_take_their_turn(start_house: Start
     assert len(outputs) == 3
 
 
-async def test_processes_for_one_run_stay_within_their_limit_however_many_start_them(start_house: StartHouse) -> None:
-    async with start_house(solo_limit=2) as house:
-        house.supervisor._solo_waiting = 9
-        await asyncio.gather(*(house.supervisor._staff_solos() for _ in range(4)))
-        assert sum(child.is_solo for child in house.supervisor._children) == 2
-
-
 PROCESS_TASK = "from detent import task\n@task(isolation='process')\ndef alone() -> str:\n    return 'first'\n"
 
 
@@ -342,7 +334,7 @@ async def crashes_at_first(ctx: Context) -> int:
 async def test_a_run_that_crashed_is_retried_without_waiting_for_a_renewal(
     start_house: StartHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "RENEW_INTERVAL", 3600.0)
+    monkeypatch.setattr(renewing, "INTERVAL", 3600.0)
     source = tmp_path / "crashing.py"
     source.write_text(CRASHING)
     async with start_house(sources=(str(source),)) as house:
@@ -553,7 +545,7 @@ async def test_runs_are_given_variables_and_what_changes_of_them_without_a_resta
 ) -> None:
     monkeypatch.setenv("DETENT_ENCRYPTION_KEY", base64.b64encode(b"k" * 32).decode())
     monkeypatch.setenv("OWN", "the worker's")
-    monkeypatch.setattr(supervisor_module, "VARIABLES_INTERVAL", 0.01)
+    monkeypatch.setattr(variables_reading, "INTERVAL", 0.01)
     caller = connect(dsn, listen_url=direct(dsn))
 
     async def put(**values: str) -> None:

@@ -1,62 +1,51 @@
 """The process without user code: starts the runners, renews for them, passes wake-ups on, and buries them.
 
-What it decides: how many runners there are, whose session is renewed (one that lives and is not stopped), who is to blame for a
-death, and when a process must go. What executes is decided by the database and the runners alone: a supervisor that is gone
-takes its runners with it, and their sessions run out.
+What executes is decided by the database and the runners alone: a supervisor that is gone takes its runners with it, and their
+sessions run out. What is decided here has a module each: `solos` (processes for single runs), `renewing` (whose session),
+`waking` (who hears of work), `variables_reading`, `vigil` (when a process must go), `reaper` (which other workers are lost),
+`child` (who is to blame for a death). What is left is the life of the runners, from their start to their burial.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
 
-from detent.errors import ApiConnectionError, ConfigError, DetentError
+from detent.errors import ConfigError, DetentError
 from detent.protocol import run_error
 from detent.protocol.attempts import TimedOut
 from detent.protocol.backend import WorkerBackend
-from detent.protocol.envvars import Variables
 from detent.protocol.fence import Holder
 from detent.protocol.run_error import ErrorCode
-from detent.protocol.sessions import Renewed, SessionBeat, SessionEnd, SessionEnded
-from detent.protocol.wake_ups import Wake
-from detent.worker import cgroups
-from detent.worker.cgroups import Cgroups
+from detent.protocol.sessions import SessionEnd
 from detent.worker.child import Child
+from detent.worker.children import Children
 from detent.worker.control import (
     Announced,
-    AskReport,
-    Cancelled,
     Confined,
     Drain,
     Finished,
-    Given,
     Happened,
     Load,
-    Lost,
     Message,
     NotStarted,
     Poisoned,
-    Reopen,
     Report,
     Up,
-    Work,
 )
 from detent.worker.note import Noted
 from detent.worker.persistence import pauses, persistently
-from detent.worker.reaper import INTERVAL as REAP_INTERVAL
-from detent.worker.reaper import LEASE, Reaper
+from detent.worker.reaper import Reaping
+from detent.worker.renewing import Renewing
 from detent.worker.settings import WorkerSettings
+from detent.worker.solos import Solos
 from detent.worker.telling import EventKind, WorkerEvent
+from detent.worker.variables_reading import VariablesReading
 from detent.worker.vigil import Vigil
+from detent.worker.waking import Waking
 
-RENEW_INTERVAL = 5.0
-REPORT_SECONDS = 0.25
-"""How long a renewal waits for the reports of its runners; one whose loop is blocked is renewed by its last report."""
-VARIABLES_INTERVAL = 5.0
 WATCH_INTERVAL = 0.25
 LAST_CALLS = 5.0
 """How long ending sessions may take when the worker itself is ending."""
@@ -64,17 +53,13 @@ FAILED_STARTS = 5
 """Runners that may die in succession before any was up."""
 EXIT_SECONDS = 3.0
 """From a runner's last word to its exit."""
-SOLO_START_SECONDS = 1.0
-"""By which a process for a run that must be alone is started before the run may start."""
-SOLO_OFFER_SECONDS = 0.02
-"""After which processes for one run are woken: they must not compete with the runners for the moment in which a run starts."""
-MANY = 4
-"""Runs ready at once from which on every runner is woken, not one."""
 
 log = logging.getLogger("detent.worker")
 
 
 class Supervisor:
+    """Decides how many runners there are, of which code, and what follows from the end of one."""
+
     def __init__(
         self,
         settings: WorkerSettings,
@@ -84,39 +69,38 @@ class Supervisor:
         on_event: Callable[[WorkerEvent], None] = lambda event: None,
     ) -> None:
         self._settings, self._backend, self._command, self._tell = settings, backend, tuple(command), on_event
-        self._children: list[Child] = []
-        self._generation = self._newest = 0
-        self._reaper = Reaper()
+        self._children = Children()
+        self._newest = 0
+        self._solos = Solos(self._children, self._add_solo, limit=self._solo_limit, spawn=self._spawn)
         self._vigil = Vigil(kill=self._kill, time_out=self._time_out, blocking=self._say_blocking)
+        self._renewing = Renewing(backend, self._children, self._vigil, self._solos, tell=on_event)
+        self._waking = Waking(backend, self._children, self._vigil)
+        self._variables = VariablesReading(backend, self._children)
+        self._reaping = Reaping(backend, self._children, self._solos)
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._is_ending = False
         self._failure: str | None = None
-        self._turn = 0
-        self._solo_waiting = 0
         self._reloading = asyncio.Lock()
         self._failed_starts = 0
         self._was_up = False
         self._news = asyncio.Event()
-        self._solo_offer: asyncio.TimerHandle | None = None
-        self._has_said_what_holds = False
-        self._variables: Variables | None = None
-
-    @cached_property
-    def _cgroups(self) -> Cgroups | None:
-        """Where runs are held to their machines. Looked for when the first process for one is started."""
-        return cgroups.find()
 
     # ---- life ----
 
     async def run(self) -> None:
         """Serve until drained. Raises `ConfigError` when the tasks do not load at the start."""
-        await self._read_first_variables()
+        # First of all: the code may need them when it is loaded.
+        await self._unless_over(persistently(self._variables.read)())
         for _ in range(0 if self._is_ending else self._settings.runners):
             await self._add()
         for serve in (
-            self._renew_forever, self._reap_forever, self._listen_forever, self._watch_forever, self._read_variables_forever,
-        ):  # fmt: skip
+            self._renewing.renew_forever,
+            self._reaping.reap_forever,
+            self._waking.listen_forever,
+            self._watch_forever,
+            self._variables.read_forever,
+        ):
             self._spawn(serve())
         try:
             await self._over.wait()
@@ -157,7 +141,7 @@ class Supervisor:
         """
         async with self._reloading:
             is_loaded = await self._reload(settings)
-        await self._staff_solos()
+        await self._solos.staff()
         return is_loaded
 
     async def _reload(self, settings: WorkerSettings | None) -> bool:
@@ -174,9 +158,9 @@ class Supervisor:
             self._settings = before
             self._abandon(new)
             return False
-        self._generation = self._newest
+        self._children.generation = self._newest
         for child in self._children:
-            if child.generation < self._generation:
+            if child.generation < self._children.generation:
                 self._drain(child, self._settings.reload_grace)
         self._tell(WorkerEvent(kind=EventKind.RELOADED))
         return True
@@ -205,6 +189,18 @@ class Supervisor:
         for child in self._children:
             child.close()
 
+    async def _unless_over(self, work: Awaitable[None]) -> None:
+        """Wait for *work*, unless the worker is to end before."""
+        working, ending = asyncio.ensure_future(work), asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            working.cancel()
+            ending.cancel()
+            await asyncio.gather(working, ending, return_exceptions=True)
+
     def _check_over(self) -> None:
         if self._is_ending and not self._children:
             self._over.set()
@@ -217,16 +213,16 @@ class Supervisor:
     # ---- children ----
 
     async def _add(self, *, generation: int | None = None, is_solo: bool = False, is_spare: bool = False) -> Child:
-        generation = self._generation if generation is None else generation
+        generation = self._children.generation if generation is None else generation
         child = Child(
             self._settings,
             generation=generation,
             is_solo=is_solo,
             is_spare=is_spare,
-            cgroups=self._cgroups if is_solo else None,
-            variables=self._variables.values if self._variables else {},
+            cgroups=self._solos.groups if is_solo else None,
+            variables=self._variables.values,
         )
-        self._children.append(child)
+        self._children.add(child)
         try:
             await child.start(self._command, lambda message: self._receive(child, message))
         except OSError:
@@ -237,6 +233,13 @@ class Supervisor:
         if self._is_ending:
             self._drain(child, self._settings.grace)
         return child
+
+    async def _add_solo(self, *, is_spare: bool) -> None:
+        await self._add(is_solo=True, is_spare=is_spare)
+
+    def _solo_limit(self) -> int:
+        # One that starts while the code is being replaced would be drained with the old ones.
+        return 0 if self._is_ending or self._reloading.locked() else self._settings.solo_limit
 
     async def _accompany(self, child: Child) -> None:
         """Wait for the end of a child, bury it, and replace it."""
@@ -250,7 +253,7 @@ class Supervisor:
             self._spawn(self._replace(child))
         if child.is_solo and child.is_up:
             # It may have been the spare, or one too many for a new one. (One that was never up is left to the next renewal.)
-            self._spawn(self._staff_solos())
+            self._solos.staff_soon()
         await self._bury(end)
         self._children.remove(child)
         self._check_over()
@@ -264,10 +267,12 @@ class Supervisor:
                 "the database does not answer; session %s will be found lost by the next worker", end.session_id
             )
         else:
-            self._expect_alone(ended)
+            self._solos.expect(ended)
 
     def _wants_replacement(self, child: Child) -> bool:
-        return not (self._is_ending or child.is_leaving or child.is_solo or child.generation != self._generation)
+        return not (
+            self._is_ending or child.is_leaving or child.is_solo or child.generation != self._children.generation
+        )
 
     async def _replace(self, child: Child) -> None:
         if child.is_up:
@@ -280,7 +285,7 @@ class Supervisor:
                 return
             waits = pauses(0.2, 5.0)
             await asyncio.sleep([next(waits) for _ in range(min(self._failed_starts, 8))][-1])
-        if not self._is_ending and child.generation == self._generation:
+        if not self._is_ending and child.generation == self._children.generation:
             await self._add_or_try_again(child)
 
     async def _add_or_try_again(self, instead_of: Child) -> None:
@@ -290,38 +295,6 @@ class Supervisor:
             log.error("a runner cannot be started, trying again: %s", error)
             instead_of.is_up = False
             self._spawn(self._replace(instead_of))
-
-    def _expect_alone(self, ended: SessionEnded) -> None:
-        """Have a process ready for each run that must start alone, by the time it may."""
-        for pause in ended.alone:
-            asyncio.get_running_loop().call_later(max(0.0, pause - SOLO_START_SECONDS), self._await_alone)
-
-    def _await_alone(self) -> None:
-        if not self._is_ending:
-            self._solo_waiting += 1
-            self._spawn(self._staff_solos())
-
-    async def _staff_solos(self) -> None:
-        """Start processes for runs that must be alone, and keep one ready when there are tasks that always must."""
-        try:
-            await self._add_solos()
-        except OSError as error:
-            log.error("a process for a run that must be alone cannot be started; trying again: %s", error)
-
-    async def _add_solos(self) -> None:
-        # Looked at anew after each: others staff meanwhile.
-        while not (self._is_ending or self._reloading.locked()):
-            solos = [child for child in self._children if child.is_solo and child.is_alive and not child.is_leaving]
-            idle = [child for child in solos if child.has_room]
-            wants_spare = self._has_process_tasks and not any(child.is_spare for child in idle)
-            if len(solos) >= self._settings.solo_limit or not (wants_spare or self._solo_waiting > len(idle)):
-                return
-            await self._add(is_solo=True, is_spare=wants_spare)
-
-    @property
-    def _has_process_tasks(self) -> bool:
-        present = (child for child in self._children if child.is_up and child.generation == self._generation)
-        return any(child.has_process_tasks for child in present)
 
     def _kill(self, child: Child, why: str) -> None:
         log.warning("runner %d is killed: %s", child.pid, why)
@@ -348,7 +321,7 @@ class Supervisor:
                     )
             case Confined():
                 child.confined = message
-                self._say_what_holds()
+                self._solos.say_what_holds()
             case Report():
                 child.take_report(message)
             case Load(has_room=has_room):
@@ -372,20 +345,19 @@ class Supervisor:
         if not child.is_solo:
             self._tell(WorkerEvent(kind=EventKind.UP, detail=f"runner {child.pid}: {', '.join(up.task_ids)}"))
         if up.has_process_tasks:
-            self._spawn(self._staff_solos())
+            self._solos.staff_soon()
 
     def _take_load(self, child: Child, *, has_room: bool) -> None:
         child.has_room = has_room
         if child.is_solo and not has_room:
-            self._solo_waiting = max(0, self._solo_waiting - 1)
-            self._spawn(self._staff_solos())
+            self._solos.take_busy()
 
     def _take_not_started(self, child: Child, why: str) -> None:
         self._news.set()
         child.failure = why
         if not self._was_up:
             self._fail(why)
-        elif child.generation == self._generation:
+        elif child.generation == self._children.generation:
             log.error("a runner did not start: %s", why)
 
     def _fail(self, why: str) -> None:
@@ -401,169 +373,13 @@ class Supervisor:
             self._spawn(self._replace(child))
         child.is_leaving = True
 
-    # ---- sessions ----
-
-    async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_INTERVAL)
-            try:
-                await self._renew()
-            except ApiConnectionError as error:
-                log.warning("sessions cannot be renewed: %s", error)
-                self._tell(WorkerEvent(kind=EventKind.DATABASE_AWAY, detail=str(error)))
-            except Exception:
-                log.exception("sessions cannot be renewed")
-
-    async def _renew(self) -> None:
-        renewed = [child for child in self._children if child.is_up and child.is_alive and not child.is_stopped()]
-        if not renewed:
-            return
-        await self._ask_reports(renewed)
-        renewals = {child.session: (child, child.renewal()) for child in renewed if child.is_up}
-        sent = {session: dict(child.held) for session, (child, _) in renewals.items()}
-        for answer in await self._backend.renew_sessions([renewal for _, renewal in renewals.values()]):
-            child, _ = renewals[answer.session_id]
-            if child.session == answer.session_id and child.is_alive:
-                self._take_renewed(child, answer, sent[answer.session_id])
-        await self._staff_solos()
-
-    async def _ask_reports(self, children: Sequence[Child]) -> None:
-        for child in children:
-            child.reported.clear()
-            child.send(AskReport())
-        try:
-            async with asyncio.timeout(REPORT_SECONDS):
-                for child in children:
-                    await child.reported.wait()
-        except TimeoutError:
-            pass  # its loop is blocked: what it announced before is enough
-
-    def _take_renewed(self, child: Child, answer: Renewed, sent: dict[str, int]) -> None:
-        if not answer.is_alive:
-            child.send(Reopen(session_id=child.new_session()))
-            return
-        if answer.cancelled:
-            self._vigil.cancel(time.monotonic(), answer.cancelled)
-            child.send(Cancelled(run_ids=answer.cancelled))
-        if answer.lost:
-            child.send(Lost(holders=tuple((run_id, sent[run_id]) for run_id in answer.lost if run_id in sent)))
-        self._solo_waiting = answer.solo_waiting
-
-    async def _reap_forever(self) -> None:
-        while True:
-            try:
-                beats = await self._backend.list_sessions()
-                own = {child.session for child in self._children}
-                for dead in self._reaper.observe(time.monotonic(), beats, own):
-                    await self._reap(dead)
-            except ApiConnectionError:
-                self._reaper.lose_contact()
-            except Exception:
-                log.exception("looking for lost workers failed")
-                self._reaper.lose_contact()
-            await asyncio.sleep(REAP_INTERVAL)
-
-    async def _reap(self, dead: SessionBeat) -> None:
-        error = run_error.internal(ErrorCode.WORKER_LOST, f"its worker has given no sign of life for {LEASE:g} s")
-        ended = await self._backend.end_session(
-            SessionEnd(session_id=dead.session_id, error=error, is_lost=True, beat=dead.beat)
-        )
-        self._expect_alone(ended)
-        log.warning("session %s of another worker is lost; %d runs are handed back", dead.session_id, ended.returned)
-
-    # ---- variables ----
-
-    async def _read_first_variables(self) -> None:
-        """Wait for what the code may need when it is loaded, unless the worker is to end before."""
-        reading = asyncio.ensure_future(persistently(self._read_variables)())
-        ending = asyncio.ensure_future(self._over.wait())
-        try:
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-        finally:
-            reading.cancel()
-            ending.cancel()
-            await asyncio.gather(reading, ending, return_exceptions=True)
-
-    async def _read_variables_forever(self) -> None:
-        while True:
-            await asyncio.sleep(VARIABLES_INTERVAL)
-            try:
-                await self._read_variables()
-            except ApiConnectionError:
-                pass  # told by those that renew
-            except Exception:
-                log.exception("the variables of the environment cannot be read; runs go on with those they have")
-
-    async def _read_variables(self) -> None:
-        """Pass on what the environment gives to runs, when it is something else than before."""
-        changed = await self._backend.read_variables(self._variables.fingerprint if self._variables else None)
-        if changed is None:
-            return
-        self._variables = changed
-        if changed.obstacle:
-            log.error("%s", changed.obstacle)
-        if shadowed := ", ".join(sorted(changed.values.keys() & os.environ.keys())):
-            log.warning("runs find the worker's own %s, not what the environment has under that name", shadowed)
-        for child in self._children:
-            child.send(Given(variables=changed.values))
-
-    # ---- wake-ups ----
-
-    async def _listen_forever(self) -> None:
-        for pause in pauses():
-            try:
-                async with self._backend.listen() as wakes:
-                    async for wake in wakes:
-                        self._pass_on(wake)
-            except ApiConnectionError:
-                pass
-            except Exception:
-                log.exception("listening for wake-ups failed; polling meanwhile")
-            await asyncio.sleep(pause)
-
-    def _pass_on(self, wake: Wake) -> None:
-        working = [child for child in self._children if child.is_working]
-        if wake.cancelled:
-            self._vigil.cancel(time.monotonic(), wake.cancelled)
-            for child in self._children:
-                child.send(Cancelled(run_ids=wake.cancelled))
-        for child in working:
-            if child.session in wake.resumed:
-                child.send(Work())
-        if wake.ready:
-            self._offer(wake.ready, working)
-
-    def _offer(self, ready: int, working: Sequence[Child]) -> None:
-        if any(child.is_solo for child in working) and self._solo_offer is None:
-            self._solo_offer = asyncio.get_running_loop().call_later(SOLO_OFFER_SECONDS, self._offer_solos)
-        runners = [
-            child for child in working if not child.is_solo and child.has_room and not self._vigil.is_stuck(child)
-        ]
-        if not runners:
-            return
-        if ready < MANY:
-            self._turn += 1
-            runners = [runners[self._turn % len(runners)]]
-        for child in runners:
-            child.send(Work())
-
-    def _offer_solos(self) -> None:
-        self._solo_offer = None
-        for child in self._children:
-            if child.is_solo and child.is_working and child.has_room:
-                child.send(Work())
-
     # ---- keeping an eye on them ----
 
     async def _watch_forever(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             try:
-                self._vigil.look(
-                    time.monotonic(), [child for child in self._children if child.is_up and child.is_alive]
-                )
+                self._vigil.look(time.monotonic(), self._children.up)
             except Exception:
                 log.exception("watching the runners failed")
 
@@ -588,19 +404,6 @@ class Supervisor:
                     kind=EventKind.BLOCKING, run_id=run.run_id, task_id=run.task_id, seconds=seconds, detail=what
                 )
             )
-
-    def _say_what_holds(self) -> None:
-        if self._has_said_what_holds:
-            return
-        self._has_said_what_holds = True
-        if self._cgroups is not None:
-            log.info("runs are held to the memory and CPU of their machines by cgroups in %s", self._cgroups.folder)
-            return
-        log.warning(
-            "runs are held to the memory of their machines by rlimits, each process by itself, and CPU is not limited, "
-            "as this worker may not make cgroups; give it a folder of cgroup v2 to itself, with the controllers cpu and memory "
-            "(systemd: Delegate=yes)"
-        )
 
     def _say_died(self, child: Child, end: SessionEnd) -> None:
         cause = str(end.error.message) if end.error is not None else ""
