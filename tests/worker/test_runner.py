@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from detent import INHERIT, AbortTaskRunError, CancelSignal, Context, Retry, queue, task, wait
+from detent import INHERIT, AbortTaskRunError, CancelSignal, Context, Retry, logger, queue, task, wait
 from detent.errors import RunCancelledError, StaleRunError
 from detent.protocol.ids import RunId
 from detent.protocol.leases import HandBack, Lease, LeaseRequest
@@ -772,3 +772,20 @@ async def test_runs_leave_no_task_and_no_thread_behind(start_rig: StartRig) -> N
         assert threading.active_count() <= threads + 32
         assert not rig.runner._held
         assert rig.runner._room.executing == 0
+
+
+async def test_what_code_says_on_its_way_out_of_memory_takes_the_place_of_no_line(start_rig: StartRig) -> None:
+    @task
+    async def sleeper() -> None:
+        with logger.trace("whole"):
+            await wait.for_(hours=1)
+            logger.info("after")
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("sleeper")
+        await rig.saw(run_id, EventKind.WAITING)
+    async with start_rig() as rig:
+        rig.clock.advance(timedelta(hours=2))
+        await rig.end_of(run_id)
+        messages = await rig.messages_of(run_id)
+    assert messages == ["after", "whole"]

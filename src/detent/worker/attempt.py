@@ -132,6 +132,11 @@ class Attempt:
         return self.stop_reason is Stop.DROPPED
 
     @property
+    def has_left(self) -> bool:
+        """Whether the attempt goes on elsewhere, or from its top: what this copy comes to is not its end."""
+        return self.stop_reason in {Stop.EVICTED, Stop.DROPPED}
+
+    @property
     def elapsed(self) -> float:
         """Seconds of this attempt, its waits left out; also those before a wait in which it left another process."""
         now = self.began_waiting if self.phase is Phase.WAITING else self.clock()

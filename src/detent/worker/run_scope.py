@@ -183,8 +183,9 @@ class AttemptScope:
             return
         path = self._path()
         number, path.lines = path.lines, path.lines + 1
-        # What comes before a recorded operation was stored before the process that wrote it died.
-        if not self.attempt.journal.has_beyond(path.text, path.asked):
+        # What comes before a recorded operation was stored before the process that wrote it died; what code says because it has
+        # to leave memory would take the place of what it says when it goes on.
+        if not (self.attempt.has_left or self.attempt.journal.has_beyond(path.text, path.asked)):
             self._lines.add(self.attempt, level, message, fields, place=path.place, number=number)
 
     def carry_out(self, coroutine: Coroutine[object, object, A]) -> concurrent.futures.Future[A]:
