@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from detent.engine import reach
+from detent.engine.db import open_connection
 from detent.engine.reach import Hearing
 from detent.errors import ApiConnectionError
 from tests.database import Server
@@ -85,3 +86,14 @@ async def test_database_out_of_reach_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("detent.engine.db.FIRST_PATIENCE", 0.0)
     with pytest.raises(ApiConnectionError):
         await reach.examine(f"host={tmp_path}", f"host={tmp_path}")
+
+
+async def test_what_is_put_around_the_driver_for_tasks_is_not_around_detents_own_connections(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def traced(*_: object, **__: object) -> None:
+        pytest.fail("detent's own connection was traced")
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", traced)
+    async with await open_connection(dsn) as connection:
+        assert not connection.closed

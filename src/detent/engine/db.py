@@ -42,6 +42,8 @@ FIRST_PATIENCE = 2.0
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _REPEATED_ERRORS = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
 _PREPARED_ERRORS = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
+_connect = psycopg.AsyncConnection.connect
+"""As it was before an instrumentation of the user's, which is for the connections of tasks, has replaced it."""
 
 
 class Db:
@@ -150,7 +152,7 @@ class Db:
 
 
 async def open_connection(conninfo: str) -> psycopg.AsyncConnection[Row]:
-    return await psycopg.AsyncConnection.connect(
+    return await _connect(
         make_conninfo(conninfo, **_missing(conninfo)), autocommit=True, prepare_threshold=None, row_factory=tuple_row
     )
 
