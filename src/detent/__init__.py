@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from detent.sdk.tags import tags
     from detent.sdk.task import BareTask, Task, schema_task, task
     from detent.sdk.tasks import tasks
+    from detent.sdk.telemetry import Telemetry
     from detent.sdk.token import RetrievedToken, Token
     from detent.sdk.triggering import Item
     from detent.sdk.usage import Spent, Usage, usage
@@ -215,6 +216,7 @@ else:
         "Task": "detent.sdk.task",
         "TaskPayloadParsedError": "detent.errors",
         "TaskRef": "detent.sdk.ref",
+        "Telemetry": "detent.sdk.telemetry",
         "Token": "detent.sdk.token",
         "TokenFailedError": "detent.errors",
         "TokenStatus": "detent.protocol.status",
@@ -366,6 +368,7 @@ __all__ = [
     "Task",
     "TaskPayloadParsedError",
     "TaskRef",
+    "Telemetry",
     "Token",
     "TokenFailedError",
     "TokenStatus",

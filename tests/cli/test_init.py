@@ -34,7 +34,7 @@ def test_config_that_is_written_names_every_key_with_its_default(tmp_path: Path)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs" / "ca.pem").write_text("-----BEGIN CERTIFICATE-----")
-    given = given.replace("import define_config", "import Console, Retention, Retries, Retry, define_config")
+    given = given.replace("import define_config", "import Console, Retention, Retries, Retry, Telemetry, define_config")
     (tmp_path / "detent_config.py").write_text(given)
     config, default = load_config(tmp_path), config_module.default_config(tmp_path)
     for key in config_module.KNOWN - {"project", "dirs", "max_duration", "ttl", "machine", "extra_ca_certs"}:

@@ -28,6 +28,7 @@ from detent.protocol.waits import WaitResult
 from detent.sdk.chunks import GivenBatch
 from detent.sdk.context import CancelSignal, Context
 from detent.sdk.failure import failure_to_text, rebuild
+from detent.sdk.scope import OpenSpan
 from detent.sdk.usage import Usage
 
 T = TypeVar("T")
@@ -198,6 +199,9 @@ class FakeRun:
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message, fields))
+
+    def open_span(self, name: str, fields: dict[str, object]) -> OpenSpan | None:
+        return None
 
 
 async def _all_of(requests: Iterable[TriggerRequest] | AsyncIterable[TriggerRequest]) -> AsyncIterable[TriggerRequest]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-from detent import Config, ConfigError, Console, Machine, Retention, Retries, Retry, define_config
+from detent import Config, ConfigError, Console, Machine, Retention, Retries, Retry, Telemetry, define_config
 from detent.sdk import discovery
 from detent.sdk.registry import registry
 
@@ -111,7 +114,14 @@ def test_own_machines_may_be_named_and_may_replace_a_preset() -> None:
         ({"extraCACerts": "./ca.crt"}, "the key extraCACerts is none here: write extra_ca_certs"),
         ({"enableConsoleLogging": True}, "what runs print is shown by console=Console(echo=True)"),
         ({"disableConsoleInterceptor": True}, "what runs print is not kept with console=Console(capture=False)"),
-        ({"telemetry": {}}, "the key telemetry is not available yet"),
+        ({"telemetry": {}}, "telemetry={} must be Telemetry(exporters=[...], ...)"),
+        ({"telemetry": Telemetry(exporters=ConsoleSpanExporter())}, "telemetry: exporters=<"),  # type: ignore[arg-type]
+        ({"telemetry": Telemetry(exporters=[ConsoleSpanExporter])}, "; this is a class: call it"),  # type: ignore[list-item]
+        ({"telemetry": Telemetry(log_exporters=[ConsoleSpanExporter()])}, "; this one goes into exporters"),  # type: ignore[list-item]
+        ({"telemetry": Telemetry(metric_readers=["a"])}, "metric_readers[0]='a' must be a MetricReader of opentelemetry.sdk"),  # type: ignore[list-item]
+        ({"telemetry": Telemetry(instrumentations=[5])}, "instrumentations[0]=5 must be an instrumentation"),  # type: ignore[list-item]
+        ({"telemetry": Telemetry(resource={"a": object()})}, "resource: a=<object"),  # type: ignore[dict-item]
+        ({"telemetry": Telemetry(resource=[])}, "resource=[] must be attributes by their names"),  # type: ignore[arg-type]
         ({"build": {}}, "the key build is not available yet"),
         ({"runtime": "node"}, "the runtime is the Python that starts the worker"),
         ({"legacyDevProcessCwdBehaviour": True}, "runs always start in the project's folder"),
@@ -120,7 +130,7 @@ def test_own_machines_may_be_named_and_may_replace_a_preset() -> None:
         ({"on_start": print}, "@tasks.on_start_attempt"),
         ({"triggerDirectories": []}, "write dirs"),
         ({"init": print}, "write a file init.py into the folder of tasks"),
-        ({"experimental_instrumentations": []}, "traces are not exported yet"),
+        ({"experimental_instrumentations": []}, "write telemetry=Telemetry(instrumentations=[...])"),
     ],
 )
 def test_bad_key_is_refused_naming_the_file(keys: Any, why: str) -> None:
@@ -143,6 +153,31 @@ config = define_config(console=Console(echo=False, capture=False), process_keep_
 
     default = define_config()
     assert (default.console, default.process_keep_alive, default.extra_ca_certs) == (Console(), 1, None)
+
+
+def test_telemetry_is_kept_as_it_is_given_and_off_without_anything_to_tell() -> None:
+    exporter = ConsoleSpanExporter()
+    config = define_config(telemetry=Telemetry(exporters=[exporter], resource={"service.name": "shop", "cores": [1, 2]}))
+    assert (config.telemetry.exporters, config.telemetry.is_on) == ((exporter,), True)
+    assert define_config().telemetry == define_config(telemetry=Telemetry(log_exporters=[])).telemetry
+    assert not define_config(telemetry=Telemetry(resource={"service.name": "shop"})).telemetry.is_on
+
+
+def test_without_opentelemetry_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    with pytest.raises(ConfigError, match=r'telemetry: it needs OpenTelemetry, .*: install "detent\[telemetry\]"'):
+        define_config(telemetry=Telemetry())
+    write(tmp_path, detent_config="from opentelemetry.sdk import trace\n")
+    with pytest.raises(ConfigError, match=r'ModuleNotFoundError: .*; install "detent\[telemetry\]"'):
+        discovery.load_config(tmp_path)
+
+
+def test_readers_of_a_process_that_executes_nothing_are_ended_silently(caplog: pytest.LogCaptureFixture) -> None:
+    before = threading.active_count()
+    telemetry = Telemetry(metric_readers=[PeriodicExportingMetricReader(ConsoleMetricExporter())])
+    assert threading.active_count() == before + 1
+    telemetry.dismiss()
+    assert (threading.active_count(), caplog.messages) == (before, [])
 
 
 def test_given_patterns_take_the_place_of_those_of_tests(tmp_path: Path) -> None:

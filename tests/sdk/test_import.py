@@ -13,7 +13,7 @@ import detent
 
 MEANS = {"TYPE_CHECKING", "import_module"}
 """By which names that few programs use are loaded late."""
-HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "psycopg", "pydantic", "rich", "typer", "uvloop")
+HEAVY = ("asyncio", "httpx", "jsonschema_rs", "logging", "opentelemetry", "psycopg", "pydantic", "rich", "typer", "uvloop")
 NOT_YET = {
     "auth", "streams",
 }  # fmt: skip
@@ -31,6 +31,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import detent",
         "from detent import *",
+        "from detent import Telemetry, define_config\ndefine_config()",
         "from detent import task\n@task\nasync def charge(order: dict[str, int]) -> None: ...",
     ],
 )

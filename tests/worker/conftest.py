@@ -19,6 +19,7 @@ from detent.worker.control import Cancelled, Up, Work
 from detent.worker.note import Note
 from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
+from detent.worker.telemetry import RunTelemetry
 from tests.database import Clock
 from tests.pooler import direct
 from tests.worker.rig import Rig, Supervision
@@ -44,14 +45,20 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
 
     @asynccontextmanager
     async def start(
-        *, is_solo: bool = False, confinement: Confinement | None = None, **settings: object
+        *,
+        is_solo: bool = False,
+        confinement: Confinement | None = None,
+        telemetry: RunTelemetry | None = None,
+        **settings: object,
     ) -> AsyncIterator[Rig]:
         backend = connect(dsn, listen_url=direct(dsn))
         note, _ = Note.create()
         supervision, session = Supervision(), ids.new_session_id()
         with capturing(log_level="debug", echo=False) as capture:
             told = WorkerSettings(database_url=dsn, retry_min=0.001, retry_max=0.001, send_events=True, **settings)  # type: ignore[arg-type]
-            runner = Runner(told, backend, supervision, note, capture, is_solo=is_solo, confinement=confinement)
+            runner = Runner(
+                told, backend, supervision, note, capture, is_solo=is_solo, confinement=confinement, telemetry=telemetry
+            )
             serving = asyncio.create_task(runner.run(session))
             await supervision.until(Up)
             try:

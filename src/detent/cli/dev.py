@@ -106,6 +106,7 @@ class _Dev:
         # Loaded anew when it was saved.
         sys.modules.pop(Path(CONFIG_FILE).stem, None)
         config = discovery.load_config(self.project.root)
+        config.telemetry.dismiss()
         settings = serving.settings_of(config, database_url=dsn, environment=self.environment, path=self.tasks)
         return replace(
             settings,

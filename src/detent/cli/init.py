@@ -45,6 +45,8 @@ config = define_config(
     # machines={{}},
     # A PEM file of authorities that runs trust besides the usual ones. (Default: none.)
     # extra_ca_certs="./certs/ca.pem",
+    # Where spans, log lines and metrics of runs go besides (`from detent import Telemetry`, with detent[telemetry]).
+    # telemetry=Telemetry(exporters=[], log_exporters=[], metric_exporters=[]),
 )
 '''
 

@@ -48,6 +48,7 @@ def settings_of(config: Config, *, database_url: str, environment: str, path: Pa
         capture_output=config.console.capture,
         process_keep_alive=config.process_keep_alive,
         extra_ca_certs=config.extra_ca_certs,
+        has_telemetry=config.telemetry.is_on,
     )
 
 

@@ -91,6 +91,7 @@ class _Worker:
         from detent.sdk import discovery
 
         config = discovery.load_config(Path.cwd())
+        config.telemetry.dismiss()
         settings = serving.settings_of(config, database_url=self.dsn, environment=self.environment, path=self.path)
         return replace(
             settings,

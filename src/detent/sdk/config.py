@@ -15,6 +15,7 @@ from detent.protocol.retention import Retention
 from detent.protocol.retry import Retry
 from detent.sdk import source, spelling
 from detent.sdk.machines import check_name
+from detent.sdk.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,8 @@ class Config:
     """How many runs of tasks with `isolation="process"` one process executes, one after the other."""
     extra_ca_certs: str | None = None
     """The whole path of a PEM file of authorities that runs trust besides the usual ones."""
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    """Where the spans, metrics and log lines of runs go besides."""
 
 
 class ConfigKeys(TypedDict, total=False):
@@ -98,6 +101,8 @@ class ConfigKeys(TypedDict, total=False):
     - `process_keep_alive`: how many runs of tasks with `isolation="process"` one process executes before another takes its place;
       True is 50. Default: one.
     - `extra_ca_certs`: a PEM file, relative to the config file, of authorities that runs trust besides the usual ones.
+    - `telemetry`: `Telemetry(exporters=[...], log_exporters=[...], metric_exporters=[...], instrumentations=[...])`: where spans,
+      log lines and metrics of runs go, with OpenTelemetry. Default: nowhere.
     """
 
     project: str
@@ -113,10 +118,11 @@ class ConfigKeys(TypedDict, total=False):
     console: Console
     process_keep_alive: int | bool
     extra_ca_certs: str
+    telemetry: Telemetry
 
 
 KNOWN = frozenset(ConfigKeys.__annotations__)
-_LATER = frozenset({"telemetry", "build", "deploy"})
+_LATER = frozenset({"build", "deploy"})
 _HOOKS = frozenset({
     "on_start", "on_start_attempt", "on_success", "on_failure", "on_complete", "on_cancel", "on_wait", "on_resume", "catch_error",
 })  # fmt: skip
@@ -132,7 +138,7 @@ _ELSEWHERE = {
     "tsconfig_path": "there is no TypeScript here",
     "compatibility_flags": "there is none to set",
     "trigger_directories": "write dirs",
-    "instrumentations": "traces are not exported yet in this version of detent",
+    "instrumentations": "write telemetry=Telemetry(instrumentations=[...])",
     "init": "write a file init.py into the folder of tasks, or a middleware: @tasks.middleware",
     "cleanup": "write a middleware: @tasks.middleware",
     "middleware": "write it in a file of tasks: @tasks.middleware",
@@ -182,6 +188,7 @@ def _read(keys: Mapping[str, object], place: str, root: Path) -> Config:
         console=_console(keys.get("console", Console()), place),
         process_keep_alive=_process_keep_alive(keys.get("process_keep_alive", 1), place),
         extra_ca_certs=_extra_ca_certs(keys.get("extra_ca_certs"), place, root),
+        telemetry=_telemetry(keys, place),
         root=root,
     )
 
@@ -288,6 +295,19 @@ def _extra_ca_certs(file: object, place: str, root: Path) -> str | None:
     if "-----BEGIN CERTIFICATE-----" not in (root / file).read_text(encoding="utf-8", errors="replace"):
         _refuse(place, f"extra_ca_certs={file!r} is no PEM file: it holds no BEGIN CERTIFICATE")
     return str((root / file).resolve())
+
+
+def _telemetry(keys: Mapping[str, object], place: str) -> Telemetry:
+    if "telemetry" not in keys:
+        return Telemetry()
+    telemetry = keys["telemetry"]
+    if not isinstance(telemetry, Telemetry):
+        _refuse(place, f"telemetry={telemetry!r} must be Telemetry(exporters=[...], ...)")
+    try:
+        telemetry.check()
+    except ValueError as error:
+        _refuse(place, f"telemetry: {error}")
+    return telemetry
 
 
 def _log_level(level: object, place: str) -> str:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from detent.errors import ConfigError
-from detent.sdk import patterns, source
+from detent.sdk import patterns, source, telemetry
 from detent.sdk.config import FILE_NAME, TEST_FILES, Config, default_config
 from detent.sdk.machines import machines
 
@@ -196,8 +196,14 @@ def _explain(file: Path, error: BaseException) -> NoReturn:
     place = source.relative(str(file))
     line = _line_in(file, error)
     where = f"{place}:{line}" if line else place
-    what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}{_remedy(error)}"
     raise ConfigError(f"cannot load {where}: {what}") from error
+
+
+def _remedy(error: BaseException) -> str:
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    is_telemetry = name is not None and name.startswith("opentelemetry") and not telemetry.is_installed()
+    return f'; install "{telemetry.EXTRA}"' if is_telemetry else ""
 
 
 def _line_in(file: Path, error: BaseException) -> int | None:

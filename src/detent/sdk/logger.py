@@ -48,21 +48,29 @@ class Logger:
         _write("error", message, {**fields, "traceback": format_exc()})
 
     def trace(self, name: str, /, **fields: object) -> Span:
-        """Return a span: as a context manager, also with `async with`, it logs its name and how long it took."""
+        """Return a span: as a context manager, also with `async with`, it logs its name and how long it took.
+
+        With `telemetry` in the config it is exported, too: *fields* are its attributes, and spans of libraries nest in it.
+        """
         return Span(name, fields)
 
 
 class Span:
-    """A named stretch of a run. `set` adds fields to the line that is logged at its end."""
+    """A named stretch of a run. `set` adds fields to the line that is logged at its end, and attributes to what is exported."""
 
     def __init__(self, name: str, fields: dict[str, object]) -> None:
         self.name, self._fields = name, fields
         self._began = 0.0
+        self._open: run_scope.OpenSpan | None = None
 
     def set(self, **fields: object) -> None:
         self._fields.update(fields)
+        if self._open is not None:
+            self._open.set(fields)
 
     def __enter__(self) -> Self:
+        present = run_scope.current()
+        self._open = None if present is None else present.open_span(self.name, self._fields)
         self._began = time.perf_counter()
         return self
 
@@ -74,6 +82,8 @@ class Span:
             _write("info", self.name, ended)
         else:
             _write("error", self.name, {**ended, "error": f"{type(error).__name__}: {error}"})
+        if self._open is not None:
+            self._open.end(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -140,6 +140,18 @@ class RunScope(Protocol):
         """Keep a log line with the run. May be called from any thread."""
         ...
 
+    def open_span(self, name: str, fields: dict[str, object]) -> OpenSpan | None:
+        """Begin a span for those whom the worker tells; None where it tells nobody. May be called from any thread."""
+        ...
+
+
+class OpenSpan(Protocol):
+    """A span that others begin in, until it ends."""
+
+    def set(self, fields: dict[str, object]) -> None: ...
+
+    def end(self, error: BaseException | None) -> None: ...
+
 
 class RunDocument(Protocol):
     """A run's metadata. May be read and updated from any thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from detent.errors import RunCancelledError, RunSuspended, StaleRunError
 from detent.protocol.attempts import AttemptOutcome
@@ -21,6 +21,9 @@ from detent.worker.journal import Journal
 from detent.worker.meter import Meter
 from detent.worker.path import Path
 from detent.worker.timers import Timers
+
+if TYPE_CHECKING:
+    from detent.worker.telemetry import AttemptSpan
 
 
 class Phase(Enum):
@@ -63,7 +66,7 @@ class Attempt:
         "_resumption", "answers", "began", "began_waiting", "blocked", "children", "clock", "collected", "confinement",
         "fence", "holder", "hooking", "host", "is_done", "is_fenced", "is_threaded", "journal", "kind", "last_line", "lease",
         "locals", "machine", "meter", "outcome", "path", "phase", "preparing", "raised", "record", "refusal", "run_id", "signal",
-        "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers", "turns", "waited",
+        "span", "standing", "stop_reason", "suspending", "task", "thread", "timer", "timers", "turns", "waited",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, kind: Isolation, host: Host, clock: Callable[[], float]) -> None:
@@ -109,6 +112,8 @@ class Attempt:
         """What its code failed with, for `on_failure`."""
         self.hooking: asyncio.Task[None] | None = None
         """Calls its final hooks."""
+        self.span: AttemptSpan | None = None
+        """None: nobody is told."""
 
     def begin(self, journal: Journal) -> None:
         """Start from the top, with what was recorded."""

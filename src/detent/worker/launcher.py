@@ -7,6 +7,7 @@ import contextvars
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import TYPE_CHECKING
 
 from detent.errors import DetentError
 from detent.protocol.attempts import AttemptOutcome
@@ -30,6 +31,9 @@ from detent.worker.run_scope import AttemptScope
 from detent.worker.settings import WorkerSettings
 from detent.worker.threads import NotedExecutor, Threads
 
+if TYPE_CHECKING:
+    from detent.worker.telemetry import RunTelemetry
+
 now = time.monotonic
 
 Ended = Callable[[Attempt, AttemptOutcome | None], None]
@@ -39,9 +43,16 @@ class Launcher:
     """What all runs of a process share. `ended` is told each attempt's end, with None when it came to no outcome."""
 
     def __init__(
-        self, settings: WorkerSettings, backend: WorkerBackend, note: Note, capture: Capture, ended: Ended
+        self,
+        settings: WorkerSettings,
+        backend: WorkerBackend,
+        note: Note,
+        capture: Capture,
+        ended: Ended,
+        telemetry: RunTelemetry | None,
     ) -> None:
         self._settings, self._note, self._capture, self._ended = settings, note, capture, ended
+        self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(note)
         self.calls = DurableCalls(backend)
@@ -92,6 +103,8 @@ class Launcher:
     def _drive(self, code: Coroutine[object, object, None], scope: AttemptScope, path: Path) -> asyncio.Task[None]:
         context = contextvars.Context()
         context.run(run_scope.enter, scope)
+        if self._telemetry is not None:
+            context.run(self._telemetry.enter, scope.attempt, self.environment)
         coroutine: OnCpu[None] = OnCpu(code, scope.attempt, self._note, Line(path))
         return asyncio.Task(coroutine, loop=self._loop, context=context)
 
@@ -104,6 +117,7 @@ class Launcher:
             note=self._note,
             loop=self._loop,
             context=self._context_of,
+            telemetry=self._telemetry,
         )
 
     def describe(self, attempt: Attempt) -> None:
@@ -142,6 +156,8 @@ class Launcher:
             outcome = await self._executor.execute(attempt, scope)
             attempt.is_done = True
             self._capture.end(scope)
+            if self._telemetry is not None:
+                self._telemetry.end(attempt, outcome)
             await scope.flush_metadata()
             if self.lines.has_unsent(attempt) and not attempt.is_dropped:
                 await self.lines.flushed(attempt.last_line)

@@ -20,13 +20,13 @@ HOOKS = "hooks/"
 
 
 class Path:
-    """One line of execution. `asked` counts its operations; `lines` its log lines since, `updates` those of metadata."""
+    """One line of execution. `asked` counts its operations; `lines` its log lines since, `updates` those of metadata, `spans`."""
 
-    __slots__ = ("_children", "_operations", "asked", "lines", "text", "updates")
+    __slots__ = ("_children", "_operations", "asked", "lines", "spans", "text", "updates")
 
     def __init__(self, text: str = ROOT) -> None:
         self.text = text
-        self.asked = self.lines = self.updates = 0
+        self.asked = self.lines = self.updates = self.spans = 0
         self._operations = 0
         self._children: Counter[str] | None = None
 

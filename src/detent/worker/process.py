@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from detent.errors import ConfigError, DetentError
 from detent.protocol.backend import WorkerBackend
@@ -35,6 +35,9 @@ from detent.worker.runner import Runner
 from detent.worker.settings import WorkerSettings
 from detent.worker.trust import trust
 from detent.worker.variables import GivenVariables
+
+if TYPE_CHECKING:
+    from detent.worker.providers import Providers
 
 INHERITED = "DETENT_RUNNER"
 """Environment variable with the numbers of the inherited file descriptors: control socket, life line, note; and the parent."""
@@ -84,13 +87,16 @@ def main(connect: Connect) -> NoReturn:
     variables = GivenVariables()
     variables.give(hello.variables)
     in_order.install()
-    if not _load_tasks(settings, end):
+    try:
+        providers = _load(settings)
+    except DetentError as error:
+        end.sendall(control.encode(NotStarted(message=str(error), detail=traceback.format_exc())))
         _leave(1)
     with capturing(
         log_level=settings.log_level, echo=settings.echo_output, streams=settings.capture_output
     ) as capture:
         try:
-            code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture, variables))
+            code = _run(_serve(end, hello, settings, connect, Note(inherited.note), capture, variables, providers))
         except BaseException as error:  # noqa: BLE001 - a process that serves nobody must not stay, whatever threads it has
             traceback.print_exc()
             os._exit(OUT_OF_MEMORY_CODE if isinstance(error, MemoryError) else 1)
@@ -117,6 +123,7 @@ async def _serve(
     note: Note,
     capture: Capture,
     variables: GivenVariables,
+    providers: Providers | None,
 ) -> int:
     early: list[Message] = []
     channel = await Channel.open(end, early.append, lambda: os._exit(1))
@@ -125,6 +132,7 @@ async def _serve(
     runner = Runner(
         settings, backend, channel, note, capture,
         is_solo=hello.is_solo, is_spare=hello.is_spare, confinement=confinement,
+        telemetry=None if providers is None else providers.runs,
     )  # fmt: skip
 
     def receive(message: Message) -> None:
@@ -142,28 +150,37 @@ async def _serve(
         channel.send(NotStarted(message=str(error), detail=traceback.format_exc()))
         await channel.flushed()
         return 1
+    await asyncio.gather(_close(channel, backend), *([] if providers is None else [providers.close()]))
+    return 0
+
+
+async def _close(channel: Channel, backend: WorkerBackend) -> None:
     with contextlib.suppress(TimeoutError, DetentError):
         async with asyncio.timeout(_CLOSING_SECONDS):
             await channel.flushed()
             await backend.close()
-    return 0
 
 
-def _load_tasks(settings: WorkerSettings, end: socket.socket) -> bool:
-    """Import the modules that define the tasks; what they raise is told to the supervisor, which tells the user."""
+def _load(settings: WorkerSettings) -> Providers | None:
+    """Import the modules that define the tasks. What they raise is told to the supervisor, which tells the user."""
     machines.own = settings.machines
-    try:
-        for source in settings.sources or (discovery.load_config(Path(settings.folder)),):
-            discovery.discover(source)
-        if not registry.all():
-            raise ConfigError("no task was found; define one with @task in the files that the worker loads")
-    except DetentError as error:
-        end.sendall(control.encode(NotStarted(message=str(error), detail=traceback.format_exc())))
-        return False
+    # Before the tasks, which may import by name what an instrumentation replaces.
+    providers = _providers_of(settings) if settings.has_telemetry else None
+    for source in settings.sources or (discovery.load_config(Path(settings.folder)),):
+        discovery.discover(source)
+    if not registry.all():
+        raise ConfigError("no task was found; define one with @task in the files that the worker loads")
     # What is loaded now stays: the collector need not look at it again while runs come and go.
     gc.collect()
     gc.freeze()
-    return True
+    return providers
+
+
+def _providers_of(settings: WorkerSettings) -> Providers:
+    from detent.worker.providers import Providers
+
+    config = discovery.load_config(Path(settings.folder))
+    return Providers(config.telemetry, project=settings.project, environment=settings.environment)
 
 
 def _read_hello(end: socket.socket) -> Hello:

@@ -52,6 +52,8 @@ from detent.worker.path import Line, Path, here
 
 if TYPE_CHECKING:
     from detent.sdk.context import CancelSignal, Context
+    from detent.sdk.scope import OpenSpan
+    from detent.worker.telemetry import RunTelemetry
     from detent.worker.timers import Timers
 
 A = TypeVar("A")
@@ -80,6 +82,7 @@ class AttemptScope:
         "_make_context",
         "_note",
         "_rank",
+        "_telemetry",
         "attempt",
         "loop",
         "on_waiting",
@@ -97,8 +100,10 @@ class AttemptScope:
         note: Note,
         loop: asyncio.AbstractEventLoop,
         context: Callable[[Attempt], Context],
+        telemetry: RunTelemetry | None = None,
     ) -> None:
         self.attempt, self._calls, self._lines, self._rank, self._note = attempt, calls, lines, log_rank, note
+        self._telemetry = telemetry
         self._make_context, self._context = context, cast("Context | None", None)
         self._document: RunMetadata | None = None
         self.loop = loop
@@ -111,6 +116,7 @@ class AttemptScope:
         """Be of the same attempt as *scope*."""
         self.attempt, self._calls, self._lines, self._rank = scope.attempt, scope._calls, scope._lines, scope._rank
         self._note, self.loop, self._make_context = scope._note, scope.loop, scope._make_context
+        self._telemetry = scope._telemetry
         self._context, self._fence, self.on_waiting = scope._context, scope._fence, None
 
     @property
@@ -187,6 +193,20 @@ class AttemptScope:
         # to leave memory would take the place of what it says when it goes on.
         if not (self.attempt.has_left or self.attempt.journal.has_beyond(path.text, path.asked)):
             self._lines.add(self.attempt, level, message, fields, place=path.place, number=number)
+            if self._telemetry is not None:
+                self._telemetry.log(self.attempt, level, message, fields)
+
+    def open_span(self, name: str, fields: dict[str, object]) -> OpenSpan | None:
+        return None if self._telemetry is None else self._telemetry.open_span(name, fields)
+
+    def place_of_span(self) -> str | None:
+        """Return by what a span that begins here is known, in a replay, too; None in a thread that is not ours."""
+        line = here()
+        if line is None:
+            return None
+        path = line.path
+        number, path.spans = path.spans, path.spans + 1
+        return f"{self.attempt.run_id} {self.attempt.attempt} {path.place} {number}"
 
     def carry_out(self, coroutine: Coroutine[object, object, A]) -> concurrent.futures.Future[A]:
         """Await *coroutine* on the loop for the calling thread, which stands in it meanwhile."""
@@ -442,7 +462,7 @@ class AttemptScope:
         attempt = self.attempt
         attempt.check()
         path.asked += 1
-        path.lines = path.updates = 0
+        path.lines = path.updates = path.spans = 0
         try:
             recorded = attempt.journal.take(operation, kind, fingerprint)
         except (NonDeterminismError, JournalFullError) as error:

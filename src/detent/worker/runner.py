@@ -18,7 +18,7 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from detent.protocol import run_error
 from detent.protocol.attempts import AttemptOutcome, Completed, Failed, RanOutOfMemory, Succeeded, TimedOut
@@ -71,6 +71,9 @@ from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
 from detent.worker.telling import EventKind, Teller
 
+if TYPE_CHECKING:
+    from detent.worker.telemetry import RunTelemetry
+
 CANCELLED = "it was asked to stop"
 START_AFTER = 0.1
 """Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
@@ -112,6 +115,7 @@ class Runner:
         is_solo: bool = False,
         is_spare: bool = False,
         confinement: Confinement | None = None,
+        telemetry: RunTelemetry | None = None,
     ) -> None:
         self._settings, self._backend, self._control, self._note = settings, backend, control, note
         self._is_solo, self._is_spare, self._confinement = is_solo, is_spare, confinement
@@ -130,7 +134,7 @@ class Runner:
         self._collecting: asyncio.Task[None] | None = None
         self._has_news = False
         self._errands: set[asyncio.Task[None]] = set()
-        self._launcher = Launcher(settings, backend, note, capture, self._ended)
+        self._launcher = Launcher(settings, backend, note, capture, self._ended, telemetry)
         self._teller = Teller(control.send, is_on=settings.send_events)
         self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
         self._leasing = Leasing(backend.lease, self._room, announce=self._announce, receive=self._receive)

@@ -61,6 +61,8 @@ class WorkerSettings:
     """Runs of tasks with `isolation="process"` that one process executes, one after the other."""
     extra_ca_certs: str | None = None
     """A PEM file of authorities that runs trust besides the usual ones."""
+    has_telemetry: bool = False
+    """The config says where spans, metrics and log lines go besides: each runner loads it, for those are objects."""
     send_events: bool = False
     """Runners tell the supervisor of each run's start and end, for the live lines of `detent dev`."""
     grace: float = 30

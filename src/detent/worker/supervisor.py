@@ -51,8 +51,8 @@ LAST_CALLS = 5.0
 """How long ending sessions may take when the worker itself is ending."""
 FAILED_STARTS = 5
 """Runners that may die in succession before any was up."""
-EXIT_SECONDS = 3.0
-"""From a runner's last word to its exit."""
+EXIT_SECONDS = 5.0
+"""From a runner's last word to its exit, by which it has exported what telemetry is left."""
 
 log = logging.getLogger("detent.worker")
 
