@@ -38,7 +38,7 @@ class Keeper:
         while self._idle:
             connection = self._idle.pop()
             if _is_quiet(connection):
-                await connection.execute("deallocate all")  # the names are its former user's
+                connection.pgconn.exec_(b"deallocate all")  # the names are its former user's
                 return connection
             connection.pgconn.finish()
         connection = await open_connection(conninfo)
