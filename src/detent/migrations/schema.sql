@@ -674,6 +674,9 @@ begin
     select batch_id from detent.history where id = any(ended) and finished_at >= earliest and batch_id is not null
     union
     select batch_id from detent.batch_items where run_id = any(ended) and run_status is null);
+  if concerned = '{}' then
+    return '{}';
+  end if;
   -- In a statement of its own: one that had to wait here would go on with the rows of before, and lose its items.
   perform from detent.batches where id = any(concerned) and is_awaited order by id for update;
 
@@ -2257,14 +2260,19 @@ begin
     update detent.runs set is_awaited = true where id = any(targets) and not is_awaited;
   end if;
 
-  with wanted as (
-    select e.waitpoint as id, count(distinct e.run) > 1 as is_shared
-    from json_to_recordset(edges) as e (run uuid, waitpoint uuid) group by e.waitpoint
-  )
+  if not exists (select from unnest(targets) as t where not exists (select from detent.runs where id = t)) then
+    -- None is over: what is past need not be looked at.
+    insert into detent.waitpoints (id, environment_id, kind, task_id, is_shared)
+    select id, environment_id, 'run', task_id, is_shared from detent.wanted_waitpoints(edges) join detent.runs using (id)
+    order by id
+    on conflict (id) do update set is_shared = true;
+    return;
+  end if;
+
   insert into detent.waitpoints (id, environment_id, kind, task_id, is_shared)
-  select id, environment_id, 'run', task_id, is_shared from wanted join detent.runs using (id)
+  select id, environment_id, 'run', task_id, is_shared from detent.wanted_waitpoints(edges) join detent.runs using (id)
   union all
-  select id, environment_id, 'run', task_id, is_shared from wanted join detent.history using (id)
+  select id, environment_id, 'run', task_id, is_shared from detent.wanted_waitpoints(edges) join detent.history using (id)
   where finished_at >= (select min(detent.made_at(t)) from unnest(targets) as t)
   order by 1
   on conflict (id) do update set is_shared = true;
@@ -2891,7 +2899,8 @@ begin
   with outcome as materialized (
     select o.*, coalesce(
       o.retry_at, moment + make_interval(secs => o.retry_in),
-      case when o.oom and detent.machine_after_oom(o.id) is not null then moment end) as retry_due
+      -- Null and something would look at the something.
+      case when coalesce(o.oom, false) and detent.machine_after_oom(o.id) is not null then moment end) as retry_due
     from json_to_recordset(outcomes) as o (
       id uuid, fence bigint, status detent.run_status, output text, error text,
       retry_in double precision, retry_at timestamptz, oom boolean, lingers boolean, hooks boolean)
@@ -3694,6 +3703,13 @@ begin
   select runs.id, runs.session_id from detent.runs
   where id = any(waiters) and status in ('DEQUEUED', 'EXECUTING') and runs.session_id is not null;
 end $$;
+
+CREATE FUNCTION detent.wanted_waitpoints(edges json) RETURNS TABLE(id uuid, is_shared boolean)
+    LANGUAGE sql STABLE
+    AS $$
+  select e.waitpoint, count(distinct e.run) > 1
+  from json_to_recordset(edges) as e (run uuid, waitpoint uuid) group by e.waitpoint
+$$;
 
 CREATE FUNCTION detent.with_parent(requests json, giver uuid, awaited boolean) RETURNS json
     LANGUAGE sql IMMUTABLE
