@@ -12,6 +12,9 @@ from benchmarks.measuring import figure, median
 COMMITS = 3000
 JOBS = 50_000
 BATCH = 500
+IDLE_COMMITS = 100
+IDLE_PAUSE = 0.05
+"""Seconds between them, as between the triggers whose latency is measured."""
 
 CREATE = """
 create table public.bare_queue (
@@ -32,6 +35,8 @@ DELETE = "delete from public.bare_queue where id = any(%s)"
 class Bare:
     commit_p50_ms: float
     commits_per_s: float
+    idle_commit_p50_ms: float
+    """After a pause: both processes sleep, and must be woken. No latency on an idle system can be less."""
     enqueue_and_drain_per_s: float
 
 
@@ -40,6 +45,7 @@ def measure(dsn: str, scale: float) -> Bare:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as connection:
         connection.execute(CREATE)
         commits = [_one_commit(connection) for _ in range(max(50, round(COMMITS * scale)))]
+        idle = [_one_commit(connection, after=IDLE_PAUSE) for _ in range(max(10, round(IDLE_COMMITS * scale)))]
         connection.execute("truncate public.bare_queue")
         jobs = max(BATCH, round(JOBS * scale))
         seconds = _enqueue_and_drain(connection, jobs)
@@ -47,11 +53,13 @@ def measure(dsn: str, scale: float) -> Bare:
     return Bare(
         commit_p50_ms=figure(median(commits) * 1000),
         commits_per_s=figure(len(commits) / sum(commits)),
+        idle_commit_p50_ms=figure(median(idle) * 1000),
         enqueue_and_drain_per_s=figure(jobs / seconds),
     )
 
 
-def _one_commit(connection: psycopg.Connection) -> float:
+def _one_commit(connection: psycopg.Connection, after: float = 0.0) -> float:
+    time.sleep(after)
     began = time.perf_counter()
     connection.execute(ENQUEUE_ONE, ('{"n":1}',))
     return time.perf_counter() - began
