@@ -238,7 +238,9 @@ class OutsideRunError(DetentError):
 
 
 class BlockingCallError(DetentError):
-    def __init__(self, call: str, instead: str = "the async call") -> None:
+    """A blocking twin was called on a running event loop; `instead` is the call to await there."""
+
+    def __init__(self, call: str, instead: str) -> None:
         super().__init__(f"{call} is the blocking twin and would stop the running event loop; await {instead} instead")
         self.call, self.instead = call, instead
 

@@ -76,17 +76,19 @@ async def test_on_a_running_loop_the_async_call_is_named() -> None:
     @task
     async def charge(order: int) -> None: ...
 
-    for call, name in [
-        (lambda: charge.sync.trigger(1), "charge.sync.trigger"),
-        (lambda: tasks.sync.trigger("charge"), "tasks.sync.trigger"),
-        (lambda: runs.sync.retrieve("run_1"), "runs.sync.retrieve"),
-        (runs.sync.list, "runs.sync.list"),
-        (lambda: wait.sync.for_(seconds=1), "wait.sync.for_"),
-        (lambda: idempotency_keys.sync.reset("charge", "k"), "idempotency_keys.sync.reset"),
+    for call, name, instead in [
+        (lambda: charge.sync.trigger(1), "charge.sync.trigger", "charge.trigger(…)"),
+        (lambda: tasks.sync.trigger("charge"), "tasks.sync.trigger", "tasks.trigger(…)"),
+        (lambda: runs.sync.retrieve("run_1"), "runs.sync.retrieve", "runs.retrieve(…)"),
+        (runs.sync.list, "runs.sync.list", "runs.list(…)"),
+        (lambda: wait.sync.for_(seconds=1), "wait.sync.for_", "wait.for_(…)"),
+        (lambda: idempotency_keys.sync.reset("charge", "k"), "idempotency_keys.sync.reset", "idempotency_keys.reset(…)"),
     ]:
         with pytest.raises(BlockingCallError) as refused:
             call()
-        assert str(refused.value).startswith(f"{name} is the blocking twin and would stop the running event loop")
+        assert str(refused.value) == (
+            f"{name} is the blocking twin and would stop the running event loop; await {instead} instead"
+        )
 
 
 def test_bad_input_is_refused_in_the_calling_thread() -> None:

@@ -32,7 +32,7 @@ def blocking(call: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     @functools.wraps(call)
     def twin(*args: P.args, **kwargs: P.kwargs) -> R:
         if is_on_loop():
-            raise BlockingCallError(f"{label}.sync.{name}".lstrip("."))
+            raise BlockingCallError(f"{label}.sync.{name}".lstrip("."), f"{label}.{name}(…)".lstrip("."))
         return carry_out(call(*args, **kwargs))
 
     return twin
