@@ -45,6 +45,13 @@ async def test_a_missing_payload_is_checked_as_null(stage: Stage) -> None:
     assert isinstance(refused, Refused)
 
 
+async def test_a_missing_payload_passes_where_the_schema_has_a_default(stage: Stage) -> None:
+    await stage.worker(task("pay", payload_schema=json.dumps({**json.loads(SCHEMA), "default": json.loads(GOOD)})))
+    missing, bad = await stage.engine.trigger([request("pay", payload=None), request("pay", payload=BAD)])
+    assert isinstance(missing, Triggered)
+    assert isinstance(bad, Refused)
+
+
 async def test_a_payload_its_caller_validated_is_not_checked_again(stage: Stage) -> None:
     await stage.worker(checked())
     (made,) = await stage.engine.trigger([request("pay", payload=BAD, is_validated=True)])

@@ -168,6 +168,16 @@ def test_default_of_the_payload_is_used_when_none_is_given() -> None:
     assert count.decode_payload("3") == 3
 
 
+def test_default_of_the_payload_is_registered_with_its_schema() -> None:
+    @task
+    def place(order: Order = Order(id="o1", amount=5)) -> None: ...  # noqa: B008 - never changed
+
+    schema = json.loads(place.registration(Retry()).payload_schema or "")
+
+    assert schema["default"] == {"id": "o1", "amount": 5}
+    assert schema["properties"].keys() == {"id", "amount"}
+
+
 # ---- refusals ----
 
 

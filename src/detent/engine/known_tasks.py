@@ -34,6 +34,28 @@ class Validator(Protocol):
     def iter_errors(self, instance: object) -> Iterator[Misfit]: ...
 
 
+class PayloadSchema:
+    """What the payloads of a task must fit. Where its JSON Schema has a default, a payload may be missing."""
+
+    def __init__(self, text: str) -> None:
+        import jsonschema_rs
+
+        schema = json.loads(text)
+        self._validator: Validator = jsonschema_rs.validator_for(schema)
+        self._has_default = "default" in schema
+
+    def misfits(self, payload: str | None) -> list[str]:
+        """Return what is wrong with a payload, a field at a time."""
+        if payload is None and self._has_default:
+            return []
+        try:
+            instance = None if payload is None else codec.decode(payload, what="the payload")
+        except SerializationError as error:
+            return [str(error)]
+        found = itertools.islice(self._validator.iter_errors(instance), _MOST_ERRORS)
+        return [f"{'/'.join(map(str, misfit.instance_path)) or 'payload'}: {misfit.message}" for misfit in found]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTask:
     """A task as its current version has it; one that nobody has registered has a queue of its own and nothing else."""
@@ -42,7 +64,7 @@ class KnownTask:
     queue: str
     version_id: int | None = None
     ttl: float | None = None
-    validator: Validator | None = None
+    schema: PayloadSchema | None = None
     machines: tuple[str, ...] = ()
     """Those that its version knows beside the presets."""
 
@@ -94,12 +116,12 @@ class KnownTasks:
             return refusal
         if request.machine is not None and (refusal := _machine_refusal(task, request.machine)):
             return refusal
-        if not request.is_validated and task.validator is not None and (errors := _errors(task.validator, request.payload)):
+        if not request.is_validated and task.schema is not None and (misfits := task.schema.misfits(request.payload)):
             return Refused(
                 status=422,
                 code="invalid_payload",
                 message=f'the payload does not fit the schema of task "{request.task_id}"',
-                details=tuple(errors),
+                details=tuple(misfits),
             )
         return None
 
@@ -132,7 +154,7 @@ class KnownTasks:
                     queue=str(queue),
                     version_id=cast("int", version_id),
                     ttl=cast("float | None", ttl),
-                    validator=_validator(str(schema)) if schema is not None else None,
+                    schema=PayloadSchema(str(schema)) if schema is not None else None,
                     machines=tuple(cast("list[str]", machines)),
                 )
                 fresh_for = FRESH_SECONDS
@@ -159,18 +181,3 @@ def _machine_refusal(task: KnownTask, machine: str) -> Refused | None:
         return None
     message = f'task "{task.task_id}" has no machine "{machine}"; known are {", ".join(sorted(known))}'
     return Refused(status=422, code="unknown_machine", message=message)
-
-
-def _validator(schema: str) -> Validator:
-    import jsonschema_rs
-
-    return jsonschema_rs.validator_for(json.loads(schema))
-
-
-def _errors(validator: Validator, payload: str | None) -> list[str]:
-    try:
-        instance = None if payload is None else codec.decode(payload, what="the payload")
-    except SerializationError as error:
-        return [str(error)]
-    found = itertools.islice(validator.iter_errors(instance), _MOST_ERRORS)
-    return [f"{'/'.join(map(str, misfit.instance_path)) or 'payload'}: {misfit.message}" for misfit in found]

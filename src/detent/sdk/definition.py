@@ -165,14 +165,20 @@ class AnyTask(TaskHooks):
             limits=self.limits.names,
             on_lost=self.on_lost,
             final_hooks=self._final_hooks(),
-            payload_schema=None
-            if self._payload is None or self._has_default
-            else self._payload.json_schema(mode="validation"),
+            payload_schema=self._registered_schema(),
             output_schema=self._output.json_schema(mode="serialization"),
             cron=self.cron,
             machine=self.machine or default_machine,
             oom_machine=retry.oom_machine if self.isolation is Isolation.PROCESS else None,
         )
+
+    def _registered_schema(self) -> str | None:
+        """Return the JSON Schema of the payload; its `default` tells the engine that a payload may be missing."""
+        text = None if self._payload is None else self._payload.json_schema(mode="validation")
+        if text is None or not self._has_default:
+            return text
+        default = json.loads(schema.PLAIN.encode(self._signature.default, what="the default of the payload"))
+        return json.dumps({**json.loads(text), "default": default})
 
     @property
     def has_final_hooks(self) -> bool:
