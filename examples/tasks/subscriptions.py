@@ -51,8 +51,8 @@ Bank = Local[httpx.AsyncClient]("bank")
 
 AGAIN = FetchRetry(
     by_status={
-        "429": AtReset(header="retry-after", format=ResetFormat.SECONDS),
-        "500-599": Retry(max_attempts=3, min_timeout="50ms"),
+        "429": AtReset(reset="retry-after", format=ResetFormat.SECONDS),
+        "5xx": Retry(max_attempts=3, min_timeout="50ms"),
     }
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from detent import AbortTaskRunError, AtReset, DefinitionError, FetchRetry, ResetFormat, Retry, retry
 from detent.sdk import fetching
+from detent.sdk.statuses import Statuses
 from tests.sdk.fake_run import FakeRun
 
 QUICK = Retry(max_attempts=3, min_timeout="1ms", max_timeout="1ms")
@@ -153,7 +154,7 @@ async def test_a_header_says_when_to_try_again(
     server: Server, client: httpx.AsyncClient, said: ResetFormat, text: Callable[[datetime], str]
 ) -> None:
     server.answers = [{"x-reset": text(datetime.now(UTC) + timedelta(seconds=60))}, 200]
-    every = FetchRetry(by_status={"429": AtReset(header="x-reset", format=said)})
+    every = FetchRetry(by_status={"429": AtReset(reset="x-reset", format=said)})
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -170,12 +171,71 @@ async def test_a_response_that_does_not_say_when_is_the_answer(
     server: Server, client: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     server.answers = [headers]
-    every = FetchRetry(by_status={"429": AtReset(header="x-reset")})
+    every = FetchRetry(by_status={"429": AtReset(reset="x-reset")})
 
     assert (await retry.fetch(URL, retry=every, client=client)).status_code == 429
     assert len(server.requests) == 1
 
 
-def test_a_status_that_is_none_is_refused_at_once() -> None:
-    with pytest.raises(DefinitionError, match="5xx"):
-        FetchRetry(by_status={"5xx": QUICK})
+async def test_a_server_that_has_some_left_is_not_waited_for(server: Server, client: httpx.AsyncClient) -> None:
+    server.answers = [{"x-left": "3", "x-reset": "3600"}, {"x-left": "0", "x-reset": "3600"}, 200]
+    every = FetchRetry(by_status={429: AtReset(reset="x-reset", remaining="x-left")})
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    assert (await fetching.fetch(URL, every, {"client": client}, sleep)).status_code == 200
+    soon, late = pauses
+    assert soon <= 2
+    assert late == 3600
+
+
+async def test_tries_of_a_request_leave_lines_in_the_log(
+    server: Server, client: httpx.AsyncClient, run: FakeRun
+) -> None:
+    server.answers = [{"x-left": "0", "x-limit": "100", "x-reset": "0.001"}, httpx.ConnectError, 200]
+    limited = AtReset(reset="x-reset", remaining="x-left", limit="x-limit")
+    every = FetchRetry(by_status={429: limited}, connection=QUICK)
+
+    await retry.fetch("http://me:secret@shop.test/rates?token=secret", retry=every, client=client)
+
+    (level, answered, facts), (_, failed, _) = run.lines
+    assert level == "warn"
+    assert answered == f"try 1 of GET {URL} was answered with 429; it is followed by another in 0.001 s"
+    assert facts == {"try": 1, "remaining": 0, "limit": 100}
+    assert failed.startswith(f"try 2 of GET {URL} failed: ConnectError: no answer; it is followed by another in ")
+
+
+async def test_a_response_itself_may_say_that_no_try_is_worth_it(server: Server, client: httpx.AsyncClient) -> None:
+    server.answers = [500]
+    every = FetchRetry(by_status={"5xx": QUICK}, retry_if=lambda response: response.json()["tries"] < 2)
+
+    assert (await retry.fetch(URL, retry=every, client=client)).status_code == 500
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "held", "others"),
+    [
+        (429, {429}, {428, 430}),
+        ("429", {429}, {428, 430}),
+        ("5xx", {500, 599}, {499, 600}),
+        ("42x", {420, 429}, {419, 430}),
+        ("500-503", {500, 503}, {499, 504}),
+        ("429,408", {408, 429}, {409}),
+        ("408, 42x, 5xx", {408, 425, 503}, {404}),
+        (range(500, 600), {500, 599}, {499, 600}),
+    ],
+)
+def test_statuses_may_be_named_in_several_ways(named: Statuses, held: set[int], others: set[int]) -> None:
+    every = FetchRetry(by_status={named: QUICK})
+
+    assert {every.of_status(status) for status in held} == {QUICK}
+    assert {every.of_status(status) for status in others} == {None}
+
+
+@pytest.mark.parametrize("named", ["", "5x", "xxx", "5xxx", "42xx", "599-500", "4-5", "429,", None])
+def test_statuses_that_are_none_are_refused_at_once(named: Statuses) -> None:
+    with pytest.raises(DefinitionError, match=r"FetchRetry\(by_status=\): .* names no statuses; one is 429"):
+        FetchRetry(by_status={named: QUICK})

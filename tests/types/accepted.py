@@ -530,7 +530,8 @@ async def trying_again() -> None:
     assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), 5), float)
     assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), Retry(max_attempts=2)), float)
     assert_type(retry.sync.on_throw(lambda number: number), int)
-    every = FetchRetry(by_status={"429": AtReset(header="x-reset", format=ResetFormat.UNIX_SECONDS)}, timeout=None)
+    FetchRetry(by_status={429: Retry(), "5xx": AtReset(reset="retry-after"), range(500, 600): Retry()}, retry_if=bool)
+    every = FetchRetry(by_status={"429": AtReset(reset="x-reset", format=ResetFormat.UNIX_SECONDS)}, timeout=None)
     response = await retry.fetch("https://example.com", retry=every, method="POST", json={"a": [1]}, timeout="5s")
     assert_type(response.status_code, int)
 
