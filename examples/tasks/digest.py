@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from detent import Cron, Retry, ScheduledPayload, logger, retry, schedules, task
+from detent import Cron, ScheduledPayload, logger, retry, schedules, task
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Breakfast:
 async def weekly_digest(payload: ScheduledPayload) -> str:
     """Print what was written since the digest before."""
     since = payload.last_timestamp.date() if payload.last_timestamp else "the beginning"
-    return await retry.on_throw(lambda number: _print(f"all since {since}", number), Retry(max_attempts=3, min_timeout="10ms"))
+    return await retry.on_throw(lambda number: _print(f"all since {since}", number), max_attempts=3, min_timeout="10ms")
 
 
 async def _print(text: str, number: int) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from detent import AbortTaskRunError, AtReset, DefinitionError, FetchRetry, ResetFormat, Retry, retry
+from detent import AbortTaskRunError, AtReset, BlockingCallError, DefinitionError, FetchRetry, ResetFormat, Retry, retry
 from detent.sdk import fetching
 from detent.sdk.statuses import Statuses
 from tests.sdk.fake_run import FakeRun
@@ -60,6 +60,40 @@ async def test_what_raises_is_called_again_with_the_number_of_the_try(run: FakeR
     assert [level for level, _, _ in run.lines] == ["warn", "warn"]
 
 
+async def test_what_takes_no_number_is_called_without() -> None:
+    calls: list[str] = []
+
+    async def third(currency: str = "EUR") -> str:
+        calls.append(currency)
+        if len(calls) < 3:
+            raise ConnectionError("away")
+        return "there"
+
+    assert await retry.on_throw(third, QUICK) == "there"
+    assert calls == ["EUR"] * 3
+
+
+async def test_options_may_be_given_by_their_names() -> None:
+    numbers: list[int] = []
+
+    async def never(number: int) -> None:
+        numbers.append(number)
+        raise ConnectionError("away")
+
+    with pytest.raises(ConnectionError):
+        await retry.on_throw(never, max_attempts=2, min_timeout="1ms", factor=1, randomize=False)
+    assert numbers == [1, 2]
+
+
+async def test_options_that_cannot_be_meant_are_refused() -> None:
+    async def work() -> None: ...
+
+    with pytest.raises(TypeError, match=r"unknown option 'max_attempt'; did you mean .max_attempts."):
+        await retry.on_throw(work, max_attempt=2)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="give a Retry, or the option factor=, and not both"):
+        await retry.on_throw(work, QUICK, factor=2)
+
+
 async def test_the_error_of_the_last_try_is_raised() -> None:
     async def never(number: int) -> None:
         raise ConnectionError(f"away {number}")
@@ -92,7 +126,13 @@ def test_a_plain_function_is_called_in_the_calling_thread() -> None:
         return number
 
     assert retry.sync.on_throw(second, QUICK) == 2
+    assert retry.sync.on_throw(lambda: "there", max_attempts=2) == "there"
     assert set(threads) == {threading.current_thread().name}
+
+
+async def test_the_blocking_twin_is_refused_on_a_running_loop() -> None:
+    with pytest.raises(BlockingCallError, match=r"await retry\.on_throw\(…\) instead"):
+        retry.sync.on_throw(lambda: None)
 
 
 async def test_a_status_that_is_named_is_tried_again(server: Server, client: httpx.AsyncClient) -> None:

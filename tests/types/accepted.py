@@ -529,7 +529,9 @@ async def passing_on() -> None:
 async def trying_again() -> None:
     assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), 5), float)
     assert_type(await retry.on_throw(lambda number: fetch_rate("EUR"), Retry(max_attempts=2)), float)
+    assert_type(await retry.on_throw(lambda: fetch_rate("EUR"), max_attempts=5, min_timeout="100ms"), float)
     assert_type(retry.sync.on_throw(lambda number: number), int)
+    assert_type(retry.sync.on_throw(lambda: "there", factor=1), str)
     FetchRetry(by_status={429: Retry(), "5xx": AtReset(reset="retry-after"), range(500, 600): Retry()}, retry_if=bool)
     every = FetchRetry(by_status={"429": AtReset(reset="x-reset", format=ResetFormat.UNIX_SECONDS)}, timeout=None)
     response = await retry.fetch("https://example.com", retry=every, method="POST", json={"a": [1]}, timeout="5s")
