@@ -200,6 +200,9 @@ class FakeRun:
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message, fields))
 
+    def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+        self.log(level, message, fields)
+
     def open_span(self, name: str, fields: dict[str, object]) -> OpenSpan | None:
         return None
 

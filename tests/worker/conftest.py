@@ -54,8 +54,8 @@ def start_rig(dsn: str, clock: Clock) -> StartRig:
         backend = connect(dsn, listen_url=direct(dsn))
         note, _ = Note.create()
         supervision, session = Supervision(), ids.new_session_id()
-        with capturing(log_level="debug", echo=False) as capture:
-            told = WorkerSettings(database_url=dsn, retry_min=0.001, retry_max=0.001, send_events=True, **settings)  # type: ignore[arg-type]
+        told = WorkerSettings(database_url=dsn, retry_min=0.001, retry_max=0.001, send_events=True, **settings)  # type: ignore[arg-type]
+        with capturing(log_level=told.log_level, echo=False) as capture:
             runner = Runner(
                 told, backend, supervision, note, capture, is_solo=is_solo, confinement=confinement, telemetry=telemetry
             )

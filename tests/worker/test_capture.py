@@ -17,7 +17,7 @@ class Run:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
 
-    def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+    def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message))
 
 

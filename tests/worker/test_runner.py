@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -432,6 +434,20 @@ async def test_what_was_printed_is_stored_before_the_run_is_final(start_rig: Sta
         run_id = await rig.trigger("talks")
         await rig.end_of(run_id)
         assert await rig.messages_of(run_id) == ["one", "no newline"]
+
+
+async def test_the_log_level_is_of_the_logger_alone(start_rig: StartRig) -> None:
+    @task
+    async def talks() -> None:
+        logger.error("by the logger")
+        print("printed")
+        print("to stderr", file=sys.stderr)
+        logging.getLogger("shop").info("by the standard library")
+
+    async with start_rig(log_level="none") as rig:
+        run_id = await rig.trigger("talks")
+        await rig.end_of(run_id)
+        assert await rig.messages_of(run_id) == ["printed", "to stderr", "by the standard library"]
 
 
 async def test_an_attempt_over_its_time_is_ended_at_once(start_rig: StartRig) -> None:

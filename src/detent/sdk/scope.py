@@ -137,7 +137,11 @@ class RunScope(Protocol):
         ...
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
-        """Keep a log line with the run. May be called from any thread."""
+        """Keep a log line with the run, if the configured level lets it through. May be called from any thread."""
+        ...
+
+    def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+        """Keep a line that the run printed, or wrote by the standard library's logging, whatever level is configured."""
         ...
 
     def open_span(self, name: str, fields: dict[str, object]) -> OpenSpan | None:

@@ -30,9 +30,9 @@ class RunStream(io.TextIOBase):
             self._real.write(text)
         *lines, rest = (self._parts.pop(id(run), "") + text).split("\n")
         for line in lines:
-            run.log(self._level, line.rstrip("\r"))
+            run.capture(self._level, line.rstrip("\r"))
         if len(rest) > _LONGEST_PART:
-            run.log(self._level, rest)
+            run.capture(self._level, rest)
         elif rest:
             self._parts[id(run)] = rest
         return len(text)
@@ -41,7 +41,7 @@ class RunStream(io.TextIOBase):
         """Log the unfinished line of a run that is over."""
         rest = self._parts.pop(id(run), "") if self._parts else ""
         if rest:
-            run.log(self._level, rest)
+            run.capture(self._level, rest)
 
     def flush(self) -> None:
         self._real.flush()
@@ -71,7 +71,7 @@ class RunHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         run = scope.current()
         if run is not None:
-            run.log(_level_of(record.levelno), self.format(record), {"logger": record.name})
+            run.capture(_level_of(record.levelno), self.format(record), {"logger": record.name})
         elif record.levelno >= logging.WARNING and logging.lastResort is not None:
             logging.lastResort.handle(record)
 
@@ -97,7 +97,7 @@ def capturing(*, log_level: str, echo: bool, streams: bool = True) -> Iterator[C
     if streams:
         sys.stdout, sys.stderr = stdout, stderr
     root.addHandler(handler)
-    root.setLevel(logging_level(log_level))
+    root.setLevel(_root_level(log_level))
     try:
         yield Capture(stdout, stderr)
     finally:
@@ -106,17 +106,10 @@ def capturing(*, log_level: str, echo: bool, streams: bool = True) -> Iterator[C
         sys.stdout, sys.stderr = real_out, real_err
 
 
-RANKS = {"debug": 0, "log": 1, "info": 1, "warn": 2, "error": 3, "none": 4}
-"""Levels by importance; a configured level lets through its own rank and those above."""
-
-
-def logging_level(name: str) -> int:
-    """Return the number that stdlib logging has for a level.
-
-    >>> logging_level("warn")
-    30
-    """
-    return (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)[RANKS.get(name, 1)]
+def _root_level(log_level: str) -> int:
+    # The configured level is of `logger` alone. Loggers of the standard library have levels of their own, and libraries
+    # say so much below INFO that it is asked for.
+    return logging.DEBUG if log_level == "debug" else logging.INFO
 
 
 def _level_of(number: int) -> str:

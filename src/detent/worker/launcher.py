@@ -18,12 +18,12 @@ from detent.sdk import scope as run_scope
 from detent.sdk.context import Context
 from detent.sdk.registry import registry
 from detent.worker.attempt import Attempt
-from detent.worker.capture import RANKS, Capture
+from detent.worker.capture import Capture
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.executor import Executor
 from detent.worker.final_hooks import Ending, FinalHooks
 from detent.worker.hook_scope import HookScope
-from detent.worker.log_lines import LogLines
+from detent.worker.log_lines import RANKS, LogLines
 from detent.worker.note import Note, Noted, OnCpu
 from detent.worker.overrun import SIGNAL_GRACE
 from detent.worker.path import HOOKS, Line, Path, here

@@ -19,6 +19,8 @@ from detent.protocol.logs import LogLine
 from detent.protocol.run_error import clean
 from detent.worker.persistence import persistently
 
+RANKS = {"debug": 0, "log": 1, "info": 1, "warn": 2, "error": 3, "none": 4}
+"""Levels by importance; a configured level lets through its own rank and those above."""
 LONGEST_MESSAGE = 64 * 1024
 MOST_LINES = 20_000
 MOST_CHARACTERS = 16 * 1024 * 1024

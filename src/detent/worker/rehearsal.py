@@ -211,7 +211,7 @@ class _RehearsalScope(AttemptScope):
         super().__init__(attempt, **parts)  # type: ignore[arg-type]
         self._tell = goes_on
 
-    def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
+    def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         return
 
     async def add_tags(self, tags: tuple[str, ...]) -> None:

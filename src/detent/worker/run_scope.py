@@ -42,10 +42,9 @@ from detent.sdk.chunks import GivenBatch, Requests, Sending
 from detent.sdk.hooks import HookKind, WaitInfo, WaitKind
 from detent.sdk.usage import Usage
 from detent.worker.attempt import Attempt, Phase
-from detent.worker.capture import RANKS
 from detent.worker.durable_calls import DurableCalls
 from detent.worker.journal import DATED, describe
-from detent.worker.log_lines import LogLines
+from detent.worker.log_lines import RANKS, LogLines
 from detent.worker.metadata import RunMetadata
 from detent.worker.note import Note, OnCpu
 from detent.worker.path import Line, Path, here
@@ -185,8 +184,10 @@ class AttemptScope:
         return self._note.beat_at
 
     def log(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
-        if RANKS.get(level, 1) < self._rank:
-            return
+        if RANKS.get(level, 1) >= self._rank:
+            self.capture(level, message, fields)
+
+    def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         path = self._path()
         number, path.lines = path.lines, path.lines + 1
         # What comes before a recorded operation was stored before the process that wrote it died; what code says because it has
