@@ -16,9 +16,11 @@ from detent.worker.capture import capturing
 class Run:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
+        self.fields: list[dict[str, object] | None] = []
 
     def capture(self, level: str, message: str, fields: dict[str, object] | None = None) -> None:
         self.lines.append((level, message))
+        self.fields.append(fields)
 
 
 def inside(run: Run, code: object) -> None:
@@ -63,6 +65,17 @@ def test_stdlib_logging_is_kept_with_its_level() -> None:
     with capturing(log_level="info", echo=False):
         inside(run, code)
     assert run.lines == [("info", "hello world"), ("error", "bad")]
+
+
+def test_extra_of_stdlib_logging_is_kept_as_fields() -> None:
+    run = Run()
+
+    def code() -> None:
+        logging.getLogger("shop").info("charged", extra={"order": "o1", "amount": 5})
+
+    with capturing(log_level="info", echo=False):
+        inside(run, code)
+    assert run.fields == [{"logger": "shop", "order": "o1", "amount": 5}]
 
 
 def test_threads_that_carry_the_context_are_captured() -> None:

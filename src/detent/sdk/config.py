@@ -95,7 +95,7 @@ class ConfigKeys(TypedDict, total=False):
     - `machines`: the project's own by their names, such as `{"gpu-box": Machine(cpu=8, memory_gb=32)}`. One with the name of a
       preset replaces it.
     - `log_level`: what `logger` keeps: `"none"`, `"error"`, `"warn"`, `"info"` (default) or `"debug"`; DETENT_LOG_LEVEL goes
-      first. What runs print, and write by the standard library's `logging` from INFO on, is always kept; with `"debug"` all of it.
+      first. What runs print, and write by the standard library's `logging` from INFO on, is kept anyway; with `"debug"` all.
     - `ignore_patterns`: which files in `dirs` are no files of tasks, such as `"legacy_*.py"` or `"tasks/old/**"`. Default:
       `test_*.py`, `*_test.py` and `conftest.py`; given ones take their place.
     - `console`: `Console(echo=None, capture=True)`: what becomes of what runs print.

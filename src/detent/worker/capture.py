@@ -13,6 +13,8 @@ from detent.sdk import scope
 
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warn"), (logging.INFO, "info"))
 _LONGEST_PART = 16 * 1024
+_OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+"""What every record has; the rest was given as `extra=`."""
 
 
 class RunStream(io.TextIOBase):
@@ -66,12 +68,13 @@ class RunStream(io.TextIOBase):
 
 
 class RunHandler(logging.Handler):
-    """On the root logger: records of a run become its log lines; the others, from WARNING on, go to stderr."""
+    """On the root logger: records of a run become its log lines, `extra` their fields; others, from WARNING on, go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         run = scope.current()
         if run is not None:
-            run.capture(_level_of(record.levelno), self.format(record), {"logger": record.name})
+            extra = {name: value for name, value in vars(record).items() if name not in _OWN}
+            run.capture(_level_of(record.levelno), self.format(record), {"logger": record.name, **extra})
         elif record.levelno >= logging.WARNING and logging.lastResort is not None:
             logging.lastResort.handle(record)
 
