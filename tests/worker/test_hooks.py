@@ -474,8 +474,8 @@ async def test_a_cancelled_run_is_interrupted_when_its_on_cancel_has_ended(start
             calls.add("interrupted")
 
     @endless.on_cancel
-    async def on_cancel(reason: str) -> None:
-        calls.add("cancelled")
+    async def on_cancel(reason: str, signal: CancelSignal) -> None:
+        calls.add(f"{reason}; {signal.reason}")
 
     async with start_rig() as rig:
         run_id = await rig.trigger("endless")
@@ -483,7 +483,7 @@ async def test_a_cancelled_run_is_interrupted_when_its_on_cancel_has_ended(start
         await rig.backend.cancel_runs([run_id], "no more")
         await calls.until("interrupted")
         await rig.saw(run_id, EventKind.CANCELLED)
-    assert calls == ["cancelled", "interrupted"]
+    assert calls == ["no more; no more", "interrupted"]
 
 
 async def test_a_cancelled_run_that_waits_is_leased_for_its_hooks_alone(start_rig: StartRig, calls: Calls) -> None:

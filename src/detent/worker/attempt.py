@@ -272,4 +272,6 @@ class Attempt:
             child.cancel()
 
     def cancel(self, reason: str) -> None:
+        # The signal keeps what it is told first: the reason itself, not the sentence of the error.
+        self.signal.trip(reason)
         self.stop(Stop.CANCELLED, RunCancelledError(self.run_id, reason))

@@ -30,6 +30,7 @@ from detent.protocol.ids import RunId, SessionId
 from detent.protocol.leases import HandBack, Lease
 from detent.protocol.machines import Machine
 from detent.protocol.run_error import ErrorCode
+from detent.protocol.runs import RunOutcome
 from detent.protocol.sessions import SessionOpening
 from detent.protocol.status import RunStatus
 from detent.protocol.waits import Suspended, Suspension
@@ -141,6 +142,10 @@ class Runner:
         self._final = HooksLeasing(backend.lease_hooks, receive=self._receive_hooks, count=lambda: len(self._hooking))
         self._outcomes: Outbox[AttemptOutcome, Completed | Stale] = Outbox(
             backend.complete_attempts, delivered=self._completed, refused=self._not_completed
+        )
+        # News of a cancel is ids alone, sent to all; the reason is read by the one runner that tells it to code.
+        self._reasons: Outbox[RunId, RunOutcome | None] = Outbox(
+            backend.watch_runs, delivered=self._stop, refused=lambda run_id, _: self._stop(run_id)
         )
         self._endings: Outbox[Holder, None] = Outbox(backend.end_cancelled)
         self._returns: Outbox[HandBack, None] = Outbox(backend.hand_back)
@@ -257,13 +262,21 @@ class Runner:
         if attempt is None:
             return
         if attempt.phase is Phase.EXECUTING:
-            has_hooks = attempt.stop_reason is None and self._has_cancel_hooks(attempt)
-            self._overrun.cancel(attempt, CANCELLED, has_hooks=has_hooks)
-            if has_hooks:
-                error = run_error.internal(ErrorCode.CANCELLED, CANCELLED)
-                self._call_hooks(attempt, Ending(status=RunStatus.CANCELED, error=error))
+            self._reasons.put(run_id)
         elif attempt.phase is not Phase.ENDED and attempt.stop_reason is not Stop.EVICTED:
             self._forget(attempt)
+
+    def _stop(self, run_id: RunId, outcome: RunOutcome | None = None) -> None:
+        """Make a cancelled run's code end, and tell it the reason that its outcome names."""
+        attempt = self._held.get(run_id)
+        if attempt is None or attempt.phase is not Phase.EXECUTING:
+            self._cancel(run_id)
+            return
+        error = (outcome and outcome.error) or run_error.internal(ErrorCode.CANCELLED, CANCELLED)
+        has_hooks = attempt.stop_reason is None and self._has_cancel_hooks(attempt)
+        self._overrun.cancel(attempt, error.message, has_hooks=has_hooks)
+        if has_hooks:
+            self._call_hooks(attempt, Ending(status=RunStatus.CANCELED, error=error))
 
     def _lose(self, run_id: RunId, fence: int) -> None:
         attempt = self._held.get(run_id)
