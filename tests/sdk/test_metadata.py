@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
-from detent import OutsideRunError, SerializationError, TooManyTagsError, metadata, tags
+from detent import MetadataTooLargeError, OutsideRunError, SerializationError, TooManyTagsError, metadata, tags
 from detent.protocol.metadata import MetadataTarget
+from detent.sdk.metadata import encode
 from tests.sdk.fake_run import FakeRun
 
 UPDATES: dict[str, Callable[[], object]] = {
@@ -21,6 +25,11 @@ UPDATES: dict[str, Callable[[], object]] = {
     "metadata.parent.set": lambda: metadata.parent.set("a", 1),
     "metadata.root.increment": lambda: metadata.root.increment("a"),
 }
+
+
+class Place(BaseModel):
+    city: str
+    id: UUID
 
 
 @pytest.mark.parametrize("call", UPDATES)
@@ -57,6 +66,33 @@ async def test_parent_and_root_are_updated_in_their_own_name(run: FakeRun) -> No
     ]  # fmt: skip
 
 
+async def test_values_become_json_as_those_of_payloads_do(run: FakeRun) -> None:
+    place = Place(city="Ghent", id=UUID(int=1))
+    metadata.set("at", datetime(2026, 1, 31, tzinfo=UTC)).append("places", place).set("plain", {"place": place})
+
+    plain = {"city": "Ghent", "id": "00000000-0000-0000-0000-000000000001"}
+    assert metadata.current() == {"at": "2026-01-31T00:00:00Z", "places": [plain], "plain": {"place": plain}}
+    assert metadata.remove("places", place).get("places") == []
+    assert metadata.replace(place).current() == plain
+
+
+def test_what_the_database_cannot_hold_is_refused() -> None:
+    with pytest.raises(SerializationError, match="NUL"):
+        encode({"a": "\0"}, what="metadata")
+    with pytest.raises(SerializationError, match="surrogate"):
+        encode("\ud800", what="metadata")
+    with pytest.raises(MetadataTooLargeError, match="262,144"):
+        encode("a" * 262_143, what="metadata")
+    with pytest.raises(MetadataTooLargeError, match="262,144"):
+        encode(Place(city="a" * 262_143, id=UUID(int=1)), what="metadata")
+    assert encode("\\u0000", what="metadata") == '"\\\\u0000"'
+
+
+async def test_a_document_that_is_no_object_is_refused(run: FakeRun) -> None:
+    with pytest.raises(SerializationError, match="must be an object of texts to JSON values, not list"):
+        metadata.replace([1])  # type: ignore[arg-type]
+
+
 async def test_flush_and_refresh_reach_the_run(run: FakeRun) -> None:
     run.document.refreshed = {"by": "a child"}
     await metadata.flush()
@@ -67,16 +103,16 @@ async def test_flush_and_refresh_reach_the_run(run: FakeRun) -> None:
 
 async def test_what_was_given_may_change_afterwards(run: FakeRun) -> None:
     given = ["a"]
-    metadata.set("l", list(given)).set("m", {"l": given})  # type: ignore[dict-item]
+    metadata.set("l", list(given)).set("m", {"l": given})
     given.append("b")
 
     assert metadata.current() == {"l": ["a"], "m": {"l": ["a"]}}
 
 
-@pytest.mark.parametrize("value", [float("nan"), object(), "\0", "\ud800", {1, 2}])
+@pytest.mark.parametrize("value", [float("nan"), object(), "\0", "\ud800", {1: float("inf")}])
 async def test_what_is_no_json_is_refused_at_the_call(run: FakeRun, value: object) -> None:
     with pytest.raises(SerializationError, match="metadata 'a'"):
-        metadata.set("a", value)  # type: ignore[arg-type]
+        metadata.set("a", value)
     assert run.document.operations == []
 
 

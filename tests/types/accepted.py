@@ -227,7 +227,7 @@ async def every_option() -> None:
         tags="one",
         max_attempts=3,
         max_duration="1m",
-        metadata={"a": [1, {"b": None}]},
+        metadata={"a": [1, {"b": ORDER}]},
         idempotency_key=["order", "o1"],
         idempotency_key_ttl="1h",
         queue="cards",
@@ -552,7 +552,7 @@ async def says_how_far_it_is() -> None:
     assert_type(metadata.get("progress"), JsonValue)
     assert_type(metadata.current(), dict[str, JsonValue] | None)
     metadata.set("state", "charging").increment("$.progress.done", 0.5).parent.append("log", {"at": 1}).remove("log", None)
-    metadata.root.replace({"done": 1}).decrement("done")
+    metadata.root.replace({"done": 1}).decrement("done").set("at", datetime.now(UTC)).append("orders", ORDER).replace(ORDER)
     await metadata.flush()
     await tags.add("user:7")
     await tags.add(f"order:{number}" for number in range(3))

@@ -225,7 +225,7 @@ async def wrong_schedules() -> None:
 
 
 async def bad_metadata() -> None:
-    metadata.set("at", datetime(2030, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+    metadata.set(7, "at")  # type: ignore[arg-type]
     metadata.increment("n", "1")  # type: ignore[arg-type]
     metadata.replace([])  # type: ignore[arg-type]
     await tags.add(7)  # type: ignore[arg-type]

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
-from detent.errors import MetadataTooLargeError, PayloadTooLargeError, SerializationError
-from detent.protocol import codec
+from detent.errors import SerializationError
 from detent.protocol.codec import JsonValue
-from detent.protocol.limits import METADATA_LIMIT
 
 if TYPE_CHECKING:
     from detent.protocol.fence import Holder
@@ -85,15 +83,10 @@ class MetadataUpdated:
     is_refused: bool = False
 
 
-def encode(value: object, *, what: str) -> str:
-    """Return *value* as JSON text that metadata can hold; raises `SerializationError` and `MetadataTooLargeError`."""
-    try:
-        text = codec.encode(value, what=what, limit=METADATA_LIMIT)
-    except PayloadTooLargeError as error:
-        raise MetadataTooLargeError(error.size, error.limit) from error
+def check_text(text: str, *, what: str) -> None:
+    """Raise `SerializationError` for JSON text that metadata, unlike payloads, cannot hold."""
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
         raise SerializationError(what, "it holds a NUL character, which the database cannot store")
-    return text
 
 
 def to_path(key: str) -> Path:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
-from detent.errors import SerializationError
+from detent.errors import MetadataTooLargeError, PayloadTooLargeError, SerializationError
 from detent.protocol import codec
 from detent.protocol import metadata as protocol
 from detent.protocol.codec import JsonValue
+from detent.protocol.limits import METADATA_LIMIT
 from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataTarget
 from detent.sdk import scope as run_scope
 from detent.sdk.blocking import blocking
+from detent.sdk.schema import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pydantic import BaseModel
 
 
 class MetadataUpdates:
@@ -21,7 +24,8 @@ class MetadataUpdates:
 
     Each returns the same object, to be chained. A key names a value of the document; one that begins with `$.` is a path:
     `$.files.0.name` is in the list `files`. What is missing on the way becomes an object; an update whose path leads through
-    something else changes nothing. Outside of runs all raise `OutsideRunError`; beyond 262,144 bytes, `MetadataTooLargeError`.
+    something else changes nothing. Values are what payloads can hold, and read as plain JSON. Outside of runs all raise
+    `OutsideRunError`; beyond 262,144 bytes, `MetadataTooLargeError`.
 
     Example::
 
@@ -31,7 +35,7 @@ class MetadataUpdates:
     def __init__(self, target: MetadataTarget, label: str) -> None:
         self._target, self.label = target, label
 
-    def set(self, key: str, value: JsonValue) -> Self:
+    def set(self, key: str, value: object) -> Self:
         """Put a value at a key."""
         return self._update("set", MetadataKind.SET, key, value)
 
@@ -39,11 +43,11 @@ class MetadataUpdates:
         """Take a key away, if it is there."""
         return self._update("delete", MetadataKind.DELETE, key)
 
-    def append(self, key: str, value: JsonValue) -> Self:
+    def append(self, key: str, value: object) -> Self:
         """Add to a list. What is there and is no list becomes its first member."""
         return self._update("append", MetadataKind.APPEND, key, value)
 
-    def remove(self, key: str, value: JsonValue) -> Self:
+    def remove(self, key: str, value: object) -> Self:
         """Take all equal members from a list."""
         return self._update("remove", MetadataKind.REMOVE, key, value)
 
@@ -55,18 +59,18 @@ class MetadataUpdates:
         """Subtract from a number; what is missing, or is none, counts as 0."""
         return self._update("decrement", MetadataKind.INCREMENT, key, -_number(by))
 
-    def replace(self, document: Mapping[str, JsonValue]) -> Self:
+    def replace(self, document: Mapping[str, object] | BaseModel) -> Self:
         """Put another document in place of the whole."""
         scope = run_scope.require(f"{self.label}.replace")
-        value = _plain(_checked(document), "metadata")
+        value = codec.decode(encode_document(document, what="metadata"))
         scope.document.update(MetadataOperation(kind=MetadataKind.REPLACE, target=self._target, value=value))
         return self
 
-    def _update(self, call: str, kind: MetadataKind, key: str, value: JsonValue = None) -> Self:
+    def _update(self, call: str, kind: MetadataKind, key: str, value: object = None) -> Self:
         scope = run_scope.require(f"{self.label}.{call}")
         path = protocol.to_path(_key(key))
-        value = _plain(value, f"metadata {key!r}")
-        scope.document.update(MetadataOperation(kind=kind, target=self._target, path=path, value=value))
+        plain = codec.decode(encode(value, what=f"metadata {key!r}"))
+        scope.document.update(MetadataOperation(kind=kind, target=self._target, path=path, value=plain))
         return self
 
 
@@ -122,7 +126,7 @@ def _key(key: object) -> str:
         raise TypeError(f"a metadata key must be text, not {key!r}")
     if not key or key == "$.":
         raise ValueError("a metadata key cannot be empty")
-    protocol.encode(key, what=f"metadata key {key!r}")
+    encode(key, what=f"metadata key {key!r}")
     return key
 
 
@@ -132,14 +136,21 @@ def _number(value: object) -> float:
     return value
 
 
-def _checked(document: object) -> dict[str, object]:
-    from collections.abc import Mapping
+def encode_document(document: object, *, what: str) -> str:
+    """Return a whole document as JSON text that metadata can hold; raises `SerializationError` and `MetadataTooLargeError`."""
+    if isinstance(document, Mapping) and not all(isinstance(key, str) for key in document):
+        raise SerializationError(what, "its keys must be texts")
+    text = encode(dict(document) if isinstance(document, Mapping) else document, what=what)
+    if not text.startswith("{"):
+        raise SerializationError(what, f"it must be an object of texts to JSON values, not {type(document).__name__}")
+    return text
 
-    if not isinstance(document, Mapping):
-        raise SerializationError("metadata", f"it must be an object, not {type(document).__name__}")
-    return dict(document)
 
-
-def _plain(value: object, what: str) -> JsonValue:
-    """Return a copy of *value* as it is when it has been stored."""
-    return codec.decode(protocol.encode(value, what=what))
+def encode(value: object, *, what: str) -> str:
+    """Return a value as JSON text that metadata can hold; raises `SerializationError` and `MetadataTooLargeError`."""
+    try:
+        text = PLAIN.encode(value, what=what, limit=METADATA_LIMIT)
+    except PayloadTooLargeError as error:
+        raise MetadataTooLargeError(error.size, error.limit) from error
+    protocol.check_text(text, what=what)
+    return text

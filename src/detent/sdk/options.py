@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from detent import duration
 from detent.duration import Duration
-from detent.errors import SerializationError, TooManyTagsError
-from detent.protocol.codec import JsonValue
+from detent.errors import TooManyTagsError
 from detent.protocol.limits import TAG_LENGTH_LIMIT, TAGS_LIMIT, WAIT_KEY_LIMIT
 from detent.protocol.retry import ATTEMPTS_CEILING
 from detent.sdk import concurrency, idempotency, inheritance, scope, spelling
@@ -22,6 +21,8 @@ from detent.sdk.inheritance import INHERIT, Inherit
 from detent.sdk.queue import Queue
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from detent.protocol.flow import Debouncing
     from detent.protocol.idempotency import Idempotency, WaitKey
     from detent.protocol.moment import When
@@ -43,7 +44,7 @@ class ChildOptions(TypedDict, total=False):
     - `max_attempts`: how often the run is tried, the first time counted: 1 to 250. Default: the task's `retry`.
     - `max_duration`: wall time that one attempt may take, its waits not counted. Default: the task's.
     - `machine`: the name of the machine that it runs on. Default: the task's.
-    - `metadata`: a JSON object of at most 262,144 bytes.
+    - `metadata`: an object of at most 262,144 bytes of JSON: a mapping of texts to what payloads can hold, or a model.
     - `idempotency_key`: the same key gives the same run again. A raw text is run-scoped inside a task, global outside.
     - `idempotency_key_ttl`: how long the key is remembered; default 30 days.
     - `debounce`: a `Debounce(key, delay)`: triggers of one key become one run. `delay` then says only when it first starts.
@@ -64,7 +65,7 @@ class ChildOptions(TypedDict, total=False):
     max_attempts: int
     max_duration: Duration
     machine: str
-    metadata: Mapping[str, JsonValue] | Inherit
+    metadata: Mapping[str, object] | BaseModel | Inherit
     idempotency_key: str | Sequence[str]
     idempotency_key_ttl: Duration
     debounce: Debounce
@@ -274,13 +275,9 @@ def _priority(name: str, value: object) -> float:
 
 
 def _metadata(name: str, value: object) -> str:
-    if not isinstance(value, Mapping):
-        raise SerializationError(name, f"it must be an object of texts to JSON values, not {type(value).__name__}")
-    if not all(isinstance(key, str) for key in value):
-        raise SerializationError(name, "its keys must be texts")
-    from detent.protocol import metadata
+    from detent.sdk import metadata
 
-    return metadata.encode(dict(value), what=name)
+    return metadata.encode_document(value, what=name)
 
 
 _FIELDS = {"concurrency": "limits"}

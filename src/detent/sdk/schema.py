@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, TypeAlias
 
 from detent.errors import DefinitionError, SerializationError
 from detent.protocol import codec
-from detent.protocol.codec import JsonValue
+from detent.protocol.codec import PAYLOAD_LIMIT, JsonValue
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -44,13 +44,13 @@ class Schema(Protocol):
 class PlainJson:
     """No schema: whatever JSON can hold, and on the way out whatever pydantic can turn into it."""
 
-    def encode(self, value: object, *, what: str) -> str:
+    def encode(self, value: object, *, what: str, limit: int = PAYLOAD_LIMIT) -> str:
         try:
-            return codec.encode(value, what=what)
+            return codec.encode(value, what=what, limit=limit)
         except SerializationError as error:
             if not isinstance(error.__cause__, TypeError):
                 raise
-        return _encode_rich(value, what)
+        return _encode_rich(value, what, limit)
 
     def decode(self, text: str) -> JsonValue:
         return codec.decode(text)
@@ -177,7 +177,7 @@ def _encode_typed(adapter: TypeAdapter[object], value: object, what: str) -> str
     return _checked(raw, what)
 
 
-def _encode_rich(value: object, what: str) -> str:
+def _encode_rich(value: object, what: str, limit: int) -> str:
     from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
     try:
@@ -188,7 +188,7 @@ def _encode_rich(value: object, what: str) -> str:
         raise SerializationError(what, str(error).splitlines()[0]) from error
     except (ValueError, RecursionError) as error:
         raise SerializationError(what, str(error).splitlines()[0]) from error
-    return _checked(raw, what)
+    return _checked(raw, what, limit)
 
 
 def _refuse(error: Exception, what: str) -> NoReturn:
@@ -197,11 +197,11 @@ def _refuse(error: Exception, what: str) -> NoReturn:
     raise SerializationError(what, str(error).splitlines()[0]) from error
 
 
-def _checked(raw: bytes, what: str) -> str:
+def _checked(raw: bytes, what: str, limit: int = PAYLOAD_LIMIT) -> str:
     if b"NaN" in raw or b"Infinity" in raw:
         json.loads(raw, parse_constant=lambda name: _refuse_constant(name, what))
     text = raw.decode()
-    codec.check_text(text, what=what)
+    codec.check_text(text, what=what, limit=limit)
     return text
 
 
