@@ -140,11 +140,14 @@ class AbortTaskRunError(DetentError):
 
 
 class TaskPayloadParsedError(AbortTaskRunError):
-    """The payload does not fit the task's schema. Never retried."""
+    """The payload does not fit the task's schema. Never retried.
 
-    def __init__(self, task_id: str, cause: str) -> None:
+    `cause` says why in one line; `details` names each field that is wrong, as `ApiError.details` does of a call by id.
+    """
+
+    def __init__(self, task_id: str, cause: str, details: Sequence[str] = ()) -> None:
         super().__init__(f'the payload of task "{task_id}" does not fit its schema: {cause}')
-        self.task_id, self.cause = task_id, cause
+        self.task_id, self.cause, self.details = task_id, cause, tuple(details) or (cause,)
 
 
 class RunFailedError(DetentError):

@@ -113,6 +113,15 @@ def test_payload_that_does_not_fit_is_refused_at_the_call(annotation: object, va
     assert why in str(refused.value)
 
 
+def test_each_field_that_does_not_fit_is_named() -> None:
+    with pytest.raises(TaskPayloadParsedError) as refused:
+        echo(list[int]).encode_payload(["one"] * 7)
+
+    assert len(refused.value.details) == 7
+    assert refused.value.details[6].startswith("6: Input should be a valid integer")
+    assert refused.value.cause.endswith("; and 2 more")
+
+
 def test_stored_payload_that_does_not_fit_fails_the_run() -> None:
     with pytest.raises(TaskPayloadParsedError):
         echo(Order).decode_payload('{"id":"o1"}')

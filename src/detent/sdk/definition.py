@@ -205,7 +205,9 @@ class AnyTask(TaskHooks):
             return self._signature.default
         try:
             return self._payload.decode("null" if text is None else text)
-        except (schema.MismatchError, SerializationError) as error:
+        except schema.MismatchError as error:
+            raise TaskPayloadParsedError(self.id, str(error), error.details) from error
+        except SerializationError as error:
             raise TaskPayloadParsedError(self.id, str(error)) from error
 
     def invoke(self, payload: object, context: Context, signal: CancelSignal) -> object:
@@ -256,7 +258,7 @@ class AnyTask(TaskHooks):
         try:
             return self._payload.encode(value, what=f'the payload of task "{self.id}"')
         except schema.MismatchError as error:
-            raise TaskPayloadParsedError(self.id, str(error)) from error
+            raise TaskPayloadParsedError(self.id, str(error), error.details) from error
 
     def decode_output(self, text: str | None) -> object:
         """Return a stored output as the declared return type."""

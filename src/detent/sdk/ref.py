@@ -45,7 +45,7 @@ class RefValues:
         try:
             return self._payload.encode(value, what=f'the payload of task "{self._task_id}"')
         except schema.MismatchError as error:
-            raise TaskPayloadParsedError(self._task_id, str(error)) from error
+            raise TaskPayloadParsedError(self._task_id, str(error), error.details) from error
 
     def decode_output(self, text: str | None) -> object:
         if text is None:

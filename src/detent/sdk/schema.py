@@ -26,6 +26,11 @@ _REPORTED_ERRORS = 5
 class MismatchError(ValueError):
     """A value does not fit a schema. Never leaves the SDK: callers name the task in the error they raise for it."""
 
+    def __init__(self, *details: str) -> None:
+        more = len(details) - _REPORTED_ERRORS
+        super().__init__("; ".join(details[:_REPORTED_ERRORS]) + (f"; and {more} more" if more > 0 else ""))
+        self.details = details
+
 
 class Schema(Protocol):
     def encode(self, value: object, *, what: str) -> str:
@@ -117,7 +122,7 @@ class Typed:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
-            raise MismatchError(_summary(error)) from error
+            raise MismatchError(*_misfits(error)) from error
         except RecursionError as error:
             raise MismatchError("it is nested too deeply") from error
 
@@ -127,7 +132,7 @@ class Typed:
         try:
             return self.adapter.validate_python(value)
         except ValidationError as error:
-            raise MismatchError(_summary(error)) from error
+            raise MismatchError(*_misfits(error)) from error
         except RecursionError as error:
             raise MismatchError("it is nested too deeply") from error
 
@@ -193,7 +198,7 @@ def _encode_rich(value: object, what: str, limit: int) -> str:
 
 def _refuse(error: Exception, what: str) -> NoReturn:
     if "PydanticSerializationUnexpectedValue" in str(error):
-        raise MismatchError("; ".join(line.strip() for line in str(error).splitlines()[1:])) from error
+        raise MismatchError(*(line.strip() for line in str(error).splitlines()[1:])) from error
     raise SerializationError(what, str(error).splitlines()[0]) from error
 
 
@@ -221,14 +226,6 @@ def _refuse_nonfinite(value: object, what: str) -> None:
                 rest.extend(items)
 
 
-def _summary(error: ValidationError) -> str:
-    return _joined(
-        f"{'.'.join(str(part) for part in item['loc']) or 'the value'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    )
-
-
-def _joined(problems: Iterable[str]) -> str:
-    listed = list(problems)
-    more = len(listed) - _REPORTED_ERRORS
-    return "; ".join(listed[:_REPORTED_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+def _misfits(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        yield f"{'.'.join(str(part) for part in item['loc']) or 'the value'}: {item['msg']}"
