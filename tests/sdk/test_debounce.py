@@ -16,7 +16,7 @@ def test_debounce_reaches_the_trigger() -> None:
     assert to_fields({"debounce": Debounce("doc-7", "5s")}) == {
         "debounce": Debouncing(key="doc-7", delay=timedelta(seconds=5))
     }
-    assert to_fields({"debounce": Debounce("doc-7", 1, mode="trailing", max_delay="1m")}) == {
+    assert to_fields({"debounce": Debounce("doc-7", 1, "trailing", "1m")}) == {
         "debounce": Debouncing(
             key="doc-7", delay=timedelta(seconds=1), mode=DebounceMode.TRAILING, max_delay=timedelta(minutes=1)
         )

@@ -30,7 +30,7 @@ async def test_inside_a_run_the_scope_adds_the_run_and_the_attempt(run: FakeRun)
 
     assert idempotency_keys.create("k") == hashed(f"k-{run_id}")
     assert idempotency_keys.create(["a", "b"], scope="run") == hashed(f"a-b-{run_id}")
-    assert idempotency_keys.create("k", scope="attempt") == hashed(f"k-{run_id}-2")
+    assert idempotency_keys.create("k", "attempt") == hashed(f"k-{run_id}-2")
     assert idempotency_keys.create("k", scope="global") == hashed("k")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -38,7 +38,6 @@ class Debounce:
 
     key: str
     delay: Duration
-    _: KW_ONLY
     mode: Mode = "leading"
     max_delay: Duration | None = None
 

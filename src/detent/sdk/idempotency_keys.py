@@ -23,7 +23,7 @@ class IdempotencyKeys:
         self._target = target
         self.sync = IdempotencyKeysSync(self)
 
-    def create(self, key: str | Sequence[str], *, scope: Scope = "run") -> IdempotencyKey:
+    def create(self, key: str | Sequence[str], scope: Scope = "run") -> IdempotencyKey:
         """Return a key: 64 hex digits that remember their scope. No I/O.
 
         - `"run"`: the same within the present run, whatever its attempt;
