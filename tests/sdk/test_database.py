@@ -193,6 +193,15 @@ async def test_same_key_gives_the_same_run_until_it_is_reset(home: str) -> None:
         await idempotency_keys.reset("charge", "other")
 
 
+async def test_a_key_is_reset_for_a_task_as_for_its_id(
+    home: str, charge: Task[Order, Receipt, ..., object]
+) -> None:
+    first = await charge.trigger(ORDER, idempotency_key="k")
+    await idempotency_keys.reset(charge, "k")
+
+    assert (await charge.trigger(ORDER, idempotency_key="k")).id != first.id
+
+
 async def test_fifty_triggers_of_one_key_make_one_run(home: str, conn: AsyncConnection) -> None:
     handles = await asyncio.gather(*(tasks.trigger("charge", idempotency_key="k") for _ in range(50)))
 

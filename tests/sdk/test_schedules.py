@@ -199,7 +199,7 @@ async def test_wrong_calls_are_refused(engine: EngineBackend) -> None:
         await schedules.create(task=report, cron="0 8 * * *", tz="UTC")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="cron= is a Cron, which says its timezone itself"):
         await schedules.create(task=report, cron=Cron("0 8 * * *"), timezone="UTC")
-    with pytest.raises(TypeError, match="task= is a task or its id, not 5"):
+    with pytest.raises(TypeError, match="a task is given as itself or by its id, not as 5"):
         await schedules.create(task=5, cron="0 8 * * *")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is no sched id"):
         await schedules.retrieve("run_1")

@@ -12,6 +12,7 @@ from detent.sdk.blocking import blocking
 from detent.sdk.idempotency import IdempotencyKey, Scope
 from detent.sdk.options import check_text
 from detent.sdk.target import HERE, Target
+from detent.sdk.triggering import Triggerable, task_id_of
 
 
 class IdempotencyKeys:
@@ -44,7 +45,7 @@ class IdempotencyKeys:
 
     def reset(
         self,
-        task_id: str,
+        task_id: Triggerable[Any] | str,
         key: str | Sequence[str],
         *,
         scope: Scope | None = None,
@@ -53,11 +54,12 @@ class IdempotencyKeys:
     ) -> Coroutine[Any, Any, None]:
         """Forget a key, so that the next trigger makes a new run. Raises `NotFoundError` when there was none.
 
-        *key* is one that `create` returned, or the text it was made of: then with its *scope* (default: run-scoped inside a
-        run, global outside), and outside the run also with *parent_run_id* and, for `"attempt"`, *attempt_number*.
+        The task is given as itself or by its id. *key* is one that `create` returned, or the text it was made of: then with its
+        *scope* (default: run-scoped inside a run, global outside), and outside the run also with *parent_run_id* and, for
+        `"attempt"`, *attempt_number*.
         """
-        check_text("a task id", task_id, longest=128)
-        return self._reset(task_id, _key_of(key, scope, parent_run_id, attempt_number))
+        named = check_text("a task id", task_id_of(task_id), longest=128)
+        return self._reset(named, _key_of(key, scope, parent_run_id, attempt_number))
 
     async def _reset(self, task_id: str, key: IdempotencyKey) -> None:
         backend = self._target.connection().backend

@@ -17,7 +17,7 @@ from detent.sdk.definition import SchemaTaskOptions
 from detent.sdk.page import Page, PageCall
 from detent.sdk.target import HERE, Target
 from detent.sdk.task import Async, BareTask, Task, define
-from detent.sdk.triggering import Triggerable
+from detent.sdk.triggering import Triggerable, task_id_of
 
 if TYPE_CHECKING:
     from detent.protocol.refusal import Refused
@@ -126,7 +126,7 @@ class Schedules:
             raise TypeError('schedules.create needs task= and cron=, such as create(task=reminder, cron="0 8 * * *")')
         request = ScheduleRequest(
             schedule_id=ids.new_schedule_id(),
-            task_id=_task_id(options["task"]),
+            task_id=task_id_of(options["task"]),
             cron=_cron_of(options, None),
             external_id=options.get("external_id"),
             deduplication_key=deduplication_key,
@@ -165,7 +165,7 @@ class Schedules:
         present = await self.retrieve(schedule_id)
         update = ScheduleUpdate(
             schedule_id=present.id,
-            task_id=_task_id(options.get("task", present.task_id)),
+            task_id=task_id_of(options.get("task", present.task_id)),
             cron=_cron_of(options, present),
             external_id=options.get("external_id", present.external_id),
         )
@@ -266,14 +266,6 @@ def _cron_of(options: ScheduleOptions, present: ScheduleRecord | None) -> Cron:
 
 def _cron_of_record(record: ScheduleRecord) -> Cron:
     return Cron(record.cron, record.timezone, window=record.window, overlap=record.overlap)
-
-
-def _task_id(task: object) -> str:
-    if isinstance(task, Triggerable):
-        return task.id
-    if not isinstance(task, str):
-        raise TypeError(f"task= is a task or its id, not {task!r}")
-    return task
 
 
 def _checked(schedule_id: object) -> ScheduleId:

@@ -144,6 +144,15 @@ class Triggerable(Generic[Out]):
         return Building.of(items, options, whole=self, target=self._target, parent=present).run(present)
 
 
+def task_id_of(task: object) -> str:
+    """Return the id of a task that is given as itself or by its id; raises `TypeError` for what is neither."""
+    if isinstance(task, Triggerable):
+        return task.id
+    if not isinstance(task, str):
+        raise TypeError(f"a task is given as itself or by its id, not as {task!r}")
+    return task
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Item(Generic[In_co, Out_co]):
     """One run of a batch, with options of its own: `charge.item(order, delay="5m")`, `tasks.item("charge", {...})`."""
