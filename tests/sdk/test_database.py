@@ -427,6 +427,17 @@ def test_client_over_http_comes_later() -> None:
         Client()
 
 
+async def test_calls_over_http_come_later_and_speak_to_no_other_database_meanwhile(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETENT_DATABASE_URL", dsn)
+    monkeypatch.setenv("DETENT_API_URL", "https://example.com")
+    monkeypatch.setenv("DETENT_SECRET_KEY", "tr_dev_1")
+
+    with pytest.raises(ConfigError, match="calls over HTTP come later; unset DETENT_SECRET_KEY"):
+        await tasks.trigger("charge")
+
+
 def test_without_a_database_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DETENT_DATABASE_URL", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -169,6 +169,11 @@ def _default_environment() -> str:
 
 
 def _connect_default() -> CallerBackend:
+    if os.environ.get("DETENT_API_URL") and os.environ.get("DETENT_SECRET_KEY"):
+        raise ConfigError(
+            "DETENT_API_URL and DETENT_SECRET_KEY are set, but calls over HTTP come later; unset DETENT_SECRET_KEY, and give "
+            "the database's own address as DETENT_DATABASE_URL"
+        )
     environment = _default_environment()
     if database_url := os.environ.get("DETENT_DATABASE_URL"):
         return connect(database_url, environment, listen_url=os.environ.get("DETENT_LISTEN_URL") or None)
