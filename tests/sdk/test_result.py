@@ -24,6 +24,10 @@ def test_unwrap_gives_the_output_or_raises() -> None:
     assert (raised.value.run_id, raised.value.task_id, raised.value.cause) == ("run_2", "charge", ERROR)
 
 
+def test_a_default_stands_for_the_output_that_is_not_there() -> None:
+    assert (GOOD.unwrap_or(7), BAD.unwrap_or(7)) == (5, 7)
+
+
 def test_ok_tells_them_apart() -> None:
     assert GOOD.ok is True
     assert BAD.ok is False

@@ -200,6 +200,7 @@ async def triggering(ctx: Context) -> None:
     assert_type(await charge.trigger(ORDER, delay="1h", tags=["user:7"]), RunHandle[Receipt])
     assert_type(await charge.trigger_and_wait(ORDER), Result[Receipt])
     assert_type(await charge.trigger_and_wait(ORDER).unwrap(), Receipt)
+    assert_type((await charge.trigger_and_wait(ORDER)).unwrap_or(None), Receipt | None)
     assert_type(await charge.call(ORDER), Receipt)
     assert_type(await charge.batch_trigger([ORDER, charge.item(ORDER, delay="5m")]), BatchHandle[Receipt])
     assert_type(await charge.batch_trigger_and_wait([ORDER, ORDER]), BatchResult[Receipt])

@@ -60,6 +60,10 @@ class Ok(_Misuse, Generic[T]):
         """Return the output."""
         return self.output
 
+    def unwrap_or(self, default: object) -> T:
+        """Return the output; `Err` returns *default*."""
+        return self.output
+
 
 @dataclass(frozen=True, slots=True)
 class Err(_Misuse):
@@ -88,6 +92,15 @@ class Err(_Misuse):
         if self.error.code == ErrorCode.TOKEN_TIMED_OUT:
             raise WaitTimeoutError(self.id, self.error.message)
         raise TokenFailedError(self.id, self.error)
+
+    def unwrap_or(self, default: T) -> T:
+        """Return *default*; `Ok` returns its output.
+
+        Example::
+
+            rates = (await fetch_rates.trigger_and_wait("EUR")).unwrap_or({})
+        """
+        return default
 
 
 def _noun(task_id: str) -> str:
