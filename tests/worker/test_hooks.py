@@ -354,13 +354,13 @@ async def test_catch_error_is_not_asked_about_what_is_never_tried_again(start_ri
 
 
 @pytest.mark.parametrize("fault", ["raises", "returns"])
-async def test_a_catch_error_that_goes_wrong_fails_the_run(start_rig: StartRig, fault: str) -> None:
+async def test_a_catch_error_that_goes_wrong_crashes_the_run(start_rig: StartRig, calls: Calls, fault: str) -> None:
     def decides() -> object:
         if fault == "raises":
             raise KeyError("code")
         return "later"
 
-    @task(retry=SOON, catch_error=decides)
+    @task(retry=SOON, catch_error=decides, on_failure=lambda error: calls.add(type(error).__name__))
     async def charge() -> None:
         raise ValueError("broke")
 
@@ -368,8 +368,9 @@ async def test_a_catch_error_that_goes_wrong_fails_the_run(start_rig: StartRig, 
         run_id = await rig.trigger("charge")
         outcome = await rig.end_of(run_id)
         assert (await rig.record(run_id)).attempt == 1
+        await calls.until("KeyError" if fault == "raises" else "TypeError")
     assert outcome.error is not None
-    assert outcome.error.code == ErrorCode.CATCH_ERROR
+    assert (outcome.status, outcome.error.code) == (RunStatus.CRASHED, ErrorCode.CATCH_ERROR)
 
 
 # ---- waits ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from detent.protocol import run_error
 from detent.protocol.attempts import AttemptOutcome, Broken, Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.fence import Holder
 from detent.protocol.moment import When
+from detent.protocol.run_error import ErrorCode
 from detent.protocol.status import FINAL, TRANSITIONS, Event, RunStatus
 
 
@@ -55,10 +56,12 @@ def after_attempt(outcome: AttemptOutcome) -> Transition:
                 has_hooks=outcome.has_hooks,
             )
         case Failed():
+            # A task whose `catch_error` fails is at fault itself, and not the work that it was asked about.
+            event = Event.CRASHED if outcome.error.code == ErrorCode.CATCH_ERROR else Event.FAILED
             error = run_error.to_json(outcome.error)
             return Transition(
                 holder=outcome.holder,
-                status=_ended(Event.FAILED),
+                status=_ended(event),
                 error=error,
                 retry=outcome.retry_in,
                 has_hooks=outcome.has_hooks,
