@@ -105,6 +105,23 @@ def test_a_module_that_is_loaded_again_replaces_its_hooks() -> None:
     assert names(HookKind.ON_SUCCESS) == ["tell"]
 
 
+async def test_a_hook_is_not_registered_by_a_run(run: FakeRun) -> None:
+    @task
+    async def charge() -> None: ...
+
+    refused = [tasks.on_success, tasks.on_success("alert"), charge.on_success]
+    for decorate in refused:
+        with pytest.raises(DefinitionError, match=r"test_hooks.py:\d+ is registered inside of a run"):
+            decorate(lambda output: None)
+    assert global_hooks.of(HookKind.ON_SUCCESS) == charge.hooks.of(HookKind.ON_SUCCESS) == ()
+
+
+async def test_a_module_that_a_run_imports_registers_its_hooks(run: FakeRun) -> None:
+    exec("@tasks.on_success\ndef alert(): ...", {"tasks": tasks})
+
+    assert [hook.name for hook in global_hooks.of(HookKind.ON_SUCCESS)] == ["alert"]
+
+
 def test_a_task_registers_the_ends_that_have_hooks() -> None:
     @task
     async def charge() -> None: ...

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TypeAlias, TypeVar, overload
 
 from detent.errors import DefinitionError
-from detent.sdk import source
+from detent.sdk import scope, source
 from detent.sdk.source import Source
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -134,6 +134,17 @@ def _name_of(fn: Callable[..., object]) -> str:
     return str(getattr(fn, "__name__", fn))
 
 
+def _outside_of_runs(hook: Hook) -> Hook:
+    """Return *hook*. Raises `DefinitionError` where the code of a run registers it."""
+    # A module that is first imported inside of a run may: it is loaded once.
+    if scope.current() is not None and source.caller().f_code.co_flags & inspect.CO_OPTIMIZED:
+        raise DefinitionError(
+            f"{hook} is registered inside of a run, and would be called for all later runs of this process; "
+            "register it where its module is loaded"
+        )
+    return hook
+
+
 class Hooks:
     """Hooks by kind, in the order in which they were given."""
 
@@ -220,7 +231,7 @@ class TaskHooks:
         return self._keep(HookKind.MIDDLEWARE, fn)
 
     def _keep(self, kind: HookKind, fn: F) -> F:
-        self.hooks.add(read(kind, fn))
+        self.hooks.add(_outside_of_runs(read(kind, fn)))
         return fn
 
 
@@ -243,7 +254,7 @@ class GlobalHook:
         return lambda fn: self._keep(fn, what)
 
     def _keep(self, fn: F, name: str) -> F:
-        global_hooks.put(read(self._kind, fn, name))
+        global_hooks.put(_outside_of_runs(read(self._kind, fn, name)))
         return fn
 
 
