@@ -172,10 +172,20 @@ def test_default_of_the_payload_is_registered_with_its_schema() -> None:
     @task
     def place(order: Order = Order(id="o1", amount=5)) -> None: ...  # noqa: B008 - never changed
 
-    schema = json.loads(place.registration(Retry()).payload_schema or "")
+    assert place.payload_schema == {**Order.model_json_schema(), "default": {"id": "o1", "amount": 5}}
+    assert json.loads(place.registration(Retry()).payload_schema or "") == place.payload_schema
 
-    assert schema["default"] == {"id": "o1", "amount": 5}
-    assert schema["properties"].keys() == {"id", "amount"}
+
+def test_a_task_tells_its_schemas() -> None:
+    @task
+    async def charge(order: Order) -> list[Order]: ...
+
+    @task
+    async def free(anything): ...  # type: ignore[no-untyped-def]
+
+    assert charge.payload_schema == Order.model_json_schema()
+    assert charge.output_schema == TypeAdapter(list[Order]).json_schema()
+    assert (free.payload_schema, free.output_schema) == (None, None)
 
 
 # ---- refusals ----

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypedDict
 
 from detent.duration import Duration, seconds
 from detent.errors import DefinitionError, SerializationError, TaskPayloadParsedError
+from detent.protocol import codec
 from detent.protocol.retry import Retry
 from detent.sdk import concurrency, schema, signature, source, spelling
 from detent.sdk import queue as queues
 from detent.sdk.concurrency import TaskLimit, TaskLimits
 from detent.sdk.hooks import HookKind, HookOption, Hooks, TaskHooks, from_option, global_hooks
 from detent.sdk.queue import Queue
+from detent.sdk.schema import JsonSchema
 from detent.sdk.signature import UNTYPED, Annotation
 
 if TYPE_CHECKING:
@@ -116,6 +118,24 @@ class AnyTask(TaskHooks):
     def __repr__(self) -> str:
         return f'<task "{self.id}" of {self.place}>'
 
+    @property
+    def payload_schema(self) -> JsonSchema | None:
+        """The JSON Schema that payloads must fit; None for a task without payload, and where any JSON will do.
+
+        Raises `DefinitionError` for a type that is no schema.
+        """
+        described = None if self._payload is None else self._payload.json_schema(mode="validation")
+        if described is None or not self._has_default:
+            return described
+        # The engine lets a payload be missing whose schema has a default.
+        default = codec.decode(schema.PLAIN.encode(self._signature.default, what="the default of the payload"))
+        return {**described, "default": default}
+
+    @property
+    def output_schema(self) -> JsonSchema | None:
+        """The JSON Schema of outputs; None where any JSON will do. Raises `DefinitionError` for a type that is no schema."""
+        return self._output.json_schema(mode="serialization")
+
     # ---- for the worker ----
 
     @property
@@ -165,20 +185,12 @@ class AnyTask(TaskHooks):
             limits=self.limits.names,
             on_lost=self.on_lost,
             final_hooks=self._final_hooks(),
-            payload_schema=self._registered_schema(),
-            output_schema=self._output.json_schema(mode="serialization"),
+            payload_schema=_schema_text(self.payload_schema),
+            output_schema=_schema_text(self.output_schema),
             cron=self.cron,
             machine=self.machine or default_machine,
             oom_machine=retry.oom_machine if self.isolation is Isolation.PROCESS else None,
         )
-
-    def _registered_schema(self) -> str | None:
-        """Return the JSON Schema of the payload; its `default` tells the engine that a payload may be missing."""
-        text = None if self._payload is None else self._payload.json_schema(mode="validation")
-        if text is None or not self._has_default:
-            return text
-        default = json.loads(schema.PLAIN.encode(self._signature.default, what="the default of the payload"))
-        return json.dumps({**json.loads(text), "default": default})
 
     @property
     def has_final_hooks(self) -> bool:
@@ -423,6 +435,10 @@ class AnyTask(TaskHooks):
             schema.PLAIN.encode(self._signature.default, what="the default of the payload")
         except ValueError as error:
             self._refuse(str(error))
+
+
+def _schema_text(described: JsonSchema | None) -> str | None:
+    return None if described is None else json.dumps(described)
 
 
 def _is_name(text: str) -> bool:

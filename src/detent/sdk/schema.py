@@ -18,6 +18,7 @@ from detent.protocol.codec import PAYLOAD_LIMIT, JsonValue
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
+JsonSchema: TypeAlias = dict[str, JsonValue]
 JsonSchemaMode: TypeAlias = Literal["validation", "serialization"]
 
 _REPORTED_ERRORS = 5
@@ -41,8 +42,8 @@ class Schema(Protocol):
         """Return the value of JSON *text*. Raises `MismatchError`, `SerializationError`."""
         ...
 
-    def json_schema(self, *, mode: JsonSchemaMode) -> str | None:
-        """Return the JSON Schema as text, if there is one."""
+    def json_schema(self, *, mode: JsonSchemaMode) -> JsonSchema | None:
+        """Return the JSON Schema, if there is one."""
         ...
 
 
@@ -136,11 +137,11 @@ class Typed:
         except RecursionError as error:
             raise MismatchError("it is nested too deeply") from error
 
-    def json_schema(self, *, mode: JsonSchemaMode) -> str | None:
+    def json_schema(self, *, mode: JsonSchemaMode) -> JsonSchema | None:
         from pydantic import PydanticInvalidForJsonSchema
 
         try:
-            return json.dumps(self.adapter.json_schema(by_alias=True, mode=mode))
+            return self.adapter.json_schema(by_alias=True, mode=mode)
         except PydanticInvalidForJsonSchema:
             return None
 
