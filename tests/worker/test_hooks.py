@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -397,6 +397,34 @@ async def test_hooks_are_called_around_waits_that_suspend(start_rig: StartRig, c
         rig.clock.advance(timedelta(hours=1))
         await rig.end_of(run_id)
     assert calls == ["waits duration", "resumes duration", "went on"]
+
+
+async def test_hooks_learn_what_is_waited_for(start_rig: StartRig, calls: Calls) -> None:
+    seen: list[WaitInfo] = []
+
+    @task
+    async def child() -> None: ...
+
+    def see(wait: WaitInfo) -> None:
+        seen.append(wait)
+        calls.add(wait.kind)
+
+    @task(on_wait=see, on_resume=see)
+    async def patient() -> None:
+        await child.trigger_and_wait()
+        await child.trigger_and_wait(idempotency_key="k")
+        await wait.until(datetime(2100, 1, 1, tzinfo=UTC))
+
+    async with start_rig() as rig:
+        await rig.trigger("patient")
+        await calls.until("duration")
+    asked, over, keyed, keyed_over, until = seen
+    assert asked == over
+    assert (over.subject, keyed.subject) == ("child", "child")
+    assert over.run_id is not None
+    assert keyed.run_id is None
+    assert keyed_over.run_id not in (None, over.run_id)
+    assert (until.kind, until.until) == ("duration", datetime(2100, 1, 1, tzinfo=UTC))
 
 
 async def test_a_replay_tells_of_the_wait_that_it_goes_on_after_and_of_no_other(start_rig: StartRig, calls: Calls) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from detent.errors import DefinitionError
 from detent.sdk import scope, source
 from detent.sdk.source import Source
+
+if TYPE_CHECKING:
+    from detent.protocol.ids import RunId
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -62,10 +66,15 @@ class WaitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitInfo:
-    """The `wait` of `on_wait` and `on_resume`. `subject` is the task's id, the token's or the batch's; empty for a duration."""
+    """The `wait` of `on_wait` and `on_resume`."""
 
     kind: WaitKind
     subject: str = ""
+    """The id of the task, the token or the batch; empty for a duration."""
+    until: datetime | None = None
+    """Of a duration: the moment at which it is over, by this process's clock."""
+    run_id: RunId | None = None
+    """Of a task: the child. None in `on_wait` where an idempotency key may give an older run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

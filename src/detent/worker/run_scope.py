@@ -240,7 +240,8 @@ class AttemptScope:
 
     async def trigger_and_wait(self, request: TriggerRequest) -> RunOutcome:
         operation, recorded = self._begin(OperationKind.CHILD, request.task_id)
-        about = WaitInfo(kind=WaitKind.TASK, subject=request.task_id)
+        made_here = request.run_id if request.idempotency is None else None
+        about = WaitInfo(kind=WaitKind.TASK, subject=request.task_id, run_id=made_here)
         if recorded is not None:
             return _child_of(await self._stand(operation, about, recorded))
 
@@ -332,7 +333,7 @@ class AttemptScope:
             await asyncio.sleep(max(0.0, seconds))
             return
         operation, recorded = self._begin(OperationKind.TIME, TIME, mark=DATED if isinstance(until, datetime) else "")
-        about = WaitInfo(kind=WaitKind.DURATION)
+        about = WaitInfo(kind=WaitKind.DURATION, until=_moment(until, recorded))
         if recorded is not None:
             await self._stand(operation, about, recorded)
             return
@@ -534,7 +535,7 @@ class AttemptScope:
 
         result = await self._await(operation, ask, prepare)
         if self.on_waiting is not None and not is_passed:
-            await self.on_waiting(HookKind.ON_RESUME, about, operation)
+            await self.on_waiting(HookKind.ON_RESUME, _over(about, result), operation)
         return result
 
     async def _wait(
@@ -553,7 +554,7 @@ class AttemptScope:
             self.attempt.journal.fail(operation)
             raise
         result = await self._await(operation, ask, prepare)
-        await self.on_waiting(HookKind.ON_RESUME, about, operation)
+        await self.on_waiting(HookKind.ON_RESUME, _over(about, result), operation)
         return result
 
     async def _await(
@@ -651,6 +652,18 @@ class _RunBatch:
 
 def _batch_of(recorded: JournalEntry | None) -> BatchId:
     return ids.new_batch_id() if recorded is None else BatchId(recorded.ref)
+
+
+def _moment(until: When, recorded: JournalEntry | None) -> datetime:
+    if isinstance(until, datetime):
+        return until
+    asked_at = recorded.recorded_at if recorded is not None else None
+    return (asked_at or datetime.now(UTC)) + until
+
+
+def _over(about: WaitInfo, result: WaitResult) -> WaitInfo:
+    """Return what is known of a wait once it is over."""
+    return about if result.child is None else replace(about, run_id=result.child.run_id)
 
 
 def _child_of(result: WaitResult) -> RunOutcome:
