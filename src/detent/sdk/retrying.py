@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+
 class RetryOptions(TypedDict, total=False):
     """What `retry.on_throw` may be told instead of a `Retry`, under the names and with the defaults that it has there."""
 
