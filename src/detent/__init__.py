@@ -70,7 +70,6 @@ if TYPE_CHECKING:
     from detent.protocol.schedules import ScheduledPayload, ScheduleRecord, ScheduleType
     from detent.protocol.status import BatchStatus, RunStatus, TokenStatus
     from detent.sdk.batch import batch
-    from detent.sdk.bulk import RunQuery
     from detent.sdk.catching import RetryAt, RetryWith, SkipRetrying
     from detent.sdk.client import Client
     from detent.sdk.concurrency import Concurrency, ConcurrencyLimit, RateLimit, concurrency_limit
@@ -96,6 +95,7 @@ if TYPE_CHECKING:
     from detent.sdk.ref import BareTaskRef, TaskRef
     from detent.sdk.result import Err, Ok, Result
     from detent.sdk.retrying import retry
+    from detent.sdk.run_query import RunQuery
     from detent.sdk.runs import Run, RunPage, runs
     from detent.sdk.schedules import schedules
     from detent.sdk.step import step
@@ -199,7 +199,7 @@ else:
         "RunFailedError": "detent.errors",
         "RunHandle": "detent.sdk.handles",
         "RunPage": "detent.sdk.runs",
-        "RunQuery": "detent.sdk.bulk",
+        "RunQuery": "detent.sdk.run_query",
         "RunStatus": "detent.protocol.status",
         "ScheduleError": "detent.errors",
         "ScheduleRecord": "detent.protocol.schedules",

@@ -16,9 +16,13 @@ def test_list_is_newest_first_and_filtered(at_database: Detent) -> None:
     first, second = trigger(at_database, "hello", "--tag", "a"), trigger(at_database, "other")
     listed = at_database("runs", "list", "--json").json
     assert [run["id"] for run in listed] == [second, first]
-    for arguments in (["--task", "hello"], ["--tag", "a"], ["--limit", "2", "--task", "hello"]):
+    for arguments in (
+        ["--task", "hello"], ["--tag", "a"], ["--limit", "2", "--task", "hello"], ["--queue", "task/hello", "--since", "1h"],
+    ):  # fmt: skip
         assert [run["id"] for run in at_database("runs", "list", *arguments, "--json").json] == [first]
-    assert len(at_database("runs", "list", "--status", "pending_version", "--json").json) == 2
+    assert len(at_database("runs", "list", "--status", "pending_version", "--no-test", "--json").json) == 2
+    for arguments in (["--version", "v1"], ["--machine", "micro"], ["--parent", first], ["--test"], ["--until", "1h"]):
+        assert at_database("runs", "list", *arguments, "--json").json == []
 
 
 def test_table_holds_whole_ids_whatever_its_width(at_database: Detent) -> None:

@@ -17,7 +17,7 @@ from detent.protocol.idempotency import Idempotency, WaitKey
 from detent.protocol.ids import WaitpointId
 from detent.protocol.journal import StepRecord
 from detent.protocol.leases import HandBack, Lease
-from detent.protocol.runs import RunFilter
+from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import SessionEnd
 from detent.protocol.status import RunStatus
 from detent.protocol.tokens import TokenCompletion, TokenCreated
@@ -173,7 +173,7 @@ async def calm_down(stage: Stage, version: str, clock: Clock) -> None:
         await worker.succeed(*leases)
         if not leases:
             # Keys let runs wait for each other in a circle.
-            (stuck, *_) = await stage.engine.list_runs(RunFilter(statuses=(RunStatus.WAITING,)))
+            (stuck, *_) = await stage.engine.list_runs(RunSelection(statuses=(RunStatus.WAITING,)))
             assert await stage.engine.cancel_runs([stuck.id], "waits for itself") == [True]
 
 

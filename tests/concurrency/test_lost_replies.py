@@ -26,7 +26,7 @@ from detent.protocol import ids
 from detent.protocol.attempts import Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.backend import WorkerBackend
 from detent.protocol.batches import BatchCreation, ChunkTaken
-from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
+from detent.protocol.bulk import BulkKind, BulkRequest
 from detent.protocol.cron import Cron
 from detent.protocol.environments import EnvironmentRecord
 from detent.protocol.envvars import EnvVarValue, PutMode
@@ -41,7 +41,7 @@ from detent.protocol.logs import LogLine
 from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation
 from detent.protocol.refusal import Refused
 from detent.protocol.retention import RetentionRule
-from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter
+from detent.protocol.runs import ReplayRequest, Rescheduling
 from detent.protocol.schedules import (
     Activation,
     Deactivation,
@@ -50,6 +50,7 @@ from detent.protocol.schedules import (
     ScheduleRequest,
     ScheduleUpdate,
 )
+from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, SessionEnd, SessionOpening
 from detent.protocol.status import RunStatus
 from detent.protocol.tags import TagsAddition
@@ -200,7 +201,7 @@ async def retrieve_runs(s: Scene) -> Any:
 
 
 async def list_runs(s: Scene) -> Any:
-    return [run.status for run in await s.engine.list_runs(RunFilter())]
+    return [run.status for run in await s.engine.list_runs(RunSelection())]
 
 
 async def watch_runs(s: Scene) -> Any:

@@ -11,8 +11,9 @@ from detent.protocol import ids
 from detent.protocol.cron import Cron
 from detent.protocol.ids import ScheduleId
 from detent.protocol.registration import TaskRegistration
-from detent.protocol.runs import RunFilter, RunRecord
+from detent.protocol.runs import RunRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
+from detent.protocol.selection import RunSelection
 from tests.database import Clock
 from tests.engine.stage import Stage, task
 
@@ -59,7 +60,7 @@ async def fire(engine: EngineBackend) -> None:
 
 
 async def runs(stage: Stage) -> list[RunRecord]:
-    return list(reversed(await stage.engine.list_runs(RunFilter(limit=100))))
+    return list(reversed(await stage.engine.list_runs(RunSelection(), limit=100)))
 
 
 async def jump(stage: Stage, clock: Clock, moment: datetime) -> None:

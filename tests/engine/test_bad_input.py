@@ -22,7 +22,8 @@ from detent.protocol.leases import HandBack, LeaseRequest
 from detent.protocol.operations import Origin
 from detent.protocol.refusal import Refused
 from detent.protocol.run_error import RunError
-from detent.protocol.runs import ReplayRequest, RunFilter
+from detent.protocol.runs import ReplayRequest
+from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, SessionEnd, SessionOpening
 from detent.protocol.triggering import Triggered
 from detent.protocol.waits import Suspended, Suspension
@@ -205,7 +206,7 @@ CALLS: dict[str, Callable[[EngineBackend], Awaitable[object]]] = {
         [ReplayRequest(run_id=ids.RunId("run_bad"), replay_of=ids.RunId("run_bad"))]
     ),
     "read_logs": lambda engine: engine.read_logs(ids.RunId("run_bad")),
-    "list_runs": lambda engine: engine.list_runs(RunFilter(before=ids.RunId("run_bad"))),
+    "list_runs": lambda engine: engine.list_runs(RunSelection(), before=ids.RunId("run_bad")),
     "open_session": lambda engine: engine.open_session(
         SessionOpening(session_id=ids.SessionId("session_bad"), version="v", worker="w")
     ),
@@ -252,7 +253,7 @@ async def test_unknown_runs_are_stale_to_a_worker_and_absent_to_a_reader(stage: 
     assert await stage.engine.collect([unknown]) == []
     assert await stage.engine.read_logs(unknown.run_id) == []
     assert await stage.engine.read_batch_results(ids.new_batch_id()) == []
-    assert await stage.engine.list_runs(RunFilter(parent_run_id=unknown.run_id)) == []
+    assert await stage.engine.list_runs(RunSelection(parent_run_id=unknown.run_id)) == []
     await stage.engine.start_attempts([unknown])
     await stage.engine.hand_back([HandBack(holder=unknown)])
     await stage.engine.end_cancelled([unknown])

@@ -15,7 +15,7 @@ from detent.protocol.fence import Holder, Stale
 from detent.protocol.idempotency import Idempotency
 from detent.protocol.operations import Origin
 from detent.protocol.refusal import Refused
-from detent.protocol.runs import RunFilter
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import BatchStatus, RunStatus
 from detent.protocol.triggering import Triggered
 from detent.protocol.waits import Pending, Suspended, Suspension, WaitResult
@@ -52,7 +52,7 @@ async def test_chunks_of_a_batch_come_in_any_order(stage: Stage, worker: Worker)
     for indexes in ([4, 5], [0, 1], [2, 3]):
         await stage.engine.trigger_batch(chunk(batch_id, indexes))
     await stage.engine.trigger_batch(chunk(batch_id, [], total=6))
-    listed = await stage.engine.list_runs(RunFilter(batch_id=batch_id))
+    listed = await stage.engine.list_runs(RunSelection(batch_id=batch_id))
     assert sorted(run.id for run in listed) == [ids.item_run_id(batch_id, i) for i in range(6)]
 
 

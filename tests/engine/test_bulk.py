@@ -11,9 +11,9 @@ import pytest
 from detent.engine import bulk
 from detent.engine.backend import connect
 from detent.protocol import ids
-from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus, RunSelection
+from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus
 from detent.protocol.ids import RunId
-from detent.protocol.runs import RunFilter
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, chunk
@@ -69,7 +69,7 @@ async def test_runs_are_replayed_with_their_input(stage: Stage, worker: Worker) 
     await worker.fail(*await worker.lease())
     record = await carried_out(stage, replay(RunSelection(statuses=(RunStatus.FAILED,))))
     assert counts(record) == (BulkStatus.COMPLETED, 4, 4, 0)
-    made = await stage.engine.list_runs(RunFilter(statuses=(QUEUED,)))
+    made = await stage.engine.list_runs(RunSelection(statuses=(QUEUED,)))
     assert {run.replay_of for run in made} == set(old)
     assert {(run.payload, run.tags) for run in made} == {('{"n": 1}', ("t",))}
 
@@ -108,6 +108,19 @@ async def test_each_field_of_a_filter_selects(stage: Stage, name: str) -> None:
     record = await carried_out(stage, cancel(selection))
     assert counts(record) == (BulkStatus.COMPLETED, 1, 1, 0)
     assert await stage.statuses(wanted, *others) == [CANCELED, QUEUED, QUEUED]
+
+
+async def test_runs_are_found_by_the_action_that_cancelled_or_made_them(stage: Stage, worker: Worker) -> None:
+    doomed, _ = await many(stage, 4), await many(stage, 1, "other")
+    cancelled = await carried_out(stage, cancel(RunSelection(task_ids=("work",))))
+    replayed = await carried_out(stage, replay(RunSelection(statuses=(CANCELED,), bulk_id=cancelled.id)))
+
+    found = await stage.engine.list_runs(RunSelection(bulk_id=cancelled.id))
+    assert [run.id for run in found] == doomed[::-1]
+    made = await stage.engine.list_runs(RunSelection(bulk_id=replayed.id, statuses=(QUEUED,)))
+    assert {run.replay_of for run in made} == set(doomed)
+    assert len(await stage.engine.list_runs(RunSelection(bulk_id=cancelled.id), before=doomed[2], limit=1)) == 1
+    assert await stage.engine.list_runs(RunSelection(bulk_id=ids.new_bulk_id())) == []
 
 
 async def test_a_filter_selects_by_time_version_and_batch(stage: Stage, worker: Worker, clock: Clock) -> None:

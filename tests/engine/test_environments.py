@@ -21,7 +21,8 @@ from detent.protocol.envvars import EnvVarValue, PutMode
 from detent.protocol.flow import LimitKind, Pause, Resume
 from detent.protocol.idempotency import Idempotency
 from detent.protocol.refusal import Refused
-from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter
+from detent.protocol.runs import ReplayRequest, Rescheduling
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from detent.protocol.tokens import TokenCompletion, TokenFilter, TokenRequest
 from tests.database import Clock
@@ -219,7 +220,7 @@ async def test_schedules_of_an_archived_environment_make_no_runs(
     await prod.archive_environment("prod")
     clock.advance(2 * HOUR)
     await fire(prod)
-    assert await prod.list_runs(RunFilter()) == []
+    assert await prod.list_runs(RunSelection()) == []
 
 
 async def test_unknown_environment_cannot_be_archived(engine: EngineBackend) -> None:
@@ -264,7 +265,7 @@ async def test_nothing_of_one_environment_is_seen_in_another(at: Connect, dsn: s
     assert await other.lease() == []
     assert await theirs.engine.retrieve_runs([run_id]) == [None]
     assert await theirs.engine.cancel_runs([run_id], "not mine") == [None]
-    assert await theirs.engine.list_runs(RunFilter(tags=("t",))) == []
+    assert await theirs.engine.list_runs(RunSelection(tags=("t",))) == []
 
     twin = await theirs.trigger(idempotency=once, tags=("t",))
     assert twin != run_id

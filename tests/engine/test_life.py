@@ -22,7 +22,7 @@ from detent.protocol.fence import Stale
 from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import RunId
 from detent.protocol.leases import Lease
-from detent.protocol.runs import RunFilter
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import FINAL, RunStatus
 from detent.protocol.triggering import Triggered
 from tests.database import Clock, Database
@@ -103,7 +103,7 @@ class Life(RuleBasedStateMachine):
 
     async def _break_circle(self) -> None:
         """Keys allow runs to wait for each other, or for themselves; somebody must then cancel one."""
-        (stuck, *_) = await self.stage.engine.list_runs(RunFilter(statuses=(RunStatus.WAITING,)))
+        (stuck, *_) = await self.stage.engine.list_runs(RunSelection(statuses=(RunStatus.WAITING,)))
         assert await self.stage.engine.cancel_runs([stuck.id], "waits for itself") == [True]
         self.ended[stuck.id] = RunStatus.CANCELED
 

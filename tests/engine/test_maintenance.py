@@ -13,8 +13,9 @@ from detent.engine.maintenance import LONGEST_SLEEP, SHORTEST_SLEEP
 from detent.engine.sql import STATEMENTS
 from detent.protocol import ids
 from detent.protocol.batches import BatchCreation
-from detent.protocol.bulk import BulkKind, BulkRequest, RunSelection
+from detent.protocol.bulk import BulkKind, BulkRequest
 from detent.protocol.leases import Lease
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from tests.database import Clock, open_database
 from tests.engine.stage import Stage, Worker, chunk, holder, journal_of, origin, request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psycopg
@@ -22,8 +22,9 @@ from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import WaitpointId
 from detent.protocol.journal import JournalRead, StepRecord
 from detent.protocol.leases import Lease
-from detent.protocol.runs import RunFilter
 from detent.protocol.schedules import ScheduleRequest
+from detent.protocol.selection import RunSelection
+from detent.protocol.status import RunStatus
 from detent.protocol.tokens import TokenCompletion, TokenCreated
 from detent.protocol.waits import Suspension
 from tests.database import Server
@@ -230,8 +231,8 @@ OPERATIONS: dict[str, Callable[[Crowd], Awaitable[object]]] = {
     "tick": lambda c: c.stage.tick(),
     "retrieve": lambda c: c.stage.engine.retrieve_runs([run_id(5, n) for n in range(1, 50)] + [run_id(1, 7)]),
     "watch": lambda c: c.stage.engine.watch_runs([run_id(5, n) for n in range(1, 50)] + [run_id(1, 7)]),
-    "list": lambda c: c.stage.engine.list_runs(RunFilter()),
-    "list on": lambda c: c.stage.engine.list_runs(RunFilter(before=run_id(5, 35_000))),
+    "list": lambda c: c.stage.engine.list_runs(RunSelection()),
+    "list on": lambda c: c.stage.engine.list_runs(RunSelection(), before=run_id(5, 35_000)),
     "journals": lambda c: c.stage.engine.read_journals([JournalRead(holder=holder(lease)) for lease in c.leases]),
     "wait for tokens": wait_for_tokens,
     "wait for completed tokens": lambda c: wait_for_tokens(c, is_completed=True),
@@ -263,6 +264,28 @@ async def test_an_operation_among_many_rows_reads_few(crowd: Crowd, name: str) -
     scanned = {table: rows for table, (rows, _) in read.items() if rows > 2 * ASKED}
     fetched = {table: rows for table, (_, rows) in read.items() if rows > 16 * ASKED}
     assert (scanned, fetched) == ({}, {})
+
+
+PAST_RUNS = {
+    "status": RunSelection(statuses=(RunStatus.FAILED, RunStatus.CRASHED)),
+    "task": RunSelection(task_ids=("nothing",)),
+    "tag": RunSelection(tags=("user:7",)),
+    "parent": RunSelection(parent_run_id=ids.new_run_id()),
+    "batch": RunSelection(batch_id=ids.new_batch_id()),
+    "schedule": RunSelection(schedule_id=ids.new_schedule_id()),
+    "bulk action": RunSelection(bulk_id=ids.new_bulk_id()),
+    "test": RunSelection(is_test=True),
+    "long ago": RunSelection(created_before=datetime(2020, 1, 1, tzinfo=UTC)),
+}
+
+
+@pytest.mark.parametrize("name", PAST_RUNS)
+async def test_a_filter_that_nothing_matches_reads_few_of_many_past_runs(crowd: Crowd, name: str) -> None:
+    await crowd.read()
+    assert await crowd.stage.engine.list_runs(PAST_RUNS[name]) == []
+    read = await crowd.read()
+    scanned, fetched = read["history_30_rest"]
+    assert (scanned, fetched) <= (0, 1)
 
 
 TENANTS = """

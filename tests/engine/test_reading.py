@@ -9,7 +9,8 @@ import pytest
 from detent.protocol import ids
 from detent.protocol.execution import Isolation
 from detent.protocol.idempotency import Idempotency
-from detent.protocol.runs import RunFilter, RunOutcome
+from detent.protocol.runs import RunOutcome
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from tests.database import Clock
 from tests.engine.stage import SOON, Stage, Worker, chunk, queue, registration, request, task
@@ -20,14 +21,14 @@ from tests.engine.stage import SOON, Stage, Worker, chunk, queue, registration, 
 async def test_runs_are_listed_newest_first_live_and_past_alike(stage: Stage, worker: Worker) -> None:
     made = [await stage.trigger() for _ in range(6)]
     await worker.succeed(*(await worker.lease())[::2])
-    assert [run.id for run in await stage.engine.list_runs(RunFilter())] == made[::-1]
+    assert [run.id for run in await stage.engine.list_runs(RunSelection())] == made[::-1]
 
 
 async def test_a_list_is_read_in_pages(stage: Stage, worker: Worker) -> None:
     made = [answer.run_id for answer in await stage.engine.trigger([request() for _ in range(25)])]
     await worker.succeed(*(await worker.lease())[:12])
     pages, before = [], None
-    while page := await stage.engine.list_runs(RunFilter(limit=10, before=before)):
+    while page := await stage.engine.list_runs(RunSelection(), before=before, limit=10):
         pages.append([run.id for run in page])
         before = pages[-1][-1]
     assert [len(page) for page in pages] == [10, 10, 5]
@@ -41,7 +42,7 @@ async def test_runs_are_filtered_by_status(stage: Stage, worker: Worker) -> None
     queued, unknown = await stage.trigger(), await stage.trigger("unknown")
 
     async def found(*statuses: RunStatus) -> set[str]:
-        return {run.id for run in await stage.engine.list_runs(RunFilter(statuses=statuses))}
+        return {run.id for run in await stage.engine.list_runs(RunSelection(statuses=statuses))}
 
     assert await found(RunStatus.COMPLETED) == {done.run_id}
     assert await found(RunStatus.COMPLETED, RunStatus.DEQUEUED) == {done.run_id, held.run_id}
@@ -62,8 +63,8 @@ async def test_runs_are_filtered_by_what_they_are(stage: Stage, worker: Worker, 
     clock.advance(timedelta(days=1))
     late = await stage.trigger()
 
-    async def found(**wanted: object) -> set[str]:
-        return {run.id for run in await stage.engine.list_runs(RunFilter(**wanted))}
+    async def found(limit: int = 25, **wanted: object) -> set[str]:
+        return {run.id for run in await stage.engine.list_runs(RunSelection(**wanted), limit=limit)}
 
     item = ids.item_run_id(batch_id, 0)
     assert await found(task_ids=("mail", "nothing")) == {mail}
@@ -74,6 +75,44 @@ async def test_runs_are_filtered_by_what_they_are(stage: Stage, worker: Worker, 
     assert await found(created_after=moment) == {late}
     assert await found(created_before=moment) == {plain, mail, item, child}
     assert await found(created_before=moment, task_ids=("work",), limit=1) == {child}
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_runs_are_filtered_by_where_they_execute_and_why_they_are_there(stage: Stage, is_over: bool) -> None:
+    worker = await stage.worker("work", task("large", machine="large-2x"), limits=[queue("emails")])
+    other = await stage.trigger(queue="emails", machine="micro", is_test=True)
+    await worker.lease_one()
+    large = await stage.trigger("large")
+    schedule_id = ids.new_schedule_id()
+    lease = await worker.lease_one()
+    made = (ids.decode("sched", schedule_id), ids.decode("run", large))
+    await stage.query("update detent.inputs set schedule_id = %s where run_id = %s", *made)
+    if is_over:
+        await worker.succeed(lease)
+
+    async def found(**wanted: object) -> set[str]:
+        return {run.id for run in await stage.engine.list_runs(RunSelection(**wanted))}
+
+    assert await found(queues=("task/large",)) == await found(schedule_id=schedule_id) == await found(is_test=False) == {large}
+    assert await found(queues=("emails",)) == await found(is_test=True) == await found(machines=("micro",)) == {other}
+    assert await found(machines=("large-2x",)) == {large}
+    assert await found(machines=("large-2x", "micro")) == await found(versions=(worker.version, "none")) == {large, other}
+    assert await found(versions=("none",)) == await found(machines=("small-1x",)) == set()
+
+
+async def test_a_run_pinned_to_a_version_is_listed_with_those_of_it(stage: Stage, worker: Worker) -> None:
+    pinned = await stage.trigger(version=worker.version)
+    await stage.trigger()
+    listed = await stage.engine.list_runs(RunSelection(versions=(worker.version,)))
+    assert [(run.id, run.version) for run in listed] == [(pinned, worker.version)]
+
+
+async def test_runs_made_by_a_clock_that_is_ahead_are_not_missed(stage: Stage, worker: Worker) -> None:
+    """Ids are made by callers, and tell the time by their clocks."""
+    ((late,),) = await stage.query("select detent.first_id(now() + interval '23 hours')")
+    run_id = await stage.trigger(run_id=ids.encode("run", late))
+    soon = (await stage.run(run_id)).created_at + timedelta(seconds=1)
+    assert [run.id for run in await stage.engine.list_runs(RunSelection(created_before=soon))] == [run_id]
 
 
 async def test_unknown_runs_are_read_as_none_in_their_place(stage: Stage) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detent.protocol.refusal import Refused
-from detent.protocol.runs import RunFilter
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from tests.engine.stage import Stage, Worker, limit, queue, request, task
 
@@ -36,7 +36,7 @@ async def test_a_run_waits_for_a_version_until_one_registers_what_it_needs(
     record = await stage.run(run_id)
     assert record.waiting_reason is not None
     assert (record.status, record.waiting_reason.code) == (RunStatus.PENDING_VERSION, code)
-    assert [listed.id for listed in await stage.engine.list_runs(RunFilter(statuses=(RunStatus.PENDING_VERSION,)))] == [
+    assert [listed.id for listed in await stage.engine.list_runs(RunSelection(statuses=(RunStatus.PENDING_VERSION,)))] == [
         run_id
     ]
     assert await worker.lease() == []

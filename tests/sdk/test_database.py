@@ -23,6 +23,7 @@ from detent import (
     ConfigError,
     NotFoundError,
     Retry,
+    RunQuery,
     RunStatus,
     Task,
     UnprocessableEntityError,
@@ -37,7 +38,7 @@ from detent.protocol import ids
 from detent.protocol.attempts import Succeeded
 from detent.protocol.execution import Isolation
 from detent.protocol.fence import Holder
-from detent.protocol.ids import new_run_id, new_session_id
+from detent.protocol.ids import new_batch_id, new_bulk_id, new_run_id, new_schedule_id, new_session_id
 from detent.protocol.leases import Lease, LeaseRequest
 from detent.protocol.registration import WorkerRegistration
 from detent.protocol.sessions import SessionOpening
@@ -260,11 +261,40 @@ async def test_list_pages_through_all_runs_newest_first(home: str) -> None:
     assert [run.id async for run in runs.list(created_after=datetime.now(UTC) + timedelta(days=1))] == []
 
 
+FOUND: dict[str, RunQuery] = {
+    "queue": {"queue": ["task/charge", "emails"]},
+    "version": {"version": "v1"},
+    "machine": {"machine": "micro"},
+    "parent": {"parent_run_id": new_run_id()},
+    "batch": {"batch_id": new_batch_id()},
+    "schedule": {"schedule_id": new_schedule_id()},
+    "bulk action": {"bulk_id": new_bulk_id()},
+    "test": {"is_test": True},
+    "period": {"period": "1h"},
+    "nothing": {"machine": None, "period": None, "tags": (), "is_test": None},
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+async def test_lists_and_bulk_actions_take_the_same_filters(home: str, name: str) -> None:
+    handle = await tasks.trigger("charge", 1)
+    listed = [run.id async for run in runs.list(**FOUND[name])]
+    assert listed == ([handle.id] if name in {"queue", "period", "nothing"} else [])
+    if name != "nothing":
+        assert (await runs.bulk.cancel(filter=FOUND[name])).total == len(listed)
+
+
 async def test_bad_filters_are_refused_at_the_call(home: str) -> None:
     with pytest.raises(ValueError, match="'COMPLETE' is no status; did you mean \"COMPLETED\""):
         runs.list(status="COMPLETE")
     with pytest.raises(ValueError, match=r"created_after=.* is a naive datetime"):
         runs.list(created_after=datetime(2030, 1, 1))
+    with pytest.raises(TypeError, match="unknown filter 'tag'; did you mean \"tags\""):
+        runs.list(tag="a")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="'run_1' is no batch id"):
+        runs.list(batch_id="run_1")
+    with pytest.raises(TypeError, match="created_after and period say the same"):
+        runs.list(created_after=datetime.now(UTC), period="1h")
     with pytest.raises(ValueError, match="limit=0 must be 1 to 100"):
         runs.list(limit=0)
 

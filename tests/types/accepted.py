@@ -383,7 +383,7 @@ async def reading() -> None:
     assert_type(await runs.retrieve("run_1"), Run[JsonValue])
     assert_type(await runs.replay(handle), RunHandle[Receipt])
     assert_type(await runs.cancel(handle), bool)
-    assert_type(await runs.list(status="FAILED"), RunPage)
+    assert_type(await runs.list(status="FAILED", queue=["a"], is_test=False, period="1d", bulk_id=None), RunPage)
     async for run in runs.list():
         assert_type(run, Run[JsonValue])
 

@@ -72,6 +72,8 @@ async def wrong_payload() -> None:
 
 
 async def wrong_filter() -> None:
+    await runs.list(tag="user:7")  # type: ignore[call-arg]
+    await runs.list(is_test="yes")  # type: ignore[arg-type]
     await runs.bulk.cancel(filter={"state": "FAILED"})  # type: ignore[arg-type]
     await runs.bulk.cancel(filter={"created_after": "yesterday"})  # type: ignore[arg-type]
 

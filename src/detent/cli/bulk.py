@@ -5,65 +5,34 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from detent.cli import printing
-from detent.duration import parse
 from detent.errors import ConfigError
 
 if TYPE_CHECKING:
     from detent.cli.calling import Caller
     from detent.protocol.bulk import BulkRecord
-    from detent.sdk.bulk import RunQuery
+    from detent.sdk.run_query import RunQuery
 
 IDLE_SECONDS = 0.5
 
 Filtered: TypeAlias = Annotated[
     bool, typer.Option("--filter", help="All runs that the options below select, instead of named ones.")
 ]
-Statuses: TypeAlias = Annotated[list[str] | None, typer.Option("--status", help="With this status; may be repeated.")]
-Tasks: TypeAlias = Annotated[list[str] | None, typer.Option("--task", help="Of this task; may be repeated.")]
-Tags: TypeAlias = Annotated[list[str] | None, typer.Option("--tag", help="With this tag; may be repeated: all of them.")]
-Since: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Made after this date, or so long ago at most (2h, 7d).")
-]
-Until: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Made before this date, or so long ago at least.")
-]
 
 
-def query(
-    *,
-    is_filtered: bool,
-    is_named: bool,
-    statuses: list[str] | None,
-    tasks: list[str] | None,
-    tags: list[str] | None,
-    since: str | None,
-    until: str | None,
-) -> RunQuery | None:
+def selected(query: RunQuery, *, is_filtered: bool, is_named: bool) -> RunQuery | None:
     """Return the filter that was given; None when runs were named. Raises `ConfigError` for both, for neither, and for a part."""
-    given: RunQuery = {}
-    if statuses:
-        given["status"] = [status.upper() for status in statuses]
-    if tasks:
-        given["task_id"] = tasks
-    if tags:
-        given["tags"] = tags
-    if since:
-        given["created_after"] = _moment("--since", since)
-    if until:
-        given["created_before"] = _moment("--until", until)
-    if not is_filtered and given:
+    if not is_filtered and query:
         raise ConfigError("these options select many runs: add --filter to say that you mean all of them")
     if is_filtered == is_named:
         raise ConfigError("name runs by their ids, or select them with --filter and its options: one of the two")
-    if is_filtered and not given:
-        raise ConfigError("--filter alone selects every run; add --status, --task, --tag, --since or --until")
-    return given if is_filtered else None
+    if is_filtered and not query:
+        raise ConfigError("--filter alone selects every run; add --status, --task, --tag, --since or another")
+    return query if is_filtered else None
 
 
 async def carry_out(caller: Caller, begin: Callable[[], Awaitable[BulkRecord]]) -> BulkRecord:
@@ -96,17 +65,3 @@ def show(record: BulkRecord, *, done: str, as_json: bool) -> None:
 def _show_progress(record: BulkRecord) -> None:
     if sys.stderr.isatty():
         print(f"\r{record.success + record.failure:,} of {record.total:,} runs", end="", file=sys.stderr, flush=True)
-
-
-def _moment(option: str, text: str) -> datetime:
-    try:
-        return datetime.now(UTC) - parse(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"{option} {text!r} is neither a date nor a duration; write 2026-01-31, 2026-01-31T12:00 or 2h"
-        ) from None
-    return moment if moment.tzinfo else moment.astimezone()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from detent.cli import bulk, printing
+from detent.cli import bulk, filters, printing
 from detent.cli.calling import call
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 from detent.errors import ConfigError
@@ -30,25 +30,23 @@ app = typer.Typer(
 
 
 @app.command("list")
+@filters.filtered
 def list_(
-    status: Annotated[list[str] | None, typer.Option(help="Only with this status; may be repeated.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only of this task; may be repeated.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; may be repeated: all of them.")] = None,
+    query: filters.Query,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 25,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first: all, or those that the options select."""
 
     async def page(caller: Caller) -> list[Run[JsonValue]]:
-        statuses = [name.upper() for name in status or ()]
-        return list(await caller.client.runs.list(status=statuses, task_id=task or (), tags=tag or (), limit=limit))
+        return list(await caller.client.runs.list(limit=limit, **query))
 
     found = call(environment, page)
     if as_json:
         printing.as_json(found)
     elif not found:
-        print("no runs" + (" match" if status or task or tag else " yet; start one with `detent trigger`"))
+        print("no runs" + (" match" if query else " yet; start one with `detent trigger`"))
     else:
         printing.table(["RUN", "TASK", "STATUS", "ATTEMPT", "CREATED", "DURATION"], map(_row, found))
 
@@ -114,22 +112,17 @@ def watch(run_id: RunArgument, environment: Environment = DEFAULT_ENVIRONMENT, a
 
 
 @app.command()
+@filters.filtered
 def cancel(
     run_ids: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="The runs' ids.")] = None,
     is_filtered: bulk.Filtered = False,
-    status: bulk.Statuses = None,
-    task: bulk.Tasks = None,
-    tag: bulk.Tags = None,
-    since: bulk.Since = None,
-    until: bulk.Until = None,
+    *,
+    query: filters.Query,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
     """Cancel runs, with all their children: those named, or with --filter all that the options select."""
-    selected = bulk.query(
-        is_filtered=is_filtered, is_named=bool(run_ids),
-        statuses=status, tasks=task, tags=tag, since=since, until=until,
-    )  # fmt: skip
+    selected = bulk.selected(query, is_filtered=is_filtered, is_named=bool(run_ids))
     if selected is None:
         _cancel_named(run_ids or [], environment, as_json=as_json)
         return
@@ -153,24 +146,19 @@ def _cancel_named(run_ids: list[str], environment: str, *, as_json: bool) -> Non
 
 
 @app.command()
+@filters.filtered
 def replay(
     run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
     payload: Annotated[str | None, typer.Option(metavar="JSON", help="Another payload than the run had.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the new run's end and print its output.")] = False,
     is_filtered: bulk.Filtered = False,
-    status: bulk.Statuses = None,
-    task: bulk.Tasks = None,
-    tag: bulk.Tags = None,
-    since: bulk.Since = None,
-    until: bulk.Until = None,
+    *,
+    query: filters.Query,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
     """Start a new run with the input of an old one, or with --filter of all runs that the options select."""
-    selected = bulk.query(
-        is_filtered=is_filtered, is_named=run_id is not None,
-        statuses=status, tasks=task, tags=tag, since=since, until=until,
-    )  # fmt: skip
+    selected = bulk.selected(query, is_filtered=is_filtered, is_named=run_id is not None)
     if selected is None:
         raise typer.Exit(_replay_named(run_id or "", payload, environment, wait=wait, as_json=as_json))
     if wait or payload is not None:

@@ -56,8 +56,9 @@ from detent.protocol.operations import Origin
 from detent.protocol.refusal import Refused, to_error
 from detent.protocol.registration import RegisteredTask, WorkerRegistration
 from detent.protocol.retention import RetentionRecord
-from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter, RunOutcome, RunRecord
+from detent.protocol.runs import ReplayRequest, Rescheduling, RunOutcome, RunRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
+from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
 from detent.protocol.tags import TagsAdded, TagsAddition
 from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
@@ -127,8 +128,10 @@ class EngineBackend:
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]:
         return await runs.retrieve_runs(await self._at(), run_ids)
 
-    async def list_runs(self, query: RunFilter) -> list[RunRecord]:
-        return await runs.list_runs(await self._at(), query)
+    async def list_runs(
+        self, selection: RunSelection, *, before: RunId | None = None, limit: int = 25
+    ) -> list[RunRecord]:
+        return await runs.list_runs(await self._at(), selection, before, limit)
 
     async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
         return await runs.watch_runs(await self._at(), run_ids)

@@ -12,16 +12,17 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from detent.engine import runs
+from detent.engine import runs, selections
 from detent.engine.attempts import public
 from detent.engine.db import Db, Row
 from detent.engine.events import announce
 from detent.engine.place import Place
 from detent.protocol import ids, run_error
-from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus, RunSelection
+from detent.protocol.bulk import BulkKind, BulkRecord, BulkRequest, BulkStatus
 from detent.protocol.ids import BulkId, RunId
 from detent.protocol.run_error import ErrorCode
 from detent.protocol.runs import ReplayRequest
+from detent.protocol.selection import RunSelection
 from detent.protocol.triggering import Triggered
 
 RESERVED_SECONDS = 10.0
@@ -89,8 +90,8 @@ async def _replay_some(place: Place, action: UUID, last_id: object) -> None:
     requests = [_replay(bulk_id, RunId(public("run", row[0]))) for row in rows]
     # As a repeat: another process may have made them before, and some may even be over.
     answers = await runs.replay_runs(place, requests, is_repeat=True)
-    made = sum(isinstance(answer, Triggered) for answer in answers)
-    params = {"action": action, "from": last_id, "to": rows[-1][0], "success": made, "failure": len(answers) - made}
+    made = [ids.decode("run", answer.run_id) for answer in answers if isinstance(answer, Triggered)]
+    params = {"action": action, "from": last_id, "to": rows[-1][0], "acted": made, "failure": len(answers) - len(made)}
     await place.db.call("advance_bulk_action", params)
 
 
@@ -114,28 +115,9 @@ def _fields(request: BulkRequest) -> dict[str, object]:
     fields: dict[str, object] = {"kind": request.kind.value, "name": request.name, "reason": request.reason}
     match request.runs:
         case RunSelection() as selection:
-            return fields | _selection_fields(selection)
+            return fields | {"selection": selections.to_fields(selection)}
         case named:
             return fields | {"run_ids": sorted({ids.to_hex("run", run_id) for run_id in named})}
-
-
-def _selection_fields(selection: RunSelection) -> dict[str, object]:
-    statuses, is_registered = runs.stored_statuses(selection.statuses)
-    return {
-        "statuses": statuses,
-        "is_registered": is_registered,
-        "tasks": selection.task_ids or None,
-        "tags": selection.tags or None,
-        "queues": selection.queues or None,
-        "versions": selection.versions or None,
-        "batch_id": None if selection.batch_id is None else ids.to_hex("batch", selection.batch_id),
-        "created_after": _date(selection.created_after),
-        "created_before": _date(selection.created_before),
-    }
-
-
-def _date(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 def _record(row: Row) -> BulkRecord:

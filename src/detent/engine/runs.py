@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from detent.engine import lifecycle, trigger
+from detent.engine import lifecycle, selections, trigger
 from detent.engine.attempts import public
 from detent.engine.db import Row
 from detent.engine.events import announce
@@ -22,7 +22,8 @@ from detent.protocol.flow import LimitKind
 from detent.protocol.ids import BatchId, RunId, ScheduleId
 from detent.protocol.refusal import Refused
 from detent.protocol.run_error import ErrorCode
-from detent.protocol.runs import AttemptRecord, ReplayRequest, Rescheduling, RunFilter, RunOutcome, RunRecord
+from detent.protocol.runs import AttemptRecord, ReplayRequest, Rescheduling, RunOutcome, RunRecord
+from detent.protocol.selection import RunSelection
 from detent.protocol.status import RunStatus
 from detent.protocol.triggering import Triggered, TriggerRequest
 
@@ -33,36 +34,16 @@ async def retrieve_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunRecor
     return [found.get(value) for value in uuids]
 
 
-async def list_runs(place: Place, query: RunFilter) -> list[RunRecord]:
-    statuses, registered_only = stored_statuses(query.statuses)
-    rows = await place.db.call(
-        "list_runs",
-        {
-            "environment": place.environment,
-            "before": _uuid("run", query.before),
-            "statuses": statuses,
-            "registered_only": registered_only,
-            "tasks": list(query.task_ids) or None,
-            "tags": list(query.tags) or None,
-            "after": query.created_after,
-            "until": query.created_before,
-            "parent": _uuid("run", query.parent_run_id),
-            "batch": _uuid("batch", query.batch_id),
-            "limit": query.limit,
-        },
-    )
-    listed = [cast("UUID", row[0]) for row in rows]
+async def list_runs(place: Place, selection: RunSelection, before: RunId | None, limit: int) -> list[RunRecord]:
+    params = {
+        "environment": place.environment,
+        "selection": json.dumps(selections.to_fields(selection)),
+        "before": None if before is None else ids.decode("run", before),
+        "limit": limit,
+    }
+    listed = [cast("UUID", row[0]) for row in await place.db.call("list_runs", params)]
     found = await _find(place, listed)
     return [found[value] for value in listed if value in found]
-
-
-def stored_statuses(wanted: Sequence[RunStatus]) -> tuple[list[str] | None, bool | None]:
-    """Return the statuses as they are stored; and of queued runs, whether a worker must have registered their task."""
-    stored = {RunStatus.QUEUED if status is RunStatus.PENDING_VERSION else status for status in wanted}
-    registered_only = None
-    if RunStatus.QUEUED in stored and len({RunStatus.QUEUED, RunStatus.PENDING_VERSION} & set(wanted)) == 1:
-        registered_only = RunStatus.QUEUED in wanted
-    return [status.value for status in stored] or None, registered_only
 
 
 async def watch_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
@@ -268,7 +249,3 @@ def _replay(request: ReplayRequest, original: RunRecord) -> TriggerRequest:
         is_test=original.is_test,
         is_watched=request.is_watched,
     )
-
-
-def _uuid(prefix: str, text: str | None) -> UUID | None:
-    return ids.decode(prefix, text) if text is not None else None

@@ -32,6 +32,23 @@ CREATE TYPE detent.run_status AS ENUM (
     'TIMED_OUT'
 );
 
+CREATE TYPE detent.run_selection AS (
+	statuses detent.run_status[],
+	is_known boolean,
+	tasks text[],
+	tags text[],
+	queues text[],
+	versions text[],
+	machines text[],
+	parent_id uuid,
+	batch_id uuid,
+	schedule_id uuid,
+	bulk_id uuid,
+	is_test boolean,
+	created_after timestamp with time zone,
+	created_before timestamp with time zone
+);
+
 CREATE FUNCTION detent.abort_batch(environment integer, batch uuid, reason text) RETURNS TABLE(what text, run_id uuid, status text, session_id uuid, is_watched boolean)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
@@ -106,14 +123,18 @@ begin
   end loop;
 end $$;
 
-CREATE FUNCTION detent.advance_bulk_action(action_id uuid, from_id uuid, to_id uuid, succeeded integer, failed integer) RETURNS boolean
+CREATE FUNCTION detent.advance_bulk_action(action_id uuid, from_id uuid, to_id uuid, acted uuid[], failed integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 begin
   update detent.bulk_actions
-  set last_id = to_id, success = success + succeeded, failure = failure + failed, carried_until = null
+  set last_id = to_id, success = success + cardinality(acted), failure = failure + failed, carried_until = null
   where id = action_id and last_id is not distinct from from_id;
-  return found;
+  if not found then
+    return false;
+  end if;
+  insert into detent.bulk_runs (bulk_id, run_id) select action_id, unnest(acted) on conflict do nothing;
+  return true;
 end $$;
 
 CREATE FUNCTION detent.apply_limits(environment integer, changed uuid[], tasks text[]) RETURNS void
@@ -397,7 +418,7 @@ begin
   from detent.cancel_runs(action.environment_id, next_ids, error) as c;
 
   perform detent.advance_bulk_action(action.id, action.last_id, next_ids[cardinality(next_ids)],
-    (select count(*)::integer from unnest(whats, cancelled) as c (what, id) where c.what = 'settled' and c.id = any(selected)),
+    array(select c.id from unnest(whats, cancelled) as c (what, id) where c.what = 'settled' and c.id = any(selected)),
     (select count(*)::integer from unnest(next_ids) as asked (id) where asked.id <> all(array_remove(coalesce(cancelled, '{}'), null))));
   return query select * from unnest(whats, cancelled, statuses, holders, watched);
 end $$;
@@ -749,18 +770,18 @@ CREATE FUNCTION detent.create_bulk_action(environment integer, action uuid, requ
 declare
   made detent.bulk_actions;
 begin
-  insert into detent.bulk_actions (
-    id, environment_id, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
-    created_after, created_before)
-  select action, environment, kind, name, reason, run_ids, statuses, is_registered, tasks, tags, queues, versions, batch_id,
-    created_after, created_before
-  from json_to_record(request) as r (
-    kind text, name text, reason text, run_ids uuid[], statuses text[], is_registered boolean, tasks text[], tags text[],
-    queues text[], versions text[], batch_id uuid, created_after timestamptz, created_before timestamptz)
+  insert into detent.bulk_actions (id, environment_id, kind, name, reason, run_ids, selection)
+  select action, environment, kind, name, reason, run_ids, selection
+  from json_to_record(request) as r (kind text, name text, reason text, run_ids uuid[], selection detent.run_selection)
   on conflict do nothing
   returning * into made;
   if found then
-    update detent.bulk_actions set total = (select count(*) from detent.find_bulk_runs(made, null, null)) where id = action;
+    if made.run_ids is null then
+      made.selection.created_before := least((made.selection).created_before, made.created_at);
+    end if;
+    update detent.bulk_actions
+    set selection = made.selection, total = (select count(*) from detent.find_bulk_runs(made, null, null))
+    where id = action;
   end if;
 end $$;
 
@@ -1099,15 +1120,7 @@ CREATE TABLE detent.bulk_actions (
     name text,
     reason text NOT NULL,
     run_ids uuid[],
-    statuses text[],
-    is_registered boolean,
-    tasks text[],
-    tags text[],
-    queues text[],
-    versions text[],
-    batch_id uuid,
-    created_after timestamp with time zone,
-    created_before timestamp with time zone,
+    selection detent.run_selection,
     status text DEFAULT 'PENDING'::text NOT NULL,
     total integer DEFAULT 0 NOT NULL,
     success integer DEFAULT 0 NOT NULL,
@@ -1123,7 +1136,6 @@ CREATE TABLE detent.bulk_actions (
 
 CREATE FUNCTION detent.find_bulk_runs(action detent.bulk_actions, among uuid[], most integer) RETURNS TABLE(id uuid)
     LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 #variable_conflict use_column
 begin
@@ -1132,46 +1144,12 @@ begin
     select named.id from unnest(action.run_ids) as named (id)
     where case when among is null then action.last_id is null or named.id > action.last_id else named.id = any(among) end
     order by named.id limit most;
-    return;
+  else
+    return query
+    select * from detent.select_runs(
+      action.environment_id, action.selection, with_past => action.kind = 'REPLAY', is_falling => false,
+      beyond => case when among is null then action.last_id end, among => among, most => most);
   end if;
-  return query
-  with live as (
-    select runs.id from detent.runs join detent.inputs on inputs.run_id = runs.id
-    where runs.environment_id = action.environment_id and created_at <= action.created_at
-      and (action.last_id is null or among is not null or runs.id > action.last_id and inputs.run_id > action.last_id)
-      and (among is null or runs.id = any(among))
-      and (action.statuses is null or status::text = any(action.statuses)
-        and (action.is_registered is null or status <> 'QUEUED' or action.is_registered = exists (
-          select from detent.version_tasks as t where t.environment_id = runs.environment_id and t.task_id = runs.task_id)))
-      and (action.tasks is null or task_id = any(action.tasks))
-      and (action.tags is null or tags @> action.tags)
-      and (action.queues is null or queue = any(action.queues))
-      and (action.versions is null or version_id in (
-        select versions.id from detent.versions
-        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
-      and (action.batch_id is null or batch_id = action.batch_id)
-      and (action.created_after is null or created_at > action.created_after)
-      and (action.created_before is null or created_at < action.created_before)
-    order by runs.id limit most
-  ), past as (
-    select history.id from detent.history
-    where action.kind = 'REPLAY' and environment_id = action.environment_id and created_at <= action.created_at
-      and (action.last_id is null or among is not null or history.id > action.last_id)
-      and (among is null or history.id = any(among))
-      and (action.statuses is null or status::text = any(action.statuses))
-      and (action.tasks is null or task_id = any(action.tasks))
-      and (action.tags is null or tags @> action.tags)
-      and (action.queues is null or queue = any(action.queues))
-      and (action.versions is null or version_id in (
-        select versions.id from detent.versions
-        where versions.environment_id = action.environment_id and versions.name = any(action.versions)))
-      and (action.batch_id is null or batch_id = action.batch_id)
-      and (action.created_after is null or created_at > action.created_after)
-      and (action.created_before is null or created_at < action.created_before)
-    order by history.id limit most
-  )
-  select found.id from (select live.id from live union all select past.id from past) as found
-  order by found.id limit most;
 end $$;
 
 CREATE FUNCTION detent.find_heads(environment integer, version integer, live integer[], by_session uuid, room json, woken uuid[], most_lanes integer, after_served timestamp with time zone, after_line uuid) RETURNS SETOF detent.head
@@ -1345,6 +1323,12 @@ begin
   )
   select task_id, count(*), count(*) filter (where fires) from due, made group by task_id;
 end $$;
+
+CREATE FUNCTION detent.first_id(moment timestamp with time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  select (lpad(to_hex(greatest(0, floor(extract(epoch from moment) * 1000))::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
 
 CREATE FUNCTION detent.forget_doubles(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -2837,6 +2821,84 @@ CREATE FUNCTION detent.seconds_leased(status detent.run_status, leased_at timest
     then greatest(0, extract(epoch from statement_timestamp() - leased_at))::double precision else 0 end
 $$;
 
+CREATE FUNCTION detent.select_runs(environment integer, selection detent.run_selection, with_past boolean, is_falling boolean, beyond uuid, among uuid[], most integer) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  -- No run is over before it is made, and none is acted on before the action: these prune the partitions of history.
+  since constant timestamptz := greatest(selection.created_after, detent.made_at(selection.bulk_id));
+  -- Clocks of callers, who make the ids, differ by up to a day.
+  below constant uuid := detent.first_id(selection.created_before + interval '1 day');
+  -- Looked up once: joined to a million runs, they would be looked up for each.
+  version_ids constant integer[] := array(
+    select id from detent.versions where environment_id = environment and name = any(selection.versions));
+  tasks_there constant text[] := array(
+    select version_id || ' ' || task_id from detent.version_tasks
+    where environment_id = environment and machine = any(selection.machines));
+begin
+  return query
+  with live as (
+    select runs.id
+    from detent.runs
+    join detent.inputs on inputs.run_id = runs.id
+    left join detent.lanes on lanes.id = runs.lane_id and lanes.is_pinned
+    where runs.environment_id = environment
+      and (beyond is null or case when is_falling then runs.id < beyond and inputs.run_id < beyond
+        else runs.id > beyond and inputs.run_id > beyond end)
+      and (below is null or runs.id < below and inputs.run_id < below)
+      and (among is null or runs.id = any(among))
+      and (selection.bulk_id is null
+        or runs.id = any(array(select run_id from detent.bulk_runs where bulk_id = selection.bulk_id)))
+      and (selection.is_known is null or runs.status <> 'QUEUED' or selection.is_known = detent.is_known(runs.lane_id))
+      and (selection.versions is null or coalesce(runs.version_id, lanes.version_id) = any(version_ids))
+      and (selection.machines is null or inputs.machine = any(selection.machines)
+        or inputs.machine is null and runs.version_id || ' ' || runs.task_id = any(tasks_there))
+      and detent.selects(
+        selection, runs.status, runs.task_id, inputs.tags, inputs.queue, runs.parent_id, runs.batch_id, inputs.schedule_id,
+        inputs.is_test, inputs.created_at)
+    order by case when is_falling then runs.id end desc, case when not is_falling then runs.id end
+    limit most
+  ), past as (
+    select history.id
+    from detent.history
+    where with_past and history.environment_id = environment
+      and (beyond is null or case when is_falling then history.id < beyond else history.id > beyond end)
+      and (below is null or history.id < below)
+      and (since is null or history.finished_at >= since)
+      and (among is null or history.id = any(among))
+      and (selection.bulk_id is null
+        or history.id = any(array(select run_id from detent.bulk_runs where bulk_id = selection.bulk_id)))
+      and (selection.versions is null or history.version_id = any(version_ids))
+      and (selection.machines is null or history.machine = any(selection.machines)
+        or history.machine is null and history.version_id || ' ' || history.task_id = any(tasks_there))
+      and detent.selects(
+        selection, history.status, history.task_id, history.tags, history.queue, history.parent_id, history.batch_id,
+        history.schedule_id, history.is_test, history.created_at)
+    order by case when is_falling then history.id end desc, case when not is_falling then history.id end
+    limit most
+  )
+  select found.id from (select live.id from live union all select past.id from past) as found
+  order by case when is_falling then found.id end desc, case when not is_falling then found.id end
+  limit most;
+end $$;
+
+CREATE FUNCTION detent.selects(selection detent.run_selection, status detent.run_status, task_id text, tags text[], queue text, parent_id uuid, batch_id uuid, schedule_id uuid, is_test boolean, created_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select (selection.statuses is null or status = any(selection.statuses))
+    and (selection.tasks is null or task_id = any(selection.tasks))
+    and (selection.tags is null or tags <> '{}' and tags @> selection.tags)
+    and (selection.queues is null or queue = any(selection.queues))
+    and (selection.parent_id is null or parent_id = selection.parent_id)
+    and (selection.batch_id is null or batch_id = selection.batch_id)
+    and (selection.schedule_id is null or schedule_id = selection.schedule_id)
+    and (selection.is_test is null or is_test = selection.is_test)
+    and (selection.created_after is null or created_at > selection.created_after)
+    and (selection.created_before is null or created_at < selection.created_before)
+$$;
+
 CREATE FUNCTION detent.set_gates(ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3905,6 +3967,11 @@ CREATE TABLE detent.batch_keys (
     expires_at timestamp with time zone NOT NULL
 );
 
+CREATE TABLE detent.bulk_runs (
+    bulk_id uuid NOT NULL,
+    run_id uuid NOT NULL
+);
+
 CREATE TABLE detent.debounces (
     environment_id integer NOT NULL,
     task_id text NOT NULL,
@@ -4428,6 +4495,9 @@ ALTER TABLE ONLY detent.batches
 ALTER TABLE ONLY detent.bulk_actions
     ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY detent.bulk_runs
+    ADD CONSTRAINT bulk_runs_pkey PRIMARY KEY (bulk_id, run_id);
+
 ALTER TABLE ONLY detent.debounces
     ADD CONSTRAINT debounces_pkey PRIMARY KEY (environment_id, task_id, key);
 
@@ -4558,17 +4628,77 @@ CREATE INDEX gates_by_limit ON detent.gates USING btree (limit_id);
 
 CREATE INDEX gates_opening ON detent.gates USING btree (opens_at) WHERE (opens_at IS NOT NULL);
 
+CREATE INDEX history_by_batch ON ONLY detent.history USING btree (batch_id, id) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX history_30_batch_id_id_idx ON ONLY detent.history_30 USING btree (batch_id, id) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX history_of_tests ON ONLY detent.history USING btree (environment_id, id) WHERE is_test;
+
+CREATE INDEX history_30_environment_id_id_idx ON ONLY detent.history_30 USING btree (environment_id, id) WHERE is_test;
+
+CREATE INDEX history_not_completed ON ONLY detent.history USING btree (environment_id, status, id) WHERE (status <> 'COMPLETED'::detent.run_status);
+
+CREATE INDEX history_30_environment_id_status_id_idx ON ONLY detent.history_30 USING btree (environment_id, status, id) WHERE (status <> 'COMPLETED'::detent.run_status);
+
 CREATE INDEX history_by_task ON ONLY detent.history USING btree (environment_id, task_id, id);
 
 CREATE INDEX history_30_environment_id_task_id_id_idx ON ONLY detent.history_30 USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_by_parent ON ONLY detent.history USING btree (parent_id, id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX history_30_parent_id_id_idx ON ONLY detent.history_30 USING btree (parent_id, id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX history_30_rest_batch_id_id_idx ON detent.history_30_rest USING btree (batch_id, id) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX history_30_rest_environment_id_id_idx ON detent.history_30_rest USING btree (environment_id, id) WHERE is_test;
+
+CREATE INDEX history_30_rest_environment_id_status_id_idx ON detent.history_30_rest USING btree (environment_id, status, id) WHERE (status <> 'COMPLETED'::detent.run_status);
 
 CREATE INDEX history_30_rest_environment_id_task_id_id_idx ON detent.history_30_rest USING btree (environment_id, task_id, id);
 
 CREATE INDEX history_30_rest_finished_at_idx ON detent.history_30_rest USING btree (finished_at);
 
+CREATE INDEX history_30_rest_parent_id_id_idx ON detent.history_30_rest USING btree (parent_id, id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX history_by_schedule ON ONLY detent.history USING btree (schedule_id, id) WHERE (schedule_id IS NOT NULL);
+
+CREATE INDEX history_30_schedule_id_id_idx ON ONLY detent.history_30 USING btree (schedule_id, id) WHERE (schedule_id IS NOT NULL);
+
+CREATE INDEX history_30_rest_schedule_id_id_idx ON detent.history_30_rest USING btree (schedule_id, id) WHERE (schedule_id IS NOT NULL);
+
+CREATE INDEX history_by_tag ON ONLY detent.history USING gin (tags) WHERE (tags <> '{}'::text[]);
+
+CREATE INDEX history_30_tags_idx ON ONLY detent.history_30 USING gin (tags) WHERE (tags <> '{}'::text[]);
+
+CREATE INDEX history_30_rest_tags_idx ON detent.history_30_rest USING gin (tags) WHERE (tags <> '{}'::text[]);
+
+CREATE INDEX history_ever_batch_id_id_idx ON detent.history_ever USING btree (batch_id, id) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX history_ever_environment_id_id_idx ON detent.history_ever USING btree (environment_id, id) WHERE is_test;
+
+CREATE INDEX history_ever_environment_id_status_id_idx ON detent.history_ever USING btree (environment_id, status, id) WHERE (status <> 'COMPLETED'::detent.run_status);
+
 CREATE INDEX history_ever_environment_id_task_id_id_idx ON detent.history_ever USING btree (environment_id, task_id, id);
 
+CREATE INDEX history_ever_parent_id_id_idx ON detent.history_ever USING btree (parent_id, id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX history_ever_schedule_id_id_idx ON detent.history_ever USING btree (schedule_id, id) WHERE (schedule_id IS NOT NULL);
+
+CREATE INDEX history_ever_tags_idx ON detent.history_ever USING gin (tags) WHERE (tags <> '{}'::text[]);
+
+CREATE INDEX history_held_batch_id_id_idx ON detent.history_held USING btree (batch_id, id) WHERE (batch_id IS NOT NULL);
+
+CREATE INDEX history_held_environment_id_id_idx ON detent.history_held USING btree (environment_id, id) WHERE is_test;
+
+CREATE INDEX history_held_environment_id_status_id_idx ON detent.history_held USING btree (environment_id, status, id) WHERE (status <> 'COMPLETED'::detent.run_status);
+
 CREATE INDEX history_held_environment_id_task_id_id_idx ON detent.history_held USING btree (environment_id, task_id, id);
+
+CREATE INDEX history_held_parent_id_id_idx ON detent.history_held USING btree (parent_id, id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX history_held_schedule_id_id_idx ON detent.history_held USING btree (schedule_id, id) WHERE (schedule_id IS NOT NULL);
+
+CREATE INDEX history_held_tags_idx ON detent.history_held USING gin (tags) WHERE (tags <> '{}'::text[]);
 
 CREATE INDEX idempotency_keys_expiring ON detent.idempotency_keys USING btree (expires_at);
 
@@ -4620,21 +4750,69 @@ CREATE INDEX waitpoints_tokens ON detent.waitpoints USING btree (environment_id,
 
 CREATE INDEX waits_by_waitpoint ON detent.waits USING btree (waitpoint_id);
 
+ALTER INDEX detent.history_by_batch ATTACH PARTITION detent.history_30_batch_id_id_idx;
+
+ALTER INDEX detent.history_of_tests ATTACH PARTITION detent.history_30_environment_id_id_idx;
+
+ALTER INDEX detent.history_not_completed ATTACH PARTITION detent.history_30_environment_id_status_id_idx;
+
 ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_30_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_by_parent ATTACH PARTITION detent.history_30_parent_id_id_idx;
 
 ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_30_pkey;
 
+ALTER INDEX detent.history_30_batch_id_id_idx ATTACH PARTITION detent.history_30_rest_batch_id_id_idx;
+
+ALTER INDEX detent.history_30_environment_id_id_idx ATTACH PARTITION detent.history_30_rest_environment_id_id_idx;
+
+ALTER INDEX detent.history_30_environment_id_status_id_idx ATTACH PARTITION detent.history_30_rest_environment_id_status_id_idx;
+
 ALTER INDEX detent.history_30_environment_id_task_id_id_idx ATTACH PARTITION detent.history_30_rest_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_30_parent_id_id_idx ATTACH PARTITION detent.history_30_rest_parent_id_id_idx;
 
 ALTER INDEX detent.history_30_pkey ATTACH PARTITION detent.history_30_rest_pkey;
 
+ALTER INDEX detent.history_30_schedule_id_id_idx ATTACH PARTITION detent.history_30_rest_schedule_id_id_idx;
+
+ALTER INDEX detent.history_30_tags_idx ATTACH PARTITION detent.history_30_rest_tags_idx;
+
+ALTER INDEX detent.history_by_schedule ATTACH PARTITION detent.history_30_schedule_id_id_idx;
+
+ALTER INDEX detent.history_by_tag ATTACH PARTITION detent.history_30_tags_idx;
+
+ALTER INDEX detent.history_by_batch ATTACH PARTITION detent.history_ever_batch_id_id_idx;
+
+ALTER INDEX detent.history_of_tests ATTACH PARTITION detent.history_ever_environment_id_id_idx;
+
+ALTER INDEX detent.history_not_completed ATTACH PARTITION detent.history_ever_environment_id_status_id_idx;
+
 ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_ever_environment_id_task_id_id_idx;
+
+ALTER INDEX detent.history_by_parent ATTACH PARTITION detent.history_ever_parent_id_id_idx;
 
 ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_ever_pkey;
 
+ALTER INDEX detent.history_by_schedule ATTACH PARTITION detent.history_ever_schedule_id_id_idx;
+
+ALTER INDEX detent.history_by_tag ATTACH PARTITION detent.history_ever_tags_idx;
+
+ALTER INDEX detent.history_by_batch ATTACH PARTITION detent.history_held_batch_id_id_idx;
+
+ALTER INDEX detent.history_of_tests ATTACH PARTITION detent.history_held_environment_id_id_idx;
+
+ALTER INDEX detent.history_not_completed ATTACH PARTITION detent.history_held_environment_id_status_id_idx;
+
 ALTER INDEX detent.history_by_task ATTACH PARTITION detent.history_held_environment_id_task_id_id_idx;
 
+ALTER INDEX detent.history_by_parent ATTACH PARTITION detent.history_held_parent_id_id_idx;
+
 ALTER INDEX detent.history_pkey ATTACH PARTITION detent.history_held_pkey;
+
+ALTER INDEX detent.history_by_schedule ATTACH PARTITION detent.history_held_schedule_id_id_idx;
+
+ALTER INDEX detent.history_by_tag ATTACH PARTITION detent.history_held_tags_idx;
 
 ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_30_pkey;
 
@@ -4645,6 +4823,9 @@ ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_ever_pkey;
 ALTER INDEX detent.logs_pkey ATTACH PARTITION detent.logs_held_pkey;
 
 CREATE TRIGGER illegal_transition BEFORE UPDATE OF status ON detent.runs FOR EACH ROW WHEN (((old.status <> new.status) AND (NOT detent.is_legal(old.status, new.status)))) EXECUTE FUNCTION detent.refuse_transition();
+
+ALTER TABLE ONLY detent.bulk_runs
+    ADD CONSTRAINT bulk_runs_bulk_id_fkey FOREIGN KEY (bulk_id) REFERENCES detent.bulk_actions(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY detent.environments
     ADD CONSTRAINT environments_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES detent.environments(id);

@@ -30,8 +30,9 @@ from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
 from detent.protocol.refusal import Refused
 from detent.protocol.registration import RegisteredTask, WorkerRegistration
 from detent.protocol.retention import RetentionRecord
-from detent.protocol.runs import ReplayRequest, Rescheduling, RunFilter, RunOutcome, RunRecord
+from detent.protocol.runs import ReplayRequest, Rescheduling, RunOutcome, RunRecord
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
+from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
 from detent.protocol.tags import TagsAdded, TagsAddition
 from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
@@ -65,7 +66,11 @@ class CallerBackend(Protocol):
 
     async def retrieve_runs(self, run_ids: Sequence[RunId]) -> list[RunRecord | None]: ...
 
-    async def list_runs(self, query: RunFilter) -> list[RunRecord]: ...
+    async def list_runs(
+        self, selection: RunSelection, *, before: RunId | None = None, limit: int = 25
+    ) -> list[RunRecord]:
+        """Return the first *limit* of the selected runs older than *before*, newest first."""
+        ...
 
     async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
         """Return the outcome of each run that is final; the end of the others will be announced by `listen`."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from detent.protocol.ids import BatchId, BulkId, RunId
-from detent.protocol.status import RunStatus
+from detent.protocol.ids import BulkId, RunId
+from detent.protocol.selection import RunSelection
 
 
 class BulkKind(StrEnum):
@@ -25,20 +25,6 @@ class BulkStatus(StrEnum):
     COMPLETED = "COMPLETED"
     ABORTED = "ABORTED"
     """It was stopped; what was done by then stays done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSelection:
-    """Which runs. Empty tuples select nothing out; what is given together must all hold, and `tags` must all be there."""
-
-    statuses: tuple[RunStatus, ...] = ()
-    task_ids: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    queues: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
-    batch_id: BatchId | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

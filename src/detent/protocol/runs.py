@@ -92,22 +92,6 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFilter:
-    """Newest first, in pages. Empty tuples filter nothing; `tags` must all be there."""
-
-    statuses: tuple[RunStatus, ...] = ()
-    task_ids: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    parent_run_id: RunId | None = None
-    batch_id: BatchId | None = None
-    before: RunId | None = None
-    """Cursor: runs older than this one."""
-    limit: int = 25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rescheduling:
     """Another date for a run that is delayed."""
 

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from detent.duration import Duration, parse, seconds
+from detent.duration import Duration, seconds
 from detent.errors import NotFoundError
 from detent.protocol import ids
-from detent.protocol.ids import BatchId, BulkId, RunId
-from detent.protocol.status import RunStatus
-from detent.sdk import spelling
+from detent.protocol.ids import BulkId, RunId
 from detent.sdk.blocking import blocking
 from detent.sdk.handles import RunHandle
-from detent.sdk.options import aware
 from detent.sdk.page import Page, PageCall
+from detent.sdk.run_query import RunQuery, to_selection
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
-    from detent.protocol.bulk import BulkKind, BulkRecord, RunSelection
+    from detent.protocol.bulk import BulkKind, BulkRecord
+    from detent.protocol.selection import RunSelection
 
 LARGEST_PAGE = 100
 POLL_SECONDS = 0.5
-
-
-class RunQuery(TypedDict, total=False):
-    """Which runs a bulk action is about: at least one of these, and those given together must all hold.
-
-    - `status`, `task_id`, `queue`, `version`: one or several; a run must have one of them. `"task/<id>"` is a task's own queue.
-    - `tags`: one or several; a run must have all of them.
-    - `batch_id`: the batch that a run belongs to.
-    - `created_after`, `created_before`: aware datetimes.
-    - `period`: a `Duration` before now, by the clock at the call.
-    """
-
-    status: RunStatus | str | Iterable[RunStatus | str]
-    task_id: str | Iterable[str]
-    tags: str | Iterable[str]
-    queue: str | Iterable[str]
-    version: str | Iterable[str]
-    batch_id: str
-    created_after: datetime
-    created_before: datetime
-    period: Duration
 
 
 class Bulk:
@@ -167,53 +144,14 @@ def _runs(
 
 
 def _selection(query: RunQuery) -> RunSelection:
-    from detent.protocol.bulk import RunSelection
+    from detent.protocol.selection import RunSelection
 
     if not isinstance(query, Mapping):
         raise TypeError(f'filter= is a mapping such as {{"status": "FAILED"}}, not {query!r}')
-    for name in query:
-        if name not in RunQuery.__annotations__:
-            raise TypeError(f"unknown field {name!r} of filter={spelling.hint(name, RunQuery.__annotations__)}")
-    selection = RunSelection(
-        statuses=_statuses(query.get("status", ())),
-        task_ids=_texts(query.get("task_id", ())),
-        tags=_texts(query.get("tags", ())),
-        queues=_texts(query.get("queue", ())),
-        versions=_texts(query.get("version", ())),
-        batch_id=_batch_id(query.get("batch_id")),
-        created_after=_after(query),
-        created_before=aware("created_before", query["created_before"]) if "created_before" in query else None,
-    )
+    selection = to_selection(query)
     if selection == RunSelection():
         raise ValueError(f"filter={query!r} selects every run; give it at least one field, such as status or task_id")
     return selection
-
-
-def _after(query: RunQuery) -> datetime | None:
-    if "period" in query and "created_after" in query:
-        raise TypeError("filter= has created_after and period, which say the same; leave one of them out")
-    if "period" in query:
-        return datetime.now(UTC) - parse(query["period"])
-    return aware("created_after", query["created_after"]) if "created_after" in query else None
-
-
-def _statuses(names: RunStatus | str | Iterable[RunStatus | str]) -> tuple[RunStatus, ...]:
-    known = [status.value for status in RunStatus]
-    for name in _texts(names):
-        if name not in known:
-            raise ValueError(f"{name!r} is no status{spelling.hint(name, known)}")
-    return tuple(map(RunStatus, _texts(names)))
-
-
-def _texts(values: str | Iterable[str]) -> tuple[str, ...]:
-    return (values,) if isinstance(values, str) else tuple(values)
-
-
-def _batch_id(text: str | None) -> BatchId | None:
-    if text is None:
-        return None
-    ids.decode("batch", text)
-    return BatchId(text)
 
 
 def _run_id(run: object) -> RunId:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, overload
 
 from detent.duration import Duration, seconds
 from detent.errors import NotFoundError
@@ -14,17 +14,19 @@ from detent.protocol import codec, ids
 from detent.protocol.codec import JsonValue
 from detent.protocol.ids import BatchId, RunId, ScheduleId, new_run_id
 from detent.protocol.status import RunStatus
-from detent.sdk import schema, spelling
+from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
-from detent.sdk.options import aware, to_when
+from detent.sdk.options import to_when
+from detent.sdk.run_query import RunQuery, to_selection
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
     from detent.protocol.moment import When
     from detent.protocol.run_error import RunError
-    from detent.protocol.runs import AttemptRecord, ReplayRequest, RunFilter, RunRecord, WaitingReason
+    from detent.protocol.runs import AttemptRecord, ReplayRequest, RunRecord, WaitingReason
+    from detent.protocol.selection import RunSelection
     from detent.protocol.triggering import TriggerRequest
     from detent.sdk.bulk import Bulk, BulkSync
     from detent.sdk.triggering import Triggerable
@@ -183,40 +185,17 @@ class Runs:
         """
         return self._poll(_id_of(run), _decoder_of(run), None if timeout is None else seconds(timeout))
 
-    def list(
-        self,
-        *,
-        status: RunStatus | str | Iterable[RunStatus | str] = (),
-        task_id: str | Iterable[str] = (),
-        tags: str | Iterable[str] = (),
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        parent_run_id: str | None = None,
-        batch_id: str | None = None,
-        limit: int = 25,
-    ) -> ListCall:
+    def list(self, *, limit: int = 25, **query: Unpack[RunQuery]) -> ListCall:
         """Return runs, newest first: a page of at most *limit* (1 to 100), or with `async for` all of them, page by page.
 
         Example::
 
-            async for run in runs.list(status="FAILED", tags="user:7"):
+            async for run in runs.list(status="FAILED", tags="user:7", period="1d"):
                 print(run.id, run.error)
 
-        Filters given together must all hold; a run must have every one of *tags*.
+        Raises `TypeError` for a filter that there is not, and `ValueError` for a bad value.
         """
-        from detent.protocol.runs import RunFilter
-
-        query = RunFilter(
-            statuses=_statuses(status),
-            task_ids=_texts(task_id),
-            tags=_texts(tags),
-            created_after=_aware("created_after", created_after),
-            created_before=_aware("created_before", created_before),
-            parent_run_id=None if parent_run_id is None else _checked(parent_run_id),
-            batch_id=None if batch_id is None else BatchId(batch_id),
-            limit=_limit(limit),
-        )
-        return ListCall(self._page(query), "runs.list")
+        return ListCall(self._page(to_selection(query), None, _limit(limit)), "runs.list")
 
     def cancel(self, run: RunHandle[object] | str, *, reason: str = "cancelled by user") -> Coroutine[Any, Any, bool]:
         """Cancel a run and all its children. True if it was cancelled now, False if it had already ended.
@@ -285,13 +264,12 @@ class Runs:
                 end.cancel()
             return await self._poll(handle.id, task.decode, None)
 
-    async def _page(self, query: RunFilter) -> RunPage:
-        backend = self._target.connection().backend
-        records = await backend.list_runs(query)
-        following = replace(query, before=records[-1].id) if len(records) == query.limit else None
+    async def _page(self, selection: RunSelection, before: RunId | None, limit: int) -> RunPage:
+        records = await self._target.connection().backend.list_runs(selection, before=before, limit=limit)
+        is_last = len(records) < limit
         return RunPage(
             runs=tuple(of_record(record, _plain) for record in records),
-            read_next=None if following is None else lambda: self._page(following),
+            read_next=None if is_last else lambda: self._page(selection, records[-1].id, limit),
         )
 
     async def _cancel(self, run_id: RunId, reason: str) -> bool:
@@ -454,26 +432,6 @@ def _checked(run_id: object) -> RunId:
 
 def _unknown(run_id: RunId) -> NotFoundError:
     return NotFoundError(f"there is no run {run_id} in this environment", code="run_not_found")
-
-
-def _statuses(status: RunStatus | str | Iterable[RunStatus | str]) -> tuple[RunStatus, ...]:
-    return tuple(_status(name) for name in _texts(status))
-
-
-def _status(name: str) -> RunStatus:
-    try:
-        return RunStatus(name)
-    except ValueError:
-        known = [status.value for status in RunStatus]
-        raise ValueError(f"{name!r} is no status{spelling.hint(name, known)}") from None
-
-
-def _texts(values: str | Iterable[str]) -> tuple[str, ...]:
-    return (values,) if isinstance(values, str) else tuple(values)
-
-
-def _aware(name: str, moment: datetime | None) -> datetime | None:
-    return None if moment is None else aware(name, moment)
 
 
 def _limit(limit: int) -> int:

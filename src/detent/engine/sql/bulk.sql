@@ -24,7 +24,7 @@ where action.id = %(action)s and action.status = 'PENDING'
 order by found.id
 
 -- name: advance_bulk_action
-select detent.advance_bulk_action(%(action)s::uuid, %(from)s::uuid, %(to)s::uuid, %(success)s::integer, %(failure)s::integer)
+select detent.advance_bulk_action(%(action)s::uuid, %(from)s::uuid, %(to)s::uuid, %(acted)s::uuid[], %(failure)s::integer)
 
 -- name: complete_bulk_action
 select detent.complete_bulk_action(%(action)s::uuid, %(from)s::uuid)

@@ -113,36 +113,8 @@ where waits.run_id = any(%(ids)s::uuid[]) and not waits.is_done
 select run_id, number, started_at, finished_at, error from detent.attempts where run_id = any(%(ids)s::uuid[]) order by run_id, number
 
 -- name: list_runs
--- Newest first by id, which rises with the time of triggering: the first of the live ones and the first of the past ones, each
--- by its index, and of these the first.
-with live as (
-  select runs.id from detent.runs join detent.inputs on inputs.run_id = runs.id
-  where runs.environment_id = %(environment)s
-    and (%(before)s::uuid is null or runs.id < %(before)s and inputs.run_id < %(before)s)
-    and (%(statuses)s::text[] is null or status::text = any(%(statuses)s::text[])
-      and (%(registered_only)s::boolean is null or status <> 'QUEUED' or %(registered_only)s = detent.is_known(runs.lane_id)))
-    and (%(tasks)s::text[] is null or task_id = any(%(tasks)s::text[]))
-    and (%(tags)s::text[] is null or tags @> %(tags)s::text[])
-    and (%(after)s::timestamptz is null or created_at > %(after)s::timestamptz)
-    and (%(until)s::timestamptz is null or created_at < %(until)s::timestamptz)
-    and (%(parent)s::uuid is null or parent_id = %(parent)s)
-    and (%(batch)s::uuid is null or batch_id = %(batch)s)
-  order by runs.id desc
-  limit %(limit)s
-), past as (
-  select id from detent.history
-  where environment_id = %(environment)s
-    and (%(before)s::uuid is null or id < %(before)s)
-    and (%(statuses)s::text[] is null or status::text = any(%(statuses)s::text[]))
-    and (%(tasks)s::text[] is null or task_id = any(%(tasks)s::text[]))
-    and (%(tags)s::text[] is null or tags @> %(tags)s::text[])
-    and (%(after)s::timestamptz is null or created_at > %(after)s::timestamptz)
-    and (%(until)s::timestamptz is null or created_at < %(until)s::timestamptz)
-    and (%(parent)s::uuid is null or parent_id = %(parent)s)
-    and (%(batch)s::uuid is null or batch_id = %(batch)s)
-  order by id desc
-  limit %(limit)s
-)
-select id from (select id from live union all select id from past) as found
-order by id desc
-limit %(limit)s
+-- Newest first by id, which rises with the time of triggering.
+select id
+from detent.select_runs(
+  %(environment)s, json_populate_record(null::detent.run_selection, %(selection)s), with_past => true, is_falling => true,
+  beyond => %(before)s::uuid, among => null, most => %(limit)s) as found (id)
