@@ -10,7 +10,7 @@ create type detent.run_selection as (
   statuses detent.run_status[],
   is_known boolean,                                -- of queued runs: whether workers have registered what they need
   tasks text[],
-  tags text[],                                     -- all of them
+  tags text[],
   queues text[],
   versions text[],
   machines text[],
@@ -59,7 +59,7 @@ create function detent.selects(
 returns boolean language sql immutable parallel safe as $$
   select (selection.statuses is null or status = any(selection.statuses))
     and (selection.tasks is null or task_id = any(selection.tasks))
-    and (selection.tags is null or tags <> '{}' and tags @> selection.tags)
+    and (selection.tags is null or tags <> '{}' and tags && selection.tags)
     and (selection.queues is null or queue = any(selection.queues))
     and (selection.parent_id is null or parent_id = selection.parent_id)
     and (selection.batch_id is null or batch_id = selection.batch_id)

@@ -2889,7 +2889,7 @@ CREATE FUNCTION detent.selects(selection detent.run_selection, status detent.run
     AS $$
   select (selection.statuses is null or status = any(selection.statuses))
     and (selection.tasks is null or task_id = any(selection.tasks))
-    and (selection.tags is null or tags <> '{}' and tags @> selection.tags)
+    and (selection.tags is null or tags <> '{}' and tags && selection.tags)
     and (selection.queues is null or queue = any(selection.queues))
     and (selection.parent_id is null or parent_id = selection.parent_id)
     and (selection.batch_id is null or batch_id = selection.batch_id)

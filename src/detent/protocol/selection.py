@@ -11,7 +11,7 @@ from detent.protocol.status import RunStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSelection:
-    """Which runs. What is empty or None selects nothing out; the rest must all hold, and `tags` must all be there."""
+    """Which runs. What is empty or None selects nothing out; the rest must all hold. Of several texts a run must have one."""
 
     statuses: tuple[RunStatus, ...] = ()
     task_ids: tuple[str, ...] = ()

@@ -22,9 +22,8 @@ Id = TypeVar("Id")
 class RunQuery(TypedDict, total=False):
     """Which runs: those given together must all hold, and what is given as None counts as not given.
 
-    - `status`, `task_id`, `queue`, `version`, `machine`: one or several; a run must have one of them. A task's own queue is
-      `"task/<id>"`; the machine is that of `run.machine`.
-    - `tags`: one or several; a run must have all of them.
+    - `status`, `task_id`, `tags`, `queue`, `version`, `machine`: one or several; a run must have one of them. A task's own
+      queue is `"task/<id>"`; the machine is that of `run.machine`.
     - `parent_run_id`, `batch_id`, `schedule_id`: whose child it is, the batch that it belongs to, the schedule that made it.
     - `bulk_id`: a bulk action that has cancelled it, or made it as a replay.
     - `is_test`: whether it is one of a test.
