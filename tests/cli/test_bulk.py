@@ -45,6 +45,7 @@ def test_until_leaves_young_runs_alone(at_database: Detent) -> None:
         (["cancel", "--filter", "--since", "soon"], "--since 'soon' is neither a date nor a duration"),
         (["replay"], "name runs by their ids"),
         (["replay", "--filter", "--task", "a", "--wait"], "leave them out, or name the run"),
+        (["replay", "--filter", "--task", "a", "--delay", "1h"], "leave them out, or name the run"),
     ],
 )
 def test_what_was_not_meant_is_refused(at_database: Detent, arguments: list[str], remedy: str) -> None:

@@ -77,6 +77,15 @@ def test_replay_starts_a_new_run_with_the_same_payload_or_another(at_database: D
     assert [(run["payload"], run["replay_of"]) for run in runs] == [(1, run_id), (2, run_id)]
 
 
+def test_a_replay_may_be_given_other_options(at_database: Detent) -> None:
+    old = trigger(at_database, "hello", "--tag", "a", "--queue", "q")
+    options = ["--new-tag", "b", "--new-machine", "micro", "--priority", "5", "--delay", "1h", "--max-attempts", "2"]
+    new = at_database("runs", "replay", old, *options, "--json").json["id"]
+    run = at_database("runs", "get", new, "--json").json
+    assert (run["tags"], run["machine"], run["priority"], run["max_attempts"]) == (["b"], "micro", 5, 2)
+    assert (run["queue"], run["status"]) == ("q", "DELAYED")
+
+
 def test_tasks_says_when_there_are_none(at_database: Detent) -> None:
     assert "no worker has registered a task" in at_database("tasks").out
     assert at_database("tasks", "--json").json == []

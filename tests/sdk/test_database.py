@@ -234,6 +234,16 @@ async def test_replay_is_a_new_run_of_the_old_input(home: str) -> None:
     assert again.task_id == "charge"
 
 
+async def test_replay_takes_the_options_of_a_trigger(home: str) -> None:
+    old = await tasks.trigger("charge", {"n": 1}, tags="a", metadata={"m": 1})
+    again = await runs.replay(old, tags=["b", "c"], metadata={}, machine="micro", delay="1h", priority=5)
+    run = await runs.retrieve(again)
+    assert (run.payload, run.tags, run.metadata, run.machine, run.priority) == ({"n": 1}, ("b", "c"), {}, "micro", 5)
+    assert run.status is RunStatus.DELAYED
+    with pytest.raises(TypeError, match="unknown option 'machin'; did you mean \"machine\""):
+        runs.replay(old, machin="micro")  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize("call", [runs.retrieve, runs.cancel, runs.replay, runs.poll])
 async def test_unknown_and_malformed_ids_are_told_apart(home: str, call: object) -> None:
     assert callable(call)

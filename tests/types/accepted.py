@@ -382,6 +382,8 @@ async def reading() -> None:
     assert_type((await runs.poll(handle)).output, Receipt | None)
     assert_type(await runs.retrieve("run_1"), Run[JsonValue])
     assert_type(await runs.replay(handle), RunHandle[Receipt])
+    assert_type(await runs.replay("run_1", payload=ORDER, machine="micro", tags=["a"]), RunHandle[JsonValue])
+    assert_type(runs.sync.replay(handle, delay="1h"), RunHandle[Receipt])
     assert_type(await runs.cancel(handle), bool)
     assert_type(await runs.list(status="FAILED", queue=["a"], is_test=False, period="1d", bulk_id=None), RunPage)
     async for run in runs.list():

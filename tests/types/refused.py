@@ -71,6 +71,10 @@ async def wrong_payload() -> None:
     await tasks.ref("charge", payload=Order).trigger({})  # type: ignore[arg-type]
 
 
+async def wrong_replay() -> None:
+    await runs.replay("run_1", machin="micro")  # type: ignore[call-overload]
+
+
 async def wrong_filter() -> None:
     await runs.list(tag="user:7")  # type: ignore[call-arg]
     await runs.list(is_test="yes")  # type: ignore[arg-type]

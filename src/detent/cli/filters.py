@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
 
+from detent.cli.grouping import Group
 from detent.duration import parse
 from detent.errors import ConfigError
 
@@ -17,11 +15,11 @@ if TYPE_CHECKING:
     from detent.sdk.run_query import RunQuery
 
 Query: TypeAlias = "RunQuery"
-"""What a filtered command is given. A name that is there when its signature is read, without the SDK."""
+"""What a command with these options is given. A name that is there when its signature is read, without the SDK."""
 Texts: TypeAlias = list[str] | None
 Text: TypeAlias = str | None
 
-OPTIONS: dict[str, object] = {
+_OPTIONS: dict[str, object] = {
     "status": Annotated[Texts, typer.Option(help="With this status; may be repeated.")],
     "task": Annotated[Texts, typer.Option(help="Of this task; may be repeated.")],
     "tag": Annotated[Texts, typer.Option(help="With this tag; may be repeated.")],
@@ -43,29 +41,8 @@ _FIELDS = {
 """Options whose fields have other names."""
 
 
-def filtered(command: Callable[..., object]) -> Callable[..., object]:
-    """Return a command with these options, in the place of its parameter `query`: a `RunQuery` of those that were given."""
-    signature = inspect.signature(command, eval_str=True)
-
-    @functools.wraps(command)
-    def carry_out(**given: object) -> object:
-        selecting = {name: given.pop(name) for name in OPTIONS}
-        return command(query=_query(selecting), **given)
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in OPTIONS.items()]
-    parameters = []
-    for parameter in signature.parameters.values():
-        parameters += added if parameter.name == "query" else [parameter.replace(kind=keyword)]
-    carry_out.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    # Typer prefers these, and would look for what `query` is.
-    carry_out.__annotations__ = {}
-    return carry_out
-
-
 def _query(given: dict[str, object]) -> RunQuery:
-    values = {_FIELDS.get(name, name): _value(name, value) for name, value in given.items() if value not in (None, [])}
-    return cast("RunQuery", values)
+    return cast("RunQuery", {_FIELDS.get(name, name): _value(name, value) for name, value in given.items()})
 
 
 def _value(name: str, value: object) -> object:
@@ -86,3 +63,6 @@ def _moment(option: str, text: str) -> datetime:
             f"{option} {text!r} is neither a date nor a duration; write 2026-01-31, 2026-01-31T12:00 or 2h"
         ) from None
     return moment if moment.tzinfo else moment.astimezone()
+
+
+SELECTING = Group(options=_OPTIONS, read=_query)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from detent.cli import bulk, filters, printing
+from detent.cli import bulk, filters, overrides, printing
 from detent.cli.calling import call
+from detent.cli.grouping import grouped
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 from detent.errors import ConfigError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from detent.protocol.bulk import BulkRecord
     from detent.protocol.codec import JsonValue
     from detent.protocol.logs import StoredLog
+    from detent.sdk.options import TriggerOptions
     from detent.sdk.runs import Run
 
 RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
@@ -30,7 +32,7 @@ app = typer.Typer(
 
 
 @app.command("list")
-@filters.filtered
+@grouped(query=filters.SELECTING)
 def list_(
     query: filters.Query,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 25,
@@ -112,7 +114,7 @@ def watch(run_id: RunArgument, environment: Environment = DEFAULT_ENVIRONMENT, a
 
 
 @app.command()
-@filters.filtered
+@grouped(query=filters.SELECTING)
 def cancel(
     run_ids: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="The runs' ids.")] = None,
     is_filtered: bulk.Filtered = False,
@@ -146,23 +148,25 @@ def _cancel_named(run_ids: list[str], environment: str, *, as_json: bool) -> Non
 
 
 @app.command()
-@filters.filtered
+@grouped(query=filters.SELECTING, changes=overrides.CHANGING)
 def replay(
     run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id.")] = None,
     payload: Annotated[str | None, typer.Option(metavar="JSON", help="Another payload than the run had.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the new run's end and print its output.")] = False,
-    is_filtered: bulk.Filtered = False,
     *,
+    changes: overrides.Overrides,
+    is_filtered: bulk.Filtered = False,
     query: filters.Query,
     environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> None:
-    """Start a new run with the input of an old one, or with --filter of all runs that the options select."""
+    """Start a new run with the input and options of an old one, but for what is given here; or with --filter replay all
+    runs that the options select, as they were."""
     selected = bulk.selected(query, is_filtered=is_filtered, is_named=run_id is not None)
     if selected is None:
-        raise typer.Exit(_replay_named(run_id or "", payload, environment, wait=wait, as_json=as_json))
-    if wait or payload is not None:
-        raise ConfigError("--payload and --wait are about one run; leave them out, or name the run")
+        raise typer.Exit(_replay_named(run_id or "", payload, changes, environment, wait=wait, as_json=as_json))
+    if wait or payload is not None or changes:
+        raise ConfigError("--payload, --wait and the options of the new run are about one; leave them out, or name the run")
 
     async def replayed(caller: Caller) -> BulkRecord:
         return await bulk.carry_out(caller, lambda: caller.client.runs.bulk.replay(filter=selected))
@@ -170,13 +174,15 @@ def replay(
     bulk.show(call(environment, replayed), done="replayed", as_json=as_json)
 
 
-def _replay_named(run_id: str, payload: str | None, environment: str, *, wait: bool, as_json: bool) -> int:
+def _replay_named(
+    run_id: str, payload: str | None, changes: TriggerOptions, environment: str, *, wait: bool, as_json: bool
+) -> int:
     from detent.cli import trigger
 
     value = trigger.read_json("--payload", payload)
 
     async def replayed(caller: Caller) -> int:
-        handle = await caller.client.runs.replay(run_id, payload=value)
+        handle = await caller.client.runs.replay(run_id, payload=value, **changes)
         if wait:
             return trigger.show_end(await trigger.ended(caller, handle), as_json=as_json)
         trigger.show_handle(handle, as_json=as_json)

@@ -69,7 +69,7 @@ async def cancel_runs(place: Place, run_ids: Sequence[RunId], reason: str) -> li
 async def replay_runs(
     place: Place, requests: Sequence[ReplayRequest], *, is_repeat: bool = False
 ) -> list[Triggered | Refused]:
-    """Trigger again with the input of older runs: payload, tags, metadata as given, queue, key and test flag."""
+    """Trigger again with what older runs had: payload, tags, metadata, queue, key, machine, test flag; or with what is given."""
     originals = await retrieve_runs(place, [request.replay_of for request in requests])
     pairs = list(zip(requests, originals, strict=True))
     replays = [_replay(request, original) for request, original in pairs if original is not None]
@@ -238,14 +238,27 @@ def _replay(request: ReplayRequest, original: RunRecord) -> TriggerRequest:
     return TriggerRequest(
         run_id=request.run_id,
         task_id=original.task_id,
-        payload=request.payload if request.payload is not None else original.payload,
+        payload=_first(request.payload, original.payload),
         is_validated=request.payload is None,
-        queue=original.queue,
-        concurrency_key=original.concurrency_key,
-        tags=original.tags,
-        metadata=original.metadata,
-        machine=original.given_machine,
+        delay=request.delay,
+        queue=_first(request.queue, original.queue),
+        concurrency_key=_first(request.concurrency_key, original.concurrency_key),
+        limits=request.limits,
+        priority=request.priority,
+        ttl=request.ttl,
+        version=request.version,
+        debounce=request.debounce,
+        max_attempts=request.max_attempts,
+        max_duration=request.max_duration,
+        machine=_first(request.machine, original.given_machine),
+        tags=original.tags if request.tags is None else request.tags,
+        metadata=_first(request.metadata, original.metadata),
+        idempotency=request.idempotency,
         replay_of=original.id,
         is_test=original.is_test,
         is_watched=request.is_watched,
     )
+
+
+def _first(given: str | None, kept: str | None) -> str | None:
+    return kept if given is None else given

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from detent.protocol.flow import Debouncing
+from detent.protocol.idempotency import Idempotency
 from detent.protocol.ids import BatchId, RunId, ScheduleId
 from detent.protocol.moment import When
 from detent.protocol.run_error import RunError
@@ -101,9 +103,24 @@ class Rescheduling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRequest:
-    """A new run with the input of an old one; `payload` replaces it."""
+    """A new run with the input of an old one. The fields are those of a `TriggerRequest`; None is what the old run had."""
 
     run_id: RunId
     replay_of: RunId
     payload: str | None = None
+    queue: str | None = None
+    concurrency_key: str | None = None
+    tags: tuple[str, ...] | None = None
+    metadata: str | None = None
+    machine: str | None = None
+    # From here on None is the task's, as at a trigger: what the old run had is not for another time.
+    delay: When | None = None
+    limits: tuple[str, ...] | None = None
+    priority: float = 0.0
+    ttl: float | None = None
+    version: str | None = None
+    debounce: Debouncing | None = None
+    max_attempts: int | None = None
+    max_duration: float | None = None
+    idempotency: Idempotency | None = None
     is_watched: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
-from detent.sdk.options import to_when
+from detent.sdk.options import TriggerOptions, to_fields, to_when
 from detent.sdk.run_query import RunQuery, to_selection
 from detent.sdk.target import HERE, Target
 
@@ -205,15 +205,26 @@ class Runs:
         return self._cancel(_id_of(run), reason)
 
     @overload
-    def replay(self, run: RunHandle[T], *, payload: object = None) -> Coroutine[Any, Any, RunHandle[T]]: ...
+    def replay(
+        self, run: RunHandle[T], *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[T]]: ...
     @overload
-    def replay(self, run: str, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[JsonValue]]: ...
-    def replay(self, run: object, *, payload: object = None) -> Coroutine[Any, Any, RunHandle[Any]]:
-        """Start a new run with the input of an old one, or with another *payload*. Raises `NotFoundError`."""
-        from detent.protocol.runs import ReplayRequest
+    def replay(
+        self, run: str, *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[JsonValue]]: ...
+    def replay(
+        self, run: object, *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> Coroutine[Any, Any, RunHandle[Any]]:
+        """Start a new run with the payload, metadata, tags, queue, concurrency key and machine of an old one, or with others.
 
-        text = None if payload is None else schema.PLAIN.encode(payload, what="the payload of the replay")
-        return self._replay(ReplayRequest(run_id=new_run_id(), replay_of=_id_of(run), payload=text), _decoder_of(run))
+        Example::
+
+            await runs.replay(failed, machine="large-1x", tags=[*failed.tags, "again"], delay="10m")
+
+        All other options are as at a trigger: what is not given is the task's, and no idempotency key. Another *payload* is
+        checked against the schema that the task has registered. Raises `NotFoundError`, and an `ApiError` for what does not fit.
+        """
+        return self._replay(_replay_request(_id_of(run), payload, options), _decoder_of(run))
 
     @overload
     def reschedule(self, run: RunHandle[T], delay: Duration | datetime) -> Coroutine[Any, Any, Run[T]]: ...
@@ -334,12 +345,18 @@ class RunsSync:
         return blocking(self._runs.poll)(run, timeout=timeout)
 
     @overload
-    def replay(self, run: RunHandle[T], *, payload: object = None) -> RunHandle[T]: ...
+    def replay(
+        self, run: RunHandle[T], *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[T]: ...
     @overload
-    def replay(self, run: str, *, payload: object = None) -> RunHandle[JsonValue]: ...
-    def replay(self, run: RunHandle[Any] | str, *, payload: object = None) -> RunHandle[Any]:
+    def replay(
+        self, run: str, *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[JsonValue]: ...
+    def replay(
+        self, run: RunHandle[Any] | str, *, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[Any]:
         """`runs.replay` as a blocking call."""
-        return blocking(self._runs.replay)(run, payload=payload)
+        return blocking(self._runs.replay)(run, payload=payload, **options)
 
     @overload
     def reschedule(self, run: RunHandle[T], delay: Duration | datetime) -> Run[T]: ...
@@ -428,6 +445,17 @@ def _checked(run_id: object) -> RunId:
         raise TypeError(f"a run is named by its id or its handle, not by {run_id!r}")
     ids.decode("run", run_id)
     return RunId(run_id)
+
+
+def _replay_request(replay_of: RunId, payload: object, options: Mapping[str, object]) -> ReplayRequest:
+    from detent.protocol.runs import ReplayRequest
+
+    return ReplayRequest(
+        run_id=new_run_id(),
+        replay_of=replay_of,
+        payload=None if payload is None else schema.PLAIN.encode(payload, what="the payload of the replay"),
+        **to_fields(options),  # type: ignore[arg-type]  # each was made for its field by `options.to_fields`
+    )
 
 
 def _unknown(run_id: RunId) -> NotFoundError:
