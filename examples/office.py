@@ -36,10 +36,13 @@ async def send_an_issue() -> None:
     readers = [Reader(f"{name}@example.com", is_paying=name == "Bob") for name in ("Ada", "Bob", "Eve")]
     handles = [await publish.trigger(Issue(title, readers)) for title in ("Spring", "Summer")]
     await queues.resume(letters)
-    archives = {(await runs.poll(handle)).output for handle in handles}
+    archives = {(await runs.poll(handle)).output or "" for handle in handles}
+    await runs.add_tags(handles[0], "front page")
+    await runs.update_metadata(handles[0], {"sent by": "the office"})
+    built = [line.message for archive in archives async for line in runs.logs(archive)]
     await concurrency_limits.reset(smtp)
     sent = [run async for run in runs.list(task_id="send", status="COMPLETED")]
-    print(f"issues     {len(sent)} letters sent, {len(archives)} archive built")
+    print(f"issues     {len(sent)} letters sent, and {built[0]}")
 
 
 async def sign_up(dsn: str) -> None:

@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from detent.sdk.ref import BareTaskRef, TaskRef
     from detent.sdk.result import Err, Ok, Result
     from detent.sdk.retrying import retry
+    from detent.sdk.run_logs import RunLog
     from detent.sdk.run_query import RunQuery
     from detent.sdk.runs import Run, RunPage, runs
     from detent.sdk.schedules import schedules
@@ -198,6 +199,7 @@ else:
         "RunError": "detent.protocol.run_error",
         "RunFailedError": "detent.errors",
         "RunHandle": "detent.sdk.handles",
+        "RunLog": "detent.sdk.run_logs",
         "RunPage": "detent.sdk.runs",
         "RunQuery": "detent.sdk.run_query",
         "RunStatus": "detent.protocol.status",
@@ -350,6 +352,7 @@ __all__ = [
     "RunError",
     "RunFailedError",
     "RunHandle",
+    "RunLog",
     "RunPage",
     "RunQuery",
     "RunStatus",

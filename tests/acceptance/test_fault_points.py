@@ -64,7 +64,7 @@ ELSEWHERE = {
         "count_schedules", "delete_schedule", "find_schedules", "insert_schedules", "list_schedules", "read_clock",
         "update_schedules",
         "set_archived", "list_environments", "find_envvars", "put_envvars", "delete_envvars", "find_sealed_otherwise",
-        "seal_anew",
+        "seal_anew", "tag_runs", "annotate_runs",
     },
 }  # fmt: skip
 

@@ -86,6 +86,13 @@ def test_a_replay_may_be_given_other_options(at_database: Detent) -> None:
     assert (run["queue"], run["status"]) == ("q", "DELAYED")
 
 
+def test_logs_of_a_run_that_has_said_nothing_are_empty(at_database: Detent) -> None:
+    run_id = trigger(at_database, "hello")
+    assert at_database("runs", "logs", run_id).out == ""
+    at_database("runs", "cancel", run_id)
+    assert at_database("runs", "logs", "--follow", run_id).out == ""
+
+
 def test_tasks_says_when_there_are_none(at_database: Detent) -> None:
     assert "no worker has registered a task" in at_database("tasks").out
     assert at_database("tasks", "--json").json == []

@@ -38,7 +38,7 @@ from detent.protocol.ids import BatchId, RunId, WaitpointId
 from detent.protocol.journal import JournalRead, StepRecord
 from detent.protocol.leases import HandBack, LeaseRequest
 from detent.protocol.logs import LogLine
-from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation
+from detent.protocol.metadata import MetadataKind, MetadataOperation, MetadataUpdate, PlacedOperation, RunAnnotation
 from detent.protocol.refusal import Refused
 from detent.protocol.retention import RetentionRule
 from detent.protocol.runs import ReplayRequest, Rescheduling
@@ -53,7 +53,7 @@ from detent.protocol.schedules import (
 from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, SessionEnd, SessionOpening
 from detent.protocol.status import RunStatus
-from detent.protocol.tags import TagsAddition
+from detent.protocol.tags import RunTagging, TagsAddition
 from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRequest
 from detent.protocol.waits import Suspension, TokenWait, Wait
 from tests.concurrency.cutting import Proxy, When, proxy_to
@@ -538,6 +538,15 @@ async def update_metadata(s: Scene) -> Any:
     return await s.engine.update_metadata([MetadataUpdate(holder=holder(s.first), operations=operations)])
 
 
+async def tag_runs(s: Scene) -> Any:
+    return await s.engine.tag_runs([RunTagging(run_id=s.first.run_id, tags=("a", "b"))])
+
+
+async def annotate_runs(s: Scene) -> Any:
+    operation = MetadataOperation(kind=MetadataKind.SET, path=("n",), value=1)
+    return await s.engine.annotate_runs([RunAnnotation(run_id=s.first.run_id, operations=(operation,))])
+
+
 async def add_tags(s: Scene) -> Any:
     return await s.engine.add_tags([TagsAddition(holder=holder(s.first), tags=("a", "b"))])
 
@@ -608,7 +617,7 @@ OPERATIONS: dict[str, Play] = {
         register_worker, open_session, renew_sessions, end_session,
         list_sessions, lease, start_attempts, complete_attempts, end_cancelled, lease_hooks, end_hooks, hand_back,
         trigger_children, wait_for, read_journal, read_journals, suspend, collect, record_steps, read_batch_results, append_logs,
-        update_metadata, add_tags,
+        update_metadata, add_tags, tag_runs, annotate_runs,
         create_tokens, complete_tokens, retrieve_tokens, list_tokens,
     )
 }  # fmt: skip

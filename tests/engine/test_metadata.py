@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from detent.protocol import ids
 from detent.protocol.children import ChildTriggered
 from detent.protocol.codec import JsonValue
 from detent.protocol.fence import Stale
@@ -23,6 +24,8 @@ from detent.protocol.metadata import (
     MetadataUpdate,
     MetadataUpdated,
     PlacedOperation,
+    RunAnnotated,
+    RunAnnotation,
 )
 from tests.engine.stage import Stage, Worker, holder
 from tests.protocol.test_metadata import CASES, operation_of
@@ -167,3 +170,43 @@ async def test_updates_are_taken_from_a_run_that_waits_in_memory(stage: Stage, w
         await worker.sleep(lease)
     await update(stage, lease, placed(0, "a"))
     assert await metadata_of(stage, lease.run_id) == {"a": 1}
+
+
+def annotation(run_id: RunId, key: str, value: JsonValue) -> RunAnnotation:
+    put = MetadataOperation(kind=MetadataKind.SET, path=(key,), value=value)
+    return RunAnnotation(run_id=run_id, operations=(put,))
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_anybody_puts_values_into_the_metadata_of_a_run_live_or_over(
+    stage: Stage, worker: Worker, is_over: bool
+) -> None:
+    lease = await stage.leased(worker, metadata='{"a": 1}')
+    if is_over:
+        await worker.succeed(lease)
+    wanted = [annotation(lease.run_id, "b", [2]), annotation(ids.new_run_id(), "b", 1)]
+    answer, unknown = await stage.engine.annotate_runs(wanted)
+    assert unknown is None
+    assert answer is not None
+    assert json.loads(answer.document) == json.loads((await stage.run(lease.run_id)).metadata or "") == {"a": 1, "b": [2]}
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_document_that_would_be_too_large_from_outside_is_as_before(
+    stage: Stage, worker: Worker, is_over: bool
+) -> None:
+    lease = await stage.leased(worker, metadata='{"a": 1}')
+    if is_over:
+        await worker.succeed(lease)
+    (answer,) = await stage.engine.annotate_runs([annotation(lease.run_id, "b", "x" * METADATA_LIMIT)])
+    assert answer == RunAnnotated(document='{"a": 1}', refused_size=METADATA_LIMIT + len('{"a": 1, "b": ""}'))
+    assert (await stage.run(lease.run_id)).metadata == '{"a": 1}'
+
+
+async def test_what_a_run_and_others_say_of_it_is_all_kept(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    await update(stage, lease, placed(0, "n"))
+    await stage.engine.annotate_runs([annotation(lease.run_id, "by", "ada")])
+    answer = await update(stage, lease, placed(1, "n"))
+    assert isinstance(answer, MetadataUpdated)
+    assert json.loads(answer.document) == {"n": 2, "by": "ada"}

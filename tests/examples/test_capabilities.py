@@ -24,7 +24,7 @@ TYPES = {
     "BareTask", "BareTaskRef", "BatchHandle", "BatchItemError", "BatchRecord", "BatchResult", "BatchStatus", "BulkKind",
     "BulkRecord", "BulkStatus", "ChildOptions", "Config", "ConcurrencyLimit", "Duration", "IdempotencyKey", "Item",
     "JsonValue", "Page", "Queue", "RetrievedLimit", "RetrievedQueue", "RetrievedToken", "Run", "RunError", "RunHandle",
-    "RunPage", "RunQuery", "RunStatus", "ScheduleRecord", "ScheduleType", "Task", "TaskRef", "Token", "TokenStatus",
+    "RunLog", "RunPage", "RunQuery", "RunStatus", "ScheduleRecord", "ScheduleType", "Task", "TaskRef", "Token", "TokenStatus",
     "TriggerOptions", "WaitKind", "EnvVar", "Environment", "EnvironmentType", "Spent", "Usage",
 }  # fmt: skip
 """What calls give back, and what names a type: used without being written."""

@@ -20,7 +20,7 @@ from tests.pooler import variables
 EXAMPLES = ROOT / "examples"
 TOLD = """\
 article    Waiting: 5 words and 2 pictures {'state': 'published', 'author': 'Ada', 'source': 'mail', 'pictures': 2}
-issues     6 letters sent, 1 archive built
+issues     6 letters sent, and built the archive
 sign-up    COMPLETED
 orders     4 taken; one was refused: the card of Poor@example.com was refused
 archive    DELAYED, and once more as archive_pictures

@@ -49,6 +49,7 @@ from detent import (
     Run,
     RunError,
     RunHandle,
+    RunLog,
     RunPage,
     ScheduledPayload,
     ScheduleRecord,
@@ -385,6 +386,10 @@ async def reading() -> None:
     assert_type(await runs.replay("run_1", payload=ORDER, machine="micro", tags=["a"]), RunHandle[JsonValue])
     assert_type(runs.sync.replay(handle, delay="1h"), RunHandle[Receipt])
     assert_type(await runs.cancel(handle), bool)
+    assert_type(await runs.update_metadata(handle, {"a": [1]}), dict[str, JsonValue])
+    await runs.add_tags("run_1", ["a"])
+    async for line in runs.logs(handle, follow=True):
+        assert_type(line, RunLog)
     assert_type(await runs.list(status="FAILED", queue=["a"], is_test=False, period="1d", bulk_id=None), RunPage)
     async for run in runs.list():
         assert_type(run, Run[JsonValue])

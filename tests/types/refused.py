@@ -75,6 +75,13 @@ async def wrong_replay() -> None:
     await runs.replay("run_1", machin="micro")  # type: ignore[call-overload]
 
 
+async def wrong_amendments() -> None:
+    await runs.add_tags("run_1", 5)  # type: ignore[arg-type]
+    await runs.update_metadata("run_1", [1])  # type: ignore[arg-type]
+    for _ in runs.logs("run_1"):  # type: ignore[attr-defined]
+        pass
+
+
 async def wrong_filter() -> None:
     await runs.list(tag="user:7")  # type: ignore[call-arg]
     await runs.list(is_test="yes")  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -12,19 +11,17 @@ from detent.cli.calling import call
 from detent.cli.grouping import grouped
 from detent.cli.options import DEFAULT_ENVIRONMENT, Environment, Json
 from detent.errors import ConfigError
+from detent.protocol import codec
 
 if TYPE_CHECKING:
     from detent.cli.calling import Caller
     from detent.protocol.bulk import BulkRecord
     from detent.protocol.codec import JsonValue
-    from detent.protocol.logs import StoredLog
     from detent.sdk.options import TriggerOptions
+    from detent.sdk.run_logs import RunLog
     from detent.sdk.runs import Run
 
 RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
-
-FOLLOW_SECONDS = 0.5
-LOG_PAGE = 1000
 
 app = typer.Typer(
     name="runs", help="Look at runs, read their logs, cancel, replay and reschedule them.", no_args_is_help=True
@@ -85,24 +82,17 @@ def logs(
 
 
 async def _print_logs(caller: Caller, run_id: str, *, follows: bool, as_json: bool) -> None:
-    seen = 0
-    while True:
-        run = await caller.client.runs.retrieve(run_id)
-        while lines := await caller.backend.read_logs(run.id, after=seen - 1, limit=LOG_PAGE):
-            seen += len(lines)
-            for line in lines:
-                _print_line(line, as_json=as_json)
-        if not follows or run.is_completed:
-            return
-        await asyncio.sleep(FOLLOW_SECONDS)
+    async for line in caller.client.runs.logs(run_id, follow=follows):
+        _print_line(line, as_json=as_json)
 
 
-def _print_line(line: StoredLog, *, as_json: bool) -> None:
+def _print_line(line: RunLog, *, as_json: bool) -> None:
     if as_json:
         print(printing.json_line(line), flush=True)
     else:
         at = line.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-        print(f"{at} {line.level:<5} {line.message}", line.fields or "", flush=True)
+        fields = codec.encode(line.fields, what="fields") if line.fields else ""
+        print(f"{at} {line.level:<5} {line.message}", fields, flush=True)
 
 
 @app.command()

@@ -90,7 +90,8 @@ async def append_logs(place: Place, lines: Sequence[LogLine]) -> None:
 
 
 async def read_logs(place: Place, run_id: RunId, after: int, limit: int) -> list[StoredLog]:
-    rows = await place.db.call("read_logs", {"run": ids.decode("run", run_id), "after": after + 1, "limit": limit})
+    params = {"environment": place.environment, "run": ids.decode("run", run_id), "after": after + 1, "limit": limit}
+    rows = await place.db.call("read_logs", params)
     return [
         StoredLog(
             attempt=cast("int", attempt),

@@ -51,7 +51,7 @@ from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.journal import JournalEntry, JournalRead, Recorded, StepRecord
 from detent.protocol.leases import HandBack, Lease, LeaseRequest
 from detent.protocol.logs import LogLine, StoredLog
-from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
+from detent.protocol.metadata import MetadataUpdate, MetadataUpdated, RunAnnotated, RunAnnotation
 from detent.protocol.operations import Origin
 from detent.protocol.refusal import Refused, to_error
 from detent.protocol.registration import RegisteredTask, WorkerRegistration
@@ -60,7 +60,7 @@ from detent.protocol.runs import ReplayRequest, Rescheduling, RunOutcome, RunRec
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
-from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tags import RunTagging, TagsAdded, TagsAddition
 from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
 from detent.protocol.triggering import Triggered, TriggerRequest
 from detent.protocol.waits import Delivery, Pending, Suspended, Suspension, Wait, WaitResult
@@ -226,6 +226,12 @@ class EngineBackend:
 
     async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
         return await attempts.read_logs(await self._at(), run_id, after, limit)
+
+    async def tag_runs(self, additions: Sequence[RunTagging]) -> list[TagsAdded | None]:
+        return await tags.tag_runs(await self._at(), additions)
+
+    async def annotate_runs(self, annotations: Sequence[RunAnnotation]) -> list[RunAnnotated | None]:
+        return await metadata.annotate_runs(await self._at(), annotations)
 
     async def read_journal(self, run_id: RunId, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | None:
         return await journal.read_journal(await self._at(), run_id, after, limit)

@@ -1,4 +1,4 @@
-"""The metadata of runs, changed by the runs themselves, by their children, and by all that descend from them."""
+"""The metadata of runs, changed by the runs themselves, by all that descend from them, and from outside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from detent.engine.place import Place
 from detent.protocol import ids
 from detent.protocol.fence import Stale
 from detent.protocol.limits import METADATA_LIMIT
-from detent.protocol.metadata import MetadataTarget, MetadataUpdate, MetadataUpdated, PlacedOperation
+from detent.protocol.metadata import (
+    MetadataOperation,
+    MetadataTarget,
+    MetadataUpdate,
+    MetadataUpdated,
+    PlacedOperation,
+    RunAnnotated,
+    RunAnnotation,
+)
 
 MOST_STORED = 2 * METADATA_LIMIT
 """Bytes as the database writes JSON, with spaces: what its callers have measured without is never refused."""
@@ -27,6 +35,23 @@ async def update_metadata(place: Place, updates: Sequence[MetadataUpdate]) -> li
     return answers
 
 
+async def annotate_runs(place: Place, annotations: Sequence[RunAnnotation]) -> list[RunAnnotated | None]:
+    requests = [
+        {
+            "i": i,
+            "id": ids.to_hex("run", annotation.run_id),
+            "operations": [_what(operation) for operation in annotation.operations],
+        }
+        for i, annotation in enumerate(annotations)
+    ]
+    params = {"environment": place.environment, "requests": json.dumps(requests), "most": METADATA_LIMIT}
+    answers = {
+        i: RunAnnotated(document=str(document), refused_size=cast("int | None", size))
+        for i, document, size in await place.db.call("annotate_runs", params)
+    }
+    return [answers.get(i) for i in range(len(annotations))]
+
+
 def _fields(i: int, update: MetadataUpdate) -> dict[str, object]:
     targets = {placed.operation.target for placed in update.operations}
     return {
@@ -41,11 +66,8 @@ def _fields(i: int, update: MetadataUpdate) -> dict[str, object]:
 
 def _operation_fields(placed: PlacedOperation) -> dict[str, object]:
     operation = placed.operation
-    return {
-        "place": placed.place,
-        "number": placed.number,
-        "kind": operation.kind,
-        "target": operation.target,
-        "path": operation.path,
-        "value": operation.value,
-    }
+    return {"place": placed.place, "number": placed.number, "target": operation.target} | _what(operation)
+
+
+def _what(operation: MetadataOperation) -> dict[str, object]:
+    return {"kind": operation.kind, "path": operation.path, "value": operation.value}

@@ -1,4 +1,4 @@
-"""Tags that runs give themselves."""
+"""Tags that runs give themselves, and that others give them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detent.engine.place import Place
 from detent.protocol import ids
 from detent.protocol.fence import Stale
 from detent.protocol.limits import TAGS_LIMIT
-from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tags import RunTagging, TagsAdded, TagsAddition
 
 
 async def add_tags(place: Place, additions: Sequence[TagsAddition]) -> list[TagsAdded | Stale]:
@@ -30,3 +30,12 @@ async def add_tags(place: Place, additions: Sequence[TagsAddition]) -> list[Tags
     for i, count in rows:
         answers[cast("int", i)] = TagsAdded(count=cast("int", count))
     return answers
+
+
+async def tag_runs(place: Place, additions: Sequence[RunTagging]) -> list[TagsAdded | None]:
+    requests = [
+        {"i": i, "id": ids.to_hex("run", addition.run_id), "tags": addition.tags} for i, addition in enumerate(additions)
+    ]
+    params = {"environment": place.environment, "requests": json.dumps(requests), "most": TAGS_LIMIT}
+    counts = {i: cast("int", count) for i, count in await place.db.call("tag_runs", params)}
+    return [TagsAdded(count=counts[i]) if i in counts else None for i in range(len(additions))]

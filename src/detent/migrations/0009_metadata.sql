@@ -143,6 +143,11 @@ begin
   end loop;
 end $$;
 
+-- Tags with others behind them that are new.
+create function detent.tagged(tags text[], added text[]) returns text[] language sql immutable parallel safe as $$
+  select tags || array(select tag from unnest(added) with ordinality as listed (tag, n) where tag <> all(tags) order by n)
+$$;
+
 -- Adds tags to runs, all of a request or none: where there would be more than `most`, `count` says how many. Stale ones are not
 -- answered.
 create function detent.add_tags(environment integer, requests json, most integer)
@@ -162,11 +167,78 @@ begin
     order by r.i
   loop
     i := request.i;
-    select cardinality(tags) + (select count(*) from unnest(request.tags) as added where added <> all(tags))
-    into count from detent.inputs where run_id = request.id;
-    update detent.inputs
-    set tags = tags || array(select added from unnest(request.tags) with ordinality as u (added, n) where added <> all(tags) order by n)
-    where run_id = request.id and count <= most;
+    select cardinality(detent.tagged(tags, request.tags)) into count from detent.inputs where run_id = request.id;
+    update detent.inputs set tags = detent.tagged(tags, request.tags) where run_id = request.id and count <= most;
+    return next;
+  end loop;
+end $$;
+
+-- The same from outside, to runs that are over, too. Locks live ones by falling id, so that none ends between the look at those and
+-- at the others. Unknown ones are not answered.
+create function detent.tag_runs(environment integer, requests json, most integer)
+returns table (i integer, count integer) language plpgsql as $$
+#variable_conflict use_column
+declare
+  request record;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+  order by id desc for no key update;
+
+  for request in select * from json_to_recordset(requests) as r (i integer, id uuid, tags text[]) order by r.i loop
+    i := request.i;
+    select cardinality(detent.tagged(tags, request.tags)) into count
+    from detent.inputs where run_id = request.id and environment_id = environment;
+    if found then
+      update detent.inputs set tags = detent.tagged(tags, request.tags) where run_id = request.id and count <= most;
+      return next;
+      continue;
+    end if;
+    select cardinality(detent.tagged(tags, request.tags)) into count
+    from detent.history where id = request.id and environment_id = environment and finished_at >= detent.made_at(request.id)
+    for no key update;
+    if found then
+      update detent.history set tags = detent.tagged(tags, request.tags)
+      where id = request.id and finished_at >= detent.made_at(request.id) and count <= most;
+      return next;
+    end if;
+  end loop;
+end $$;
+
+-- Puts values into the metadata of runs from outside, live or over; locks as `tag_runs`. `size` is that of a document, of JSON text, that
+-- would be larger than `most` bytes and than before: then it is as it was. Unknown ones are not answered.
+create function detent.annotate_runs(environment integer, requests json, most integer)
+returns table (i integer, document text, size integer) language plpgsql as $$
+#variable_conflict use_column
+declare
+  request record;
+  is_live boolean;
+  after text;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+  order by id desc for no key update;
+
+  for request in select * from json_to_recordset(requests) as r (i integer, id uuid, operations jsonb) order by r.i loop
+    i := request.i;
+    size := null;
+    select coalesce(metadata, '{}') into document from detent.inputs where run_id = request.id and environment_id = environment;
+    is_live := found;
+    if not is_live then
+      select coalesce(metadata, '{}') into document
+      from detent.history where id = request.id and environment_id = environment and finished_at >= detent.made_at(request.id)
+      for no key update;
+      continue when not found;
+    end if;
+    after := detent.apply_metadata(document::jsonb, request.operations)::text;
+    if octet_length(after) > greatest(most, octet_length(document)) then
+      size := octet_length(after);
+    elsif is_live then
+      update detent.inputs set metadata = after where run_id = request.id returning metadata into document;
+    else
+      update detent.history set metadata = after
+      where id = request.id and finished_at >= detent.made_at(request.id) returning metadata into document;
+    end if;
     return next;
   end loop;
 end $$;

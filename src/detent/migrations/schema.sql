@@ -114,11 +114,8 @@ begin
     order by r.i
   loop
     i := request.i;
-    select cardinality(tags) + (select count(*) from unnest(request.tags) as added where added <> all(tags))
-    into count from detent.inputs where run_id = request.id;
-    update detent.inputs
-    set tags = tags || array(select added from unnest(request.tags) with ordinality as u (added, n) where added <> all(tags) order by n)
-    where run_id = request.id and count <= most;
+    select cardinality(detent.tagged(tags, request.tags)) into count from detent.inputs where run_id = request.id;
+    update detent.inputs set tags = detent.tagged(tags, request.tags) where run_id = request.id and count <= most;
     return next;
   end loop;
 end $$;
@@ -135,6 +132,43 @@ begin
   end if;
   insert into detent.bulk_runs (bulk_id, run_id) select action_id, unnest(acted) on conflict do nothing;
   return true;
+end $$;
+
+CREATE FUNCTION detent.annotate_runs(environment integer, requests json, most integer) RETURNS TABLE(i integer, document text, size integer)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  request record;
+  is_live boolean;
+  after text;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+  order by id desc for no key update;
+
+  for request in select * from json_to_recordset(requests) as r (i integer, id uuid, operations jsonb) order by r.i loop
+    i := request.i;
+    size := null;
+    select coalesce(metadata, '{}') into document from detent.inputs where run_id = request.id and environment_id = environment;
+    is_live := found;
+    if not is_live then
+      select coalesce(metadata, '{}') into document
+      from detent.history where id = request.id and environment_id = environment and finished_at >= detent.made_at(request.id)
+      for no key update;
+      continue when not found;
+    end if;
+    after := detent.apply_metadata(document::jsonb, request.operations)::text;
+    if octet_length(after) > greatest(most, octet_length(document)) then
+      size := octet_length(after);
+    elsif is_live then
+      update detent.inputs set metadata = after where run_id = request.id returning metadata into document;
+    else
+      update detent.history set metadata = after
+      where id = request.id and finished_at >= detent.made_at(request.id) returning metadata into document;
+    end if;
+    return next;
+  end loop;
 end $$;
 
 CREATE FUNCTION detent.apply_limits(environment integer, changed uuid[], tasks text[]) RETURNS void
@@ -3210,6 +3244,43 @@ begin
   where environment_id = environment and type = 'DECLARATIVE'
     and task_id not in (select d.task from json_to_recordset(declared) as d (task text));
 end $$;
+
+CREATE FUNCTION detent.tag_runs(environment integer, requests json, most integer) RETURNS TABLE(i integer, count integer)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+  request record;
+begin
+  perform from detent.runs
+  where environment_id = environment and id in (select r.id from json_to_recordset(requests) as r (id uuid))
+  order by id desc for no key update;
+
+  for request in select * from json_to_recordset(requests) as r (i integer, id uuid, tags text[]) order by r.i loop
+    i := request.i;
+    select cardinality(detent.tagged(tags, request.tags)) into count
+    from detent.inputs where run_id = request.id and environment_id = environment;
+    if found then
+      update detent.inputs set tags = detent.tagged(tags, request.tags) where run_id = request.id and count <= most;
+      return next;
+      continue;
+    end if;
+    select cardinality(detent.tagged(tags, request.tags)) into count
+    from detent.history where id = request.id and environment_id = environment and finished_at >= detent.made_at(request.id)
+    for no key update;
+    if found then
+      update detent.history set tags = detent.tagged(tags, request.tags)
+      where id = request.id and finished_at >= detent.made_at(request.id) and count <= most;
+      return next;
+    end if;
+  end loop;
+end $$;
+
+CREATE FUNCTION detent.tagged(tags text[], added text[]) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  select tags || array(select tag from unnest(added) with ordinality as listed (tag, n) where tag <> all(tags) order by n)
+$$;
 
 CREATE FUNCTION detent.take_slots(heads detent.head[], everywhere uuid[], room json, OUT taken detent.head[], OUT is_short boolean, OUT stopped uuid[], OUT stops uuid[], OUT gate_ids uuid[], OUT gate_room integer[]) RETURNS record
     LANGUAGE plpgsql

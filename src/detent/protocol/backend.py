@@ -26,7 +26,7 @@ from detent.protocol.ids import BatchId, BulkId, RunId, ScheduleId, WaitpointId
 from detent.protocol.journal import JournalEntry, JournalRead, Recorded, StepRecord
 from detent.protocol.leases import HandBack, Lease, LeaseRequest
 from detent.protocol.logs import LogLine, StoredLog
-from detent.protocol.metadata import MetadataUpdate, MetadataUpdated
+from detent.protocol.metadata import MetadataUpdate, MetadataUpdated, RunAnnotated, RunAnnotation
 from detent.protocol.refusal import Refused
 from detent.protocol.registration import RegisteredTask, WorkerRegistration
 from detent.protocol.retention import RetentionRecord
@@ -34,7 +34,7 @@ from detent.protocol.runs import ReplayRequest, Rescheduling, RunOutcome, RunRec
 from detent.protocol.schedules import ScheduleChange, ScheduleRecord, ScheduleRequest
 from detent.protocol.selection import RunSelection
 from detent.protocol.sessions import Renewal, Renewed, SessionBeat, SessionEnd, SessionEnded, SessionOpening
-from detent.protocol.tags import TagsAdded, TagsAddition
+from detent.protocol.tags import RunTagging, TagsAdded, TagsAddition
 from detent.protocol.tokens import TokenCompletion, TokenCreated, TokenFilter, TokenRecord, TokenRequest
 from detent.protocol.triggering import Triggered, TriggerRequest
 from detent.protocol.waits import Delivery, Pending, Suspended, Suspension, Wait, WaitResult
@@ -181,6 +181,14 @@ class CallerBackend(Protocol):
 
     async def read_logs(self, run_id: RunId, *, after: int = -1, limit: int = 1000) -> list[StoredLog]:
         """Return log lines in order; `after` skips that many lines plus one."""
+        ...
+
+    async def tag_runs(self, additions: Sequence[RunTagging]) -> list[TagsAdded | None]:
+        """Add tags to runs, live or over: all, or none where there would be too many. None: there is no such run."""
+        ...
+
+    async def annotate_runs(self, annotations: Sequence[RunAnnotation]) -> list[RunAnnotated | None]:
+        """Change the metadata of runs, live or over. None: there is no such run."""
         ...
 
     async def read_journal(self, run_id: RunId, *, after: int = 0, limit: int = 500) -> list[JournalEntry] | None:

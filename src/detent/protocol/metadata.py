@@ -16,6 +16,7 @@ from detent.protocol.codec import JsonValue
 
 if TYPE_CHECKING:
     from detent.protocol.fence import Holder
+    from detent.protocol.ids import RunId
 
 Document: TypeAlias = dict[str, JsonValue]
 Path: TypeAlias = tuple[str, ...]
@@ -81,6 +82,22 @@ class MetadataUpdated:
 
     document: str
     is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAnnotation:
+    """What somebody outside does to a run's metadata: operations that come to the same when repeated, for a reply may be lost."""
+
+    run_id: RunId
+    operations: tuple[MetadataOperation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAnnotated:
+    """The document as JSON text afterwards. `refused_size`: bytes that it would have had, too many; it is as before."""
+
+    document: str
+    refused_size: int | None = None
 
 
 def check_text(text: str, *, what: str) -> None:

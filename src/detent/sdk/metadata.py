@@ -68,7 +68,7 @@ class MetadataUpdates:
 
     def _update(self, call: str, kind: MetadataKind, key: str, value: object = None) -> Self:
         scope = run_scope.require(f"{self.label}.{call}")
-        path = protocol.to_path(_key(key))
+        path = protocol.to_path(checked_key(key))
         plain = codec.decode(encode(value, what=f"metadata {key!r}"))
         scope.document.update(MetadataOperation(kind=kind, target=self._target, path=path, value=plain))
         return self
@@ -94,7 +94,7 @@ class Metadata(MetadataUpdates):
             done = metadata.get("done")
         """
         scope = run_scope.current()
-        return None if scope is None else scope.document.read(_key(key))
+        return None if scope is None else scope.document.read(checked_key(key))
 
     def current(self) -> dict[str, JsonValue] | None:
         """Return a copy of the whole document; None outside of runs."""
@@ -121,7 +121,8 @@ class MetadataSync:
 metadata = Metadata()
 
 
-def _key(key: object) -> str:
+def checked_key(key: object) -> str:
+    """Return *key* if it may name a value of a document."""
     if not isinstance(key, str):
         raise TypeError(f"a metadata key must be text, not {key!r}")
     if not key or key == "$.":

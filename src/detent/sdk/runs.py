@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ from detent.sdk import schema
 from detent.sdk.blocking import blocking
 from detent.sdk.calls import Awaited
 from detent.sdk.handles import RunHandle
-from detent.sdk.options import TriggerOptions, to_fields, to_when
+from detent.sdk.options import TriggerOptions, to_fields, to_tags, to_when
 from detent.sdk.run_query import RunQuery, to_selection
 from detent.sdk.target import HERE, Target
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detent.protocol.selection import RunSelection
     from detent.protocol.triggering import TriggerRequest
     from detent.sdk.bulk import Bulk, BulkSync
+    from detent.sdk.run_logs import RunLog, RunLogs
     from detent.sdk.triggering import Triggerable
 
 T = TypeVar("T")
@@ -219,7 +220,7 @@ class Runs:
 
         Example::
 
-            await runs.replay(failed, machine="large-1x", tags=[*failed.tags, "again"], delay="10m")
+            await runs.replay(failed.id, machine="large-1x", tags=[*failed.tags, "again"], delay="10m")
 
         All other options are as at a trigger: what is not given is the task's, and no idempotency key. Another *payload* is
         checked against the schema that the task has registered. Raises `NotFoundError`, and an `ApiError` for what does not fit.
@@ -240,6 +241,58 @@ class Runs:
         Raises `NotFoundError`, an `ApiError` for a run that is not delayed any more, and `ValueError` for a bad date.
         """
         return self._reschedule(_id_of(run), to_when("delay", delay), _decoder_of(run))
+
+    async def add_tags(self, run: RunHandle[Any] | str, tags: str | Iterable[str]) -> None:
+        """Add a tag, or several, to any run, live or over; blank ones and those that it has are passed over.
+
+        Example::
+
+            await runs.add_tags(handle, ["refunded", "eu"])
+
+        Raises `TooManyTagsError` when it would have more than 10, `ValueError` for one of over 128 characters, and
+        `NotFoundError`; none is added then. Inside a run, for its own, there is `tags.add`.
+        """
+        from detent.sdk import amending
+
+        run_id, added = _id_of(run), to_tags("tags", tags)
+        if not await amending.add_tags(self._target.connection().backend, run_id, added):
+            raise _unknown(run_id)
+
+    async def update_metadata(
+        self, run: RunHandle[Any] | str, values: Mapping[str, object]
+    ) -> dict[str, JsonValue]:
+        """Put values into the metadata of any run, live or over, and return the whole. What is not named stays.
+
+        Example::
+
+            await runs.update_metadata(handle, {"reviewed_by": "ada", "$.files.0.state": "checked"})
+
+        A key that begins with `$.` is a path. A run that executes sees them after its next flush, within 300 ms of an update of
+        its own. Raises `MetadataTooLargeError` beyond 262,144 bytes, `SerializationError`, and `NotFoundError`.
+        """
+        from detent.sdk import amending
+
+        run_id = _id_of(run)
+        document = await amending.annotate(
+            self._target.connection().backend, run_id, amending.to_operations(values)
+        )
+        if document is None:
+            raise _unknown(run_id)
+        return document
+
+    def logs(self, run: RunHandle[Any] | str, *, follow: bool = False) -> RunLogs:
+        """Return what a run has logged and printed so far, in order; with *follow*, until it has ended.
+
+        Example::
+
+            async for line in runs.logs(handle, follow=True):
+                print(line.at, line.level, line.message, line.fields)
+
+        Raises `NotFoundError` when it is iterated.
+        """
+        from detent.sdk.run_logs import RunLogs
+
+        return RunLogs(self._target, _id_of(run), is_following=follow)
 
     async def _retrieve(self, run_id: RunId, decode: Callable[[str | None], T]) -> Run[T]:
         record = await self._target.connection().retrieve(run_id)
@@ -320,11 +373,17 @@ class RunsSync:
         self._runs = runs
         self.list = blocking(runs.list)
         self.cancel = blocking(runs.cancel)
+        self.add_tags = blocking(runs.add_tags)
+        self.update_metadata = blocking(runs.update_metadata)
 
     @cached_property
     def bulk(self) -> BulkSync:
         """`runs.bulk` as blocking calls."""
         return self._runs.bulk.sync
+
+    def logs(self, run: RunHandle[Any] | str, *, follow: bool = False) -> Iterator[RunLog]:
+        """`runs.logs` as an iterator that blocks."""
+        return self._runs.logs(run, follow=follow).in_thread()
 
     # A twin derived from an overloaded method would lose its overloads: these have one line for each.
 

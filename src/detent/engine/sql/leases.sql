@@ -77,7 +77,7 @@ on conflict do nothing
 select attempt, at, level, message, fields
 from (
   select distinct on (attempt, place, number) * from detent.logs
-  where run_id = %(run)s
+  where run_id = %(run)s and environment_id = %(environment)s
   order by attempt, place, number, at
 ) as line
 order by attempt, at, place, number offset %(after)s limit %(limit)s
