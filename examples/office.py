@@ -68,7 +68,8 @@ async def take_orders() -> None:
     await runs.reschedule(made.runs[3].id, "2d")
     await runs.cancel(made.runs[3].id, reason="changed her mind")
     refused = await runs.poll(made.runs[2].id)
-    print(f"orders     {len(made.runs)} taken; one was refused: {refused.output}")
+    off = [result for result in (await batch.results(made)).runs if not result.ok]
+    print(f"orders     {made.run_count} taken, {len(off)} called off; one was refused: {refused.output}")
 
 
 async def tidy_up() -> None:

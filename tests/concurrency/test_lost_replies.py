@@ -538,6 +538,12 @@ async def update_metadata(s: Scene) -> Any:
     return await s.engine.update_metadata([MetadataUpdate(holder=holder(s.first), operations=operations)])
 
 
+async def read_outcomes(s: Scene) -> Any:
+    await s.worker.succeed(s.first)
+    outcomes = await s.engine.read_outcomes([s.first.run_id, s.second.run_id])
+    return [outcome and outcome.status for outcome in outcomes]
+
+
 async def tag_runs(s: Scene) -> Any:
     return await s.engine.tag_runs([RunTagging(run_id=s.first.run_id, tags=("a", "b"))])
 
@@ -608,7 +614,7 @@ OPERATIONS: dict[str, Play] = {
     play.__name__: play
     for play in (
         trigger, create_batch, trigger_batch, abort_batch, retrieve_batches, create_bulk_action, abort_bulk_action,
-        retrieve_bulk_actions, list_bulk_actions, retrieve_runs, list_runs, watch_runs, cancel_runs, replay_runs,
+        retrieve_bulk_actions, list_bulk_actions, retrieve_runs, list_runs, read_outcomes, watch_runs, cancel_runs, replay_runs,
         reschedule_runs, list_limits, retrieve_limits, change_limits, reset_idempotency_key, read_logs, list_tasks,
         create_schedules, retrieve_schedules, list_schedules, change_schedules, read_health,
         retrieve_environment, list_environments, create_environment, archive_environment, list_envvars, put_envvars,

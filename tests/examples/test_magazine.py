@@ -22,7 +22,7 @@ TOLD = """\
 article    Waiting: 5 words and 2 pictures {'state': 'published', 'author': 'Ada', 'source': 'mail', 'pictures': 2}
 issues     6 letters sent, and built the archive
 sign-up    COMPLETED
-orders     4 taken; one was refused: the card of Poor@example.com was refused
+orders     4 taken, 1 called off; one was refused: the card of Poor@example.com was refused
 archive    DELAYED, and once more as archive_pictures
 breakfast  At 08:00 every day
 """

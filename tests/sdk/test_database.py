@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from psycopg import AsyncConnection
@@ -64,6 +65,9 @@ def charge() -> Task[Order, Receipt, ..., object]:
         return Receipt(order_id=order.id)
 
     return charge
+
+
+Charge: TypeAlias = Task[Order, Receipt, ..., object]
 
 
 class FakeWorker:
@@ -413,9 +417,43 @@ async def test_batch_is_retrieved_by_its_handle_or_id(home: str) -> None:
         await batch.retrieve("run_1")
 
 
-def test_batch_is_retrieved_by_a_blocking_call(home: str) -> None:
+def test_batch_is_read_by_blocking_calls(home: str) -> None:
     made = tasks.sync.batch_trigger("charge", [1])
-    assert batch.sync.retrieve(made).run_count == 1
+    assert batch.sync.retrieve(made).run_count == made.run_count == 1
+    assert batch.sync.results(made).runs == ()
+    runs.sync.cancel(made.runs[0])
+    assert [result.ok for result in batch.sync.poll(made).runs] == [False]
+
+
+async def test_results_of_a_batch_are_those_of_the_runs_that_have_ended(worker: FakeWorker, charge: Charge) -> None:
+    made = await charge.batch_trigger([ORDER, charge.item(ORDER, delay="1h"), Order(id="o2", amount=1)])
+    await worker.work_off()
+    done = await batch.results(made)
+    assert [result.unwrap() for result in done.runs] == [Receipt(order_id="o1"), Receipt(order_id="o2")]
+    assert [result.id for result in done.runs] == [made.runs[0].id, made.runs[2].id]
+    by_id = await batch.results(made.id)
+    assert [result.unwrap() for result in by_id.runs] == [{"order_id": "o1"}, {"order_id": "o2"}]
+
+
+async def test_polling_a_batch_returns_its_results_when_all_have_ended(
+    worker: FakeWorker, charge: Charge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detent.sdk.batch.PAGE", 2)
+    made = await charge.batch_trigger([ORDER, ORDER, ORDER])
+    await runs.cancel(made.runs[1])
+    with pytest.raises(TimeoutError):
+        await batch.poll(made, timeout="1ms")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        polled = group.create_task(batch.poll(made.id))
+        await worker.work_off()
+    assert [result.ok for result in (await polled).runs] == [True, False, True]
+
+
+async def test_results_of_no_batch_are_an_error(home: str) -> None:
+    for call in (batch.results, batch.poll):
+        with pytest.raises(NotFoundError, match="there is no batch"):
+            await call(ids.new_batch_id())
+    assert (await batch.poll(await tasks.batch_trigger("charge", []))).runs == ()
 
 
 # ---- bad input leaves nothing behind ----

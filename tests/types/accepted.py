@@ -377,6 +377,14 @@ def blocking_tokens() -> None:
         assert_type(found.status, TokenStatus)
 
 
+async def results_of_batches() -> None:
+    handle = await charge.batch_trigger([ORDER])
+    assert_type(handle.run_count, int)
+    assert_type(await batch.results(handle), BatchResult[Receipt])
+    assert_type(await batch.poll("batch_1", timeout="1m"), BatchResult[JsonValue])
+    assert_type(batch.sync.poll(handle), BatchResult[Receipt])
+
+
 async def reading() -> None:
     handle = await charge.trigger(ORDER)
     assert_type(await runs.retrieve(handle), Run[Receipt])

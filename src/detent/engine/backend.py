@@ -133,6 +133,9 @@ class EngineBackend:
     ) -> list[RunRecord]:
         return await runs.list_runs(await self._at(), selection, before, limit)
 
+    async def read_outcomes(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+        return await runs.read_outcomes(await self._at(), run_ids)
+
     async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
         return await runs.watch_runs(await self._at(), run_ids)
 

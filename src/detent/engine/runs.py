@@ -49,9 +49,13 @@ async def list_runs(place: Place, selection: RunSelection, before: RunId | None,
 async def watch_runs(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
     """Mark runs as watched; return the outcomes of those that are over, read after the mark so that none slips through."""
     uuids = [ids.decode("run", run_id) for run_id in run_ids]
-    params = {"environment": place.environment, "ids": uuids}
-    await place.db.call("watch_runs", params)
-    rows = await place.db.call("find_outcomes", params)
+    await place.db.call("watch_runs", {"environment": place.environment, "ids": uuids})
+    return await read_outcomes(place, run_ids)
+
+
+async def read_outcomes(place: Place, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+    uuids = [ids.decode("run", run_id) for run_id in run_ids]
+    rows = await place.db.call("find_outcomes", {"environment": place.environment, "ids": uuids})
     found = {cast("UUID", row[0]): child_result(cast("UUID", row[0]), *row[1:]) for row in rows}
     return [found.get(value) for value in uuids]
 

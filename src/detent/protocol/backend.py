@@ -72,6 +72,10 @@ class CallerBackend(Protocol):
         """Return the first *limit* of the selected runs older than *before*, newest first."""
         ...
 
+    async def read_outcomes(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
+        """Return how each run ended; None for one that has not, or is not there."""
+        ...
+
     async def watch_runs(self, run_ids: Sequence[RunId]) -> list[RunOutcome | None]:
         """Return the outcome of each run that is final; the end of the others will be announced by `listen`."""
         ...

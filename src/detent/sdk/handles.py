@@ -40,6 +40,10 @@ class BatchHandle(Generic[T_co]):
     """In the order of its items. A handle is made when it is asked for: a large batch keeps no list of them."""
     is_cached: bool = False
 
+    @property
+    def run_count(self) -> int:
+        return len(self.runs)
+
 
 class ItemHandles(Sequence[RunHandle[T_co]]):
     """The handles of the runs of a batch; `task_at` returns the task of an item."""
@@ -69,7 +73,7 @@ class ItemHandles(Sequence[RunHandle[T_co]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchResult(Generic[T]):
-    """How the runs of a batch ended; `runs` are in the order of its items."""
+    """How the runs of a batch ended; `runs` are in the order of its items, `batch.results` leaves out those that go on."""
 
     id: BatchId
     runs: tuple[Result[T], ...]

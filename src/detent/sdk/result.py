@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from detent.errors import ResultMisuseError, SubtaskUnwrapError, TokenFailedError, WaitTimeoutError
-from detent.protocol.run_error import ErrorCode
+from detent.protocol.run_error import ErrorCode, internal
+from detent.protocol.status import RunStatus
 
 if TYPE_CHECKING:
     from detent.protocol.ids import RunId, WaitpointId
     from detent.protocol.run_error import RunError
+    from detent.protocol.runs import RunOutcome
 
 T = TypeVar("T")
 
@@ -109,3 +112,11 @@ def _noun(task_id: str) -> str:
 
 Result: TypeAlias = Ok[T] | Err
 """Check `result.ok` (it narrows in type checkers), `match` on `Ok(output)` and `Err(error)`, or call `unwrap()`."""
+
+
+def of_outcome(outcome: RunOutcome, decode: Callable[[str | None], T]) -> Result[T]:
+    """Return how a run ended; *decode* makes its output."""
+    if outcome.status is RunStatus.COMPLETED:
+        return Ok(decode(outcome.output), id=outcome.run_id, task_id=outcome.task_id)
+    error = outcome.error or internal(outcome.status.value, f"the run ended as {outcome.status.value}")
+    return Err(error, id=outcome.run_id, task_id=outcome.task_id)

@@ -17,14 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from detent.protocol.ids import RunId, new_batch_id, new_run_id
-from detent.protocol.run_error import internal
-from detent.protocol.status import RunStatus
 from detent.sdk import idempotency
 from detent.sdk.blocking import is_on_loop
 from detent.sdk.calls import ChildCall
 from detent.sdk.handles import BatchHandle, BatchResult, ItemHandles, RunHandle
 from detent.sdk.options import check_child, default_version, to_fields
-from detent.sdk.result import Err, Ok, Result
+from detent.sdk.result import Result, of_outcome
 from detent.sdk.target import HERE, Target
 
 if TYPE_CHECKING:
@@ -73,10 +71,7 @@ class Triggerable(Generic[Out]):
 
     def result_of(self, outcome: RunOutcome) -> Result[Out]:
         """Return how a run of this task ended."""
-        if outcome.status is RunStatus.COMPLETED:
-            return Ok(self.decode(outcome.output), id=outcome.run_id, task_id=outcome.task_id)
-        error = outcome.error or internal(outcome.status.value, f"the run ended as {outcome.status.value}")
-        return Err(error, id=outcome.run_id, task_id=outcome.task_id)
+        return of_outcome(outcome, self.decode)
 
     def decode(self, text: str | None) -> Out:
         """Return an output as the declared type."""
