@@ -58,7 +58,26 @@ async def test_a_failure_without_retry_is_final(stage: Stage, worker: Worker) ->
     lease = await stage.leased(worker)
     assert await worker.fail(lease) == [Completed(run_id=lease.run_id, status=RunStatus.FAILED)]
     run = await stage.run(lease.run_id)
-    assert (run.status, run.error, run.attempts) == (RunStatus.FAILED, BOOM, ())
+    assert (run.status, run.error) == (RunStatus.FAILED, BOOM)
+    (attempt,) = run.attempts
+    assert (attempt.number, attempt.status, attempt.error) == (1, RunStatus.FAILED, BOOM)
+    assert attempt.started_at is not None
+    assert attempt.finished_at == run.finished_at
+
+
+async def test_a_run_that_never_began_has_no_attempts(stage: Stage, worker: Worker) -> None:
+    run_id = await stage.trigger()
+    assert (await stage.run(run_id)).attempts == ()
+    await stage.engine.cancel_runs([run_id], "not wanted")
+    assert (await stage.run(run_id)).attempts == ()
+
+
+async def test_a_run_cancelled_before_its_retry_has_the_attempt_that_failed(stage: Stage, worker: Worker) -> None:
+    lease = await stage.leased(worker)
+    await worker.fail(lease, retry_in=SOON)
+    await stage.engine.cancel_runs([lease.run_id], "not wanted")
+    attempts = (await stage.run(lease.run_id)).attempts
+    assert [(attempt.number, attempt.status) for attempt in attempts] == [(1, RunStatus.FAILED)]
 
 
 async def test_what_could_not_be_attempted_is_a_system_failure(stage: Stage, worker: Worker) -> None:
@@ -71,15 +90,22 @@ async def test_a_retry_waits_for_its_time_and_counts(stage: Stage, worker: Worke
     assert await worker.fail(lease, retry_in=SOON) == [Completed(run_id=lease.run_id, status=RunStatus.QUEUED)]
     run = await stage.run(lease.run_id)
     assert run.due_at is not None
+    assert [attempt.number for attempt in run.attempts] == [1]
     assert await worker.lease() == []
     clock.advance(timedelta(seconds=31))
     await stage.tick()
     again = await worker.lease_one()
     assert (again.run_id, again.attempt, again.is_resumed) == (lease.run_id, 2, False)
     assert again.fence != lease.fence
-    (attempt,) = (await stage.run(lease.run_id)).attempts
-    assert (attempt.number, attempt.error) == (1, BOOM)
-    assert attempt.started_at is not None
+    first, second = (await stage.run(lease.run_id)).attempts
+    assert (first.number, first.status, first.error) == (1, RunStatus.FAILED, BOOM)
+    assert first.started_at is not None
+    assert (second.number, second.status, second.error) == (2, RunStatus.DEQUEUED, None)
+    assert second.started_at is not None
+    assert second.finished_at is None
+    await worker.succeed(again)
+    last = (await stage.run(lease.run_id)).attempts[-1]
+    assert (last.status, last.started_at) == (RunStatus.COMPLETED, second.started_at)
 
 
 async def test_a_retry_can_have_a_date(stage: Stage, worker: Worker) -> None:
@@ -105,7 +131,7 @@ async def test_the_engine_refuses_a_retry_beyond_the_limit(stage: Stage, worker:
         lease = await worker.lease_one()
     assert await worker.fail(lease, retry_in=timedelta(0)) == [Completed(run_id=lease.run_id, status=RunStatus.FAILED)]
     run = await stage.run(lease.run_id)
-    assert (run.attempt, [attempt.number for attempt in run.attempts]) == (3, [1, 2])
+    assert (run.attempt, [attempt.number for attempt in run.attempts]) == (3, [1, 2, 3])
 
 
 async def test_a_run_with_one_attempt_is_not_retried(stage: Stage) -> None:

@@ -34,7 +34,8 @@ async def test_a_second_trigger_of_a_key_answers_with_the_first_run(stage: Stage
     (second,) = await trigger(stage.engine, keyed())
     assert second == Triggered(run_id=first.run_id, is_cached=True)
     assert await stage.count("runs") == 1
-    assert (await stage.run(first.run_id)).idempotency_key == "order-1"
+    run = await stage.run(first.run_id)
+    assert (run.idempotency_key, run.idempotency_key_scope) == ("order-1", "global")
 
 
 async def test_the_same_key_twice_in_one_call_means_the_first(stage: Stage) -> None:

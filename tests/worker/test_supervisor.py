@@ -506,7 +506,8 @@ async def test_a_run_is_held_to_its_machine_and_tried_again_on_a_larger_one(
         (record,) = await house.backend.retrieve_runs([run_id])
     assert record is not None
     assert (outcome.output, record.machine, record.attempt) == ('"512 MB on medium-1x"', "medium-1x", 2)
-    assert [attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY]
+    assert [attempt.error and attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY, None]
+    assert record.attempts[0].error is not None
     assert record.attempts[0].error.message.startswith('the run needed more than the 0.25 GB of machine "micro"')
     assert [record.message for record in caplog.records if "rlimits" in record.message] == [
         "runs are held to the memory of their machines by rlimits, each process by itself, and CPU is not limited, "
@@ -531,7 +532,7 @@ async def test_a_run_that_is_killed_in_its_cgroup_was_out_of_memory(
         (record,) = await house.backend.retrieve_runs([run_id])
     assert record is not None
     assert (outcome.output, record.attempt) == ('"medium-1x"', 2)
-    assert [attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY]
+    assert [attempt.error and attempt.error.code for attempt in record.attempts] == [ErrorCode.OUT_OF_MEMORY, None]
     held = [limits for limits in written if limits]
     assert [(limits["memory.max"], limits["cpu.max"]) for limits in held] == [
         (str(256 * 1024**2), "25000 100000"),

@@ -22,7 +22,8 @@ def show(run: Run[JsonValue]) -> None:
         if text:
             print(f"{label:<{_LABEL_WIDTH}}{text}")
     for attempt in run.attempts:
-        print(f"{f'attempt {attempt.number}':<{_LABEL_WIDTH}}{_attempt(attempt)}")
+        if attempt.number < run.attempt:
+            print(f"{f'attempt {attempt.number}':<{_LABEL_WIDTH}}{_attempt(attempt)}")
     for label, value in (("payload", run.payload), ("metadata", run.metadata), ("output", run.output)):
         if value is not None:
             print(f"{label:<{_LABEL_WIDTH}}{json.dumps(value, ensure_ascii=False)}")
@@ -56,5 +57,5 @@ def _facts(run: Run[JsonValue]) -> Iterator[tuple[str, str]]:
 
 
 def _attempt(attempt: AttemptRecord) -> str:
-    took = attempt.finished_at - attempt.started_at if attempt.started_at else None
+    took = attempt.finished_at - attempt.started_at if attempt.started_at and attempt.finished_at else None
     return f"failed after {printing.seconds(took)}: {attempt.error}" if took else f"failed: {attempt.error}"

@@ -122,14 +122,24 @@ async def _find(place: Place, uuids: Sequence[UUID]) -> dict[UUID, RunRecord]:
     rows = await place.db.call("find_runs", {"environment": place.environment, "ids": list(uuids)})
     waits = await _find_waits(place, [row[0] for row in rows if row[2] == "WAITING"])
     obstacles = await _find_obstacles(place, [row[0] for row in rows if row[2] == "QUEUED"])
-    attempts = await _find_attempts(place, [row[0] for row in rows if cast("int", row[3]) > 1])
+    failed = await _find_failed_attempts(place, [row[0] for row in rows if cast("int", row[3]) > 1])
+    found = {cast("UUID", row[0]): _record(row, tuple(waits[row[0]]), tuple(obstacles[row[0]])) for row in rows}
     return {
-        cast("UUID", run_id): replace(
-            _record(row, tuple(waits[run_id]), tuple(obstacles[run_id])), attempts=tuple(attempts[run_id])
-        )
-        for row in rows
-        for run_id in (row[0],)
+        run_id: replace(record, attempts=(*failed[run_id], *_last_attempt(record))) for run_id, record in found.items()
     }
+
+
+def _last_attempt(run: RunRecord) -> list[AttemptRecord]:
+    if run.attempt_started_at is None:
+        return []
+    attempt = AttemptRecord(
+        number=run.attempt,
+        status=run.status,
+        started_at=run.attempt_started_at,
+        finished_at=run.finished_at,
+        error=run.error,
+    )
+    return [attempt]
 
 
 async def _find_waits(place: Place, waiting: list[object]) -> defaultdict[object, list[Wait]]:
@@ -162,13 +172,14 @@ async def _find_obstacles(place: Place, queued: list[object]) -> defaultdict[obj
     return obstacles
 
 
-async def _find_attempts(place: Place, retried: list[object]) -> defaultdict[object, list[AttemptRecord]]:
+async def _find_failed_attempts(place: Place, retried: list[object]) -> defaultdict[object, list[AttemptRecord]]:
     attempts: defaultdict[object, list[AttemptRecord]] = defaultdict(list)
     for run_id, number, started_at, finished_at, error in (
         await place.db.call("find_attempts", {"ids": retried}) if retried else ()
     ):
         record = AttemptRecord(
             number=cast("int", number),
+            status=RunStatus.FAILED,
             started_at=cast("datetime | None", started_at),
             finished_at=cast("datetime", finished_at),
             error=run_error.from_json(str(error)),
@@ -181,7 +192,8 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
     (run_id, task_id, stored_status, attempt, max_attempts, queued_at, started_at, finished_at, due_at, wait_count, losses,
      parent_id, batch_id, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits, expires_at,
      max_duration, idempotency_key, root_id, replay_of, schedule_id, is_test, output, error, is_solo, version, pinned_version,
-     given_machine, machine, active, is_known, has_task, has_live_worker) = row  # fmt: skip
+     given_machine, machine, active, attempt_started_at, idempotency_scope, is_known, has_task,
+     has_live_worker) = row  # fmt: skip
     status = RunStatus(str(stored_status))
     if status is RunStatus.QUEUED and not is_known:
         status = RunStatus.PENDING_VERSION
@@ -220,6 +232,7 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
         output=cast("str | None", output),
         error=run_error.from_json(str(error)) if error is not None else None,
         idempotency_key=cast("str | None", idempotency_key),
+        idempotency_key_scope=cast("str | None", idempotency_scope),
         max_attempts=cast("int | None", max_attempts),
         max_duration=cast("float | None", max_duration),
         version=cast("str | None", version or pinned_version),
@@ -235,6 +248,7 @@ def _record(row: Row, waits: tuple[Wait, ...], obstacles: tuple[Obstacle, ...]) 
         losses=cast("int", losses),
         waits=cast("int", wait_count),
         waiting_reason=why_waiting(facts),
+        attempt_started_at=cast("datetime | None", attempt_started_at),
     )
 
 

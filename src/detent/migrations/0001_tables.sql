@@ -247,6 +247,7 @@ create table detent.history (
   version_id integer,
   queued_at timestamptz,
   started_at timestamptz,
+  attempt_started_at timestamptz,                  -- of the last one; null: it had not begun
   finished_at timestamptz not null,
   waits integer not null,
   losses integer not null,

@@ -687,16 +687,16 @@ begin
   ), over as (
     -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
     delete from detent.inputs using gone where inputs.run_id = gone.id
-    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
-      parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
+    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at,
+      attempt_started_at, waits, losses, parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
   ), past as (
     insert into detent.history (
-      id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
+      id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, attempt_started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
       machine, active, keep_days)
     select
-      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
+      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, attempt_started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
       machine, active, keep_days

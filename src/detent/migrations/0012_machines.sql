@@ -39,7 +39,8 @@ select
   inputs.created_at, inputs.payload, inputs.metadata, inputs.tags, inputs.queue, inputs.concurrency_key, inputs.priority, inputs.ttl,
   inputs.limits, inputs.max_duration, inputs.idempotency_user_key, inputs.root_id, inputs.replay_of, inputs.schedule_id, inputs.is_test,
   null::text as output, null::text as error, runs.is_solo, runs.fence is not null as is_held, runs.lane_id,
-  inputs.machine, runs.active + detent.seconds_leased(runs.status, runs.leased_at) as active
+  inputs.machine, runs.active + detent.seconds_leased(runs.status, runs.leased_at) as active,
+  runs.attempt_started_at, inputs.idempotency_scope
 from detent.runs join detent.inputs on inputs.run_id = runs.id
 union all
 select
@@ -47,5 +48,5 @@ select
   started_at, finished_at, null, null, waits, losses, parent_id, batch_id,
   created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl,
   limits, max_duration, idempotency_user_key, root_id, replay_of, schedule_id, is_test, output, error, false, false, null,
-  machine, active
+  machine, active, attempt_started_at, idempotency_scope
 from detent.history;

@@ -3027,16 +3027,16 @@ begin
   ), over as (
     -- Everything of a run in one row: joining the two deletes afterwards would compare each with each.
     delete from detent.inputs using gone where inputs.run_id = gone.id
-    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, waits, losses,
-      parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
+    returning inputs.*, gone.id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at,
+      attempt_started_at, waits, losses, parent_id, batch_id, batch_index, output, error, active + detent.seconds_leased(gone.status, leased_at) as active
   ), past as (
     insert into detent.history (
-      id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, finished_at, waits,
+      id, environment_id, task_id, status, attempt, max_attempts, version_id, queued_at, started_at, attempt_started_at, finished_at, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
       machine, active, keep_days)
     select
-      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, moment, waits,
+      id, environment_id, task_id, final, attempt, max_attempts, version_id, queued_at, started_at, attempt_started_at, moment, waits,
       losses, parent_id, batch_id, batch_index, created_at, payload, metadata, tags, queue, concurrency_key, priority, ttl, limits,
       max_duration, idempotency_key, idempotency_user_key, idempotency_scope, root_id, replay_of, schedule_id, is_test, output, error,
       machine, active, keep_days
@@ -3860,6 +3860,7 @@ CREATE TABLE detent.history (
     version_id integer,
     queued_at timestamp with time zone,
     started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
     finished_at timestamp with time zone NOT NULL,
     waits integer NOT NULL,
     losses integer NOT NULL,
@@ -3956,7 +3957,9 @@ CREATE VIEW detent.all_runs AS
     (runs.fence IS NOT NULL) AS is_held,
     runs.lane_id,
     inputs.machine,
-    (runs.active + detent.seconds_leased(runs.status, runs.leased_at)) AS active
+    (runs.active + detent.seconds_leased(runs.status, runs.leased_at)) AS active,
+    runs.attempt_started_at,
+    inputs.idempotency_scope
    FROM (detent.runs
      JOIN detent.inputs ON ((inputs.run_id = runs.id)))
 UNION ALL
@@ -3997,7 +4000,9 @@ UNION ALL
     false AS is_held,
     NULL::uuid AS lane_id,
     history.machine,
-    history.active
+    history.active,
+    history.attempt_started_at,
+    history.idempotency_scope
    FROM detent.history;
 
 CREATE TABLE detent.arrivals (
@@ -4104,6 +4109,7 @@ CREATE TABLE detent.history_30 (
     version_id integer,
     queued_at timestamp with time zone,
     started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
     finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
     waits integer CONSTRAINT history_waits_not_null NOT NULL,
     losses integer CONSTRAINT history_losses_not_null NOT NULL,
@@ -4147,6 +4153,7 @@ CREATE TABLE detent.history_30_rest (
     version_id integer,
     queued_at timestamp with time zone,
     started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
     finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
     waits integer CONSTRAINT history_waits_not_null NOT NULL,
     losses integer CONSTRAINT history_losses_not_null NOT NULL,
@@ -4189,6 +4196,7 @@ CREATE TABLE detent.history_ever (
     version_id integer,
     queued_at timestamp with time zone,
     started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
     finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
     waits integer CONSTRAINT history_waits_not_null NOT NULL,
     losses integer CONSTRAINT history_losses_not_null NOT NULL,
@@ -4231,6 +4239,7 @@ CREATE TABLE detent.history_held (
     version_id integer,
     queued_at timestamp with time zone,
     started_at timestamp with time zone,
+    attempt_started_at timestamp with time zone,
     finished_at timestamp with time zone CONSTRAINT history_finished_at_not_null NOT NULL,
     waits integer CONSTRAINT history_waits_not_null NOT NULL,
     losses integer CONSTRAINT history_losses_not_null NOT NULL,

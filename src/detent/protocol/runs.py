@@ -35,12 +35,15 @@ class WaitingReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """An attempt that failed and was followed by another."""
+    """An attempt: one that failed and was followed by another (`FAILED`), or the last, which has the status of its run."""
 
     number: int
+    status: RunStatus
     started_at: datetime | None
-    finished_at: datetime
-    error: RunError
+    finished_at: datetime | None
+    """None: it goes on."""
+    error: RunError | None
+    """None: it has not failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class RunRecord:
     output: str | None
     error: RunError | None
     idempotency_key: str | None
+    idempotency_key_scope: str | None
     max_attempts: int | None
     max_duration: float | None
     version: str | None
@@ -90,6 +94,8 @@ class RunRecord:
     waits: int
     """How often it suspended."""
     waiting_reason: WaitingReason | None
+    attempt_started_at: datetime | None
+    """Of the present or last attempt; None while it has not begun."""
     attempts: tuple[AttemptRecord, ...] = ()
 
 

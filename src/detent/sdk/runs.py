@@ -71,6 +71,8 @@ class Run(Generic[T]):
     expires_at: datetime | None
     """When it expires unless it has started by then."""
     idempotency_key: str | None
+    idempotency_key_scope: str | None
+    """`"run"`, `"attempt"` or `"global"`; None: it has no key."""
     max_attempts: int | None
     max_duration: float | None
     version: str | None
@@ -92,7 +94,7 @@ class Run(Generic[T]):
     waiting_reason: WaitingReason | None
     """Why it is not running, in words and as a code; None for a run that executes or has ended."""
     attempts: tuple[AttemptRecord, ...]
-    """The attempts that failed and were followed by another."""
+    """All that have begun: those that failed and were followed by another, and the last, with the status of the run."""
 
     def __repr__(self) -> str:
         return f"Run(id={self.id!r}, task_id={self.task_id!r}, status={self.status.value!r})"

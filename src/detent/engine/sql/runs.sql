@@ -85,7 +85,7 @@ select
   coalesce(all_runs.machine, (
     select t.machine from detent.version_tasks as t
     where t.version_id = all_runs.version_id and t.task_id = all_runs.task_id)) as machine,
-  active,
+  active, attempt_started_at, idempotency_scope,
   all_runs.finished_at is not null or detent.is_known(all_runs.lane_id) as is_known,
   exists (
     select from detent.version_tasks as t
