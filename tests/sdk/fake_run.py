@@ -48,8 +48,8 @@ def lease(**fields: object) -> Lease:
         "run_id": new_run_id(), "fence": 1, "attempt": 2, "task_id": "parent", "isolation": Isolation.ASYNC, "payload": None,
         "is_resumed": False, "has_journal": False, "results": (), "created_at": now, "started_at": now,
         "queue": "task/parent", "concurrency_key": None, "priority": 0.0, "tags": ("user:7",), "metadata": None,
-        "max_attempts": 3, "max_duration": None, "idempotency_key": None, "version": "20260801.1", "parent_run_id": None,
-        "root_run_id": None, "batch_id": None, "replay_of": None, "is_test": False,
+        "max_attempts": 3, "max_duration": None, "idempotency_key": None, "idempotency_key_scope": None, "version": "20260801.1",
+        "parent_run_id": None, "root_run_id": None, "batch_id": None, "replay_of": None, "is_test": False,
     }  # fmt: skip
     return Lease(**{**defaults, **fields})  # type: ignore[arg-type]
 

@@ -15,13 +15,15 @@ from tests.sdk.fake_run import FakeRun, context
 
 def test_context_holds_what_the_lease_says() -> None:
     ctx = context(
-        batch_id=BatchId("batch_1"), parent_run_id=RunId("run_p"), replay_of=RunId("run_o"), idempotency_key="order 1"
-    )
+        batch_id=BatchId("batch_1"), parent_run_id=RunId("run_p"), replay_of=RunId("run_o"), idempotency_key="order 1",
+        idempotency_key_scope="global",
+    )  # fmt: skip
 
     assert (ctx.task.id, ctx.task.file_path, ctx.attempt.number) == ("parent", "tasks/parent.py", 2)
     assert (ctx.queue.name, ctx.environment.slug, ctx.project.id) == ("task/parent", "dev", "shop")
     assert (ctx.run.tags, ctx.run.is_replay, ctx.run.is_test) == (("user:7",), True, False)
-    assert (ctx.run.parent_task_run_id, ctx.run.idempotency_key) == ("run_p", "order 1")
+    assert ctx.run.parent_task_run_id == "run_p"
+    assert (ctx.run.idempotency_key, ctx.run.idempotency_key_scope) == ("order 1", "global")
     assert ctx.run.batch is not None
     assert ctx.run.batch.id == "batch_1"
     assert ctx.machine is None

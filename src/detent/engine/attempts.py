@@ -149,8 +149,8 @@ def _line_fields(line: LogLine) -> dict[str, object]:
 
 def _lease(fence: int, row: Row) -> Lease:
     (run_id, attempt, task_id, isolation, is_resumed, has_journal, results, created_at, started_at, queue, concurrency_key,
-     priority, tags, payload, metadata, metadata_applied, max_attempts, max_duration, idempotency_key, version, parent_id,
-     root_id, batch_id, replay_of, is_test, machine, active, attempt_active) = row  # fmt: skip
+     priority, tags, payload, metadata, metadata_applied, max_attempts, max_duration, idempotency_key, idempotency_scope,
+     version, parent_id, root_id, batch_id, replay_of, is_test, machine, active, attempt_active) = row  # fmt: skip
     return Lease(
         run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
@@ -172,6 +172,7 @@ def _lease(fence: int, row: Row) -> Lease:
         max_attempts=cast("int | None", max_attempts),
         max_duration=cast("float | None", max_duration),
         idempotency_key=cast("str | None", idempotency_key),
+        idempotency_key_scope=cast("str | None", idempotency_scope),
         version=str(version),
         parent_run_id=RunId(public("run", parent_id)) if parent_id else None,
         root_run_id=RunId(public("run", root_id)) if root_id else None,

@@ -35,8 +35,8 @@ async def end_hooks(place: Place, holders: Sequence[Holder]) -> list[None]:
 
 def _hooks_lease(fence: int, row: Row) -> HooksLease:
     (run_id, attempt, task_id, isolation, created_at, started_at, queue, concurrency_key, priority, tags, payload, metadata,
-     max_attempts, max_duration, idempotency_key, version, parent_id, root_id, batch_id, replay_of, is_test, machine, active,
-     status, output, error, tries) = row  # fmt: skip
+     max_attempts, max_duration, idempotency_key, idempotency_scope, version, parent_id, root_id, batch_id, replay_of, is_test,
+     machine, active, status, output, error, tries) = row  # fmt: skip
     lease = Lease(
         run_id=RunId(ids.encode("run", cast("UUID", run_id))),
         fence=fence,
@@ -57,6 +57,7 @@ def _hooks_lease(fence: int, row: Row) -> HooksLease:
         max_attempts=cast("int | None", max_attempts),
         max_duration=cast("float | None", max_duration),
         idempotency_key=cast("str | None", idempotency_key),
+        idempotency_key_scope=cast("str | None", idempotency_scope),
         version=str(version),
         parent_run_id=RunId(public("run", parent_id)) if parent_id else None,
         root_run_id=RunId(public("run", root_id)) if root_id else None,

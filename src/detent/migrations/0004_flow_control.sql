@@ -622,7 +622,7 @@ returns table (
   id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json,
   created_at timestamptz, started_at timestamptz, queue text, concurrency_key text, priority double precision, tags text[],
   payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text,
-  version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision,
+  idempotency_scope text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision,
   attempt_active double precision) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -664,7 +664,7 @@ begin
     case when not leased_run.is_resumed then inputs.metadata end as metadata,
     case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
-    inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
+    inputs.idempotency_user_key, inputs.idempotency_scope, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
     inputs.replay_of, inputs.is_test, inputs.machine, leased_run.active, leased_run.attempt_active
   from leased_run
   join detent.inputs on inputs.run_id = leased_run.id

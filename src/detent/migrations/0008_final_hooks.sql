@@ -44,8 +44,8 @@ create function detent.lease_hooks(by_session uuid, by_fence bigint, most intege
 returns table (
   id uuid, attempt smallint, task_id text, isolation text, created_at timestamptz, started_at timestamptz, queue text,
   concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint,
-  max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid,
-  replay_of uuid, is_test boolean, machine text, active double precision, status text, output text, error text, tries smallint) language plpgsql as $$
+  max_duration double precision, idempotency_user_key text, idempotency_scope text, version text, parent_id uuid, root_id uuid,
+  batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, status text, output text, error text, tries smallint) language plpgsql as $$
 #variable_conflict use_column
 declare
   due uuid[];
@@ -69,8 +69,8 @@ begin
   select
     past.id, past.attempt, past.task_id, tasks.isolation, past.created_at, coalesce(past.started_at, past.finished_at), past.queue,
     past.concurrency_key, past.priority, past.tags, past.payload, past.metadata, past.max_attempts, past.max_duration,
-    past.idempotency_user_key, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id, past.replay_of, past.is_test,
-    past.machine, past.active, past.status::text, past.output, past.error, taken.tries
+    past.idempotency_user_key, past.idempotency_scope, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id,
+    past.replay_of, past.is_test, past.machine, past.active, past.status::text, past.output, past.error, taken.tries
   from taken
   join detent.history as past on past.id = taken.run_id and past.finished_at = taken.finished_at
   join detent.sessions as mine on mine.id = by_session

@@ -1884,7 +1884,7 @@ CREATE FUNCTION detent.key_of(options jsonb) RETURNS jsonb
   else options -> 'idempotency' end
 $$;
 
-CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, status text, output text, error text, tries smallint)
+CREATE FUNCTION detent.lease_hooks(by_session uuid, by_fence bigint, most integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, max_attempts smallint, max_duration double precision, idempotency_user_key text, idempotency_scope text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, status text, output text, error text, tries smallint)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -1910,8 +1910,8 @@ begin
   select
     past.id, past.attempt, past.task_id, tasks.isolation, past.created_at, coalesce(past.started_at, past.finished_at), past.queue,
     past.concurrency_key, past.priority, past.tags, past.payload, past.metadata, past.max_attempts, past.max_duration,
-    past.idempotency_user_key, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id, past.replay_of, past.is_test,
-    past.machine, past.active, past.status::text, past.output, past.error, taken.tries
+    past.idempotency_user_key, past.idempotency_scope, coalesce(versions.name, ''), past.parent_id, past.root_id, past.batch_id,
+    past.replay_of, past.is_test, past.machine, past.active, past.status::text, past.output, past.error, taken.tries
   from taken
   join detent.history as past on past.id = taken.run_id and past.finished_at = taken.finished_at
   join detent.sessions as mine on mine.id = by_session
@@ -1919,7 +1919,7 @@ begin
   left join detent.versions on versions.id = past.version_id;
 end $$;
 
-CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, attempt_active double precision)
+CREATE FUNCTION detent.lease_runs(by_session uuid, by_fence bigint, room json, most_lanes integer) RETURNS TABLE(id uuid, attempt smallint, task_id text, isolation text, is_resumed boolean, has_journal boolean, results json, created_at timestamp with time zone, started_at timestamp with time zone, queue text, concurrency_key text, priority double precision, tags text[], payload text, metadata text, metadata_applied text, max_attempts smallint, max_duration double precision, idempotency_user_key text, idempotency_scope text, version text, parent_id uuid, root_id uuid, batch_id uuid, replay_of uuid, is_test boolean, machine text, active double precision, attempt_active double precision)
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1966,7 +1966,7 @@ begin
     case when not leased_run.is_resumed then inputs.metadata end as metadata,
     case when not leased_run.is_resumed then inputs.metadata_applied::text end as metadata_applied,
     leased_run.max_attempts, coalesce(inputs.max_duration, leased_run.task_max_duration) as max_duration,
-    inputs.idempotency_user_key, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
+    inputs.idempotency_user_key, inputs.idempotency_scope, versions.name as version, leased_run.parent_id, inputs.root_id, leased_run.batch_id,
     inputs.replay_of, inputs.is_test, inputs.machine, leased_run.active, leased_run.attempt_active
   from leased_run
   join detent.inputs on inputs.run_id = leased_run.id

@@ -53,6 +53,7 @@ class Lease:
     max_attempts: int | None
     max_duration: float | None
     idempotency_key: str | None
+    idempotency_key_scope: str | None
     version: str
     parent_run_id: RunId | None
     root_run_id: RunId | None

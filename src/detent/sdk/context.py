@@ -46,6 +46,8 @@ class RunContext:
     """When the first attempt began."""
     idempotency_key: str | None
     """The key as the user gave it."""
+    idempotency_key_scope: str | None
+    """`"run"`, `"attempt"` or `"global"`; None: it has no key."""
     max_attempts: int | None
     max_duration: float | None
     priority: float
@@ -156,6 +158,7 @@ def _run_of(lease: Lease) -> RunContext:
         created_at=lease.created_at,
         started_at=lease.started_at,
         idempotency_key=lease.idempotency_key,
+        idempotency_key_scope=lease.idempotency_key_scope,
         max_attempts=lease.max_attempts,
         max_duration=lease.max_duration,
         priority=lease.priority,

@@ -256,6 +256,7 @@ def _lease(record: RunRecord) -> Lease:
         max_attempts=record.max_attempts,
         max_duration=None,
         idempotency_key=record.idempotency_key,
+        idempotency_key_scope=record.idempotency_key_scope,
         version=record.version or "",
         parent_run_id=record.parent_run_id,
         root_run_id=record.root_run_id,
