@@ -288,6 +288,14 @@ async def test_a_filter_that_nothing_matches_reads_few_of_many_past_runs(crowd: 
     assert (scanned, fetched) <= (0, 1)
 
 
+async def test_whether_the_task_of_queued_runs_is_registered_is_asked_once_for_each_lane(crowd: Crowd) -> None:
+    unregistered = RunSelection(statuses=(RunStatus.PENDING_VERSION,), task_ids=("work",))
+    await crowd.read()
+    assert await crowd.stage.engine.list_runs(unregistered) == []
+    read = await crowd.read(also=("lanes",))
+    assert sum(read["lanes"]) < QUEUED / 10
+
+
 TENANTS = """
 insert into detent.gates (id, limit_id, environment_id, scope, allowed, taken)
 values (testing.id_of(8, 1), testing.id_of(8, 2), 1, 'total', 1, 1),

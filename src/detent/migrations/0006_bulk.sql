@@ -99,6 +99,8 @@ begin
     from detent.runs
     join detent.inputs on inputs.run_id = runs.id
     left join detent.lanes on lanes.id = runs.lane_id and lanes.is_pinned
+    -- A query of its own is asked once for each lane, not for each run, of which a lane may have a hundred thousand.
+    left join lateral (select detent.is_known(runs.lane_id) as is_known offset 0) as lane on selection.is_known is not null
     where runs.environment_id = environment
       and (beyond is null or case when is_falling then runs.id < beyond and inputs.run_id < beyond
         else runs.id > beyond and inputs.run_id > beyond end)
@@ -106,7 +108,7 @@ begin
       and (among is null or runs.id = any(among))
       and (selection.bulk_id is null
         or runs.id = any(array(select run_id from detent.bulk_runs where bulk_id = selection.bulk_id)))
-      and (selection.is_known is null or runs.status <> 'QUEUED' or selection.is_known = detent.is_known(runs.lane_id))
+      and (selection.is_known is null or runs.status <> 'QUEUED' or selection.is_known = lane.is_known)
       and (selection.versions is null or coalesce(runs.version_id, lanes.version_id) = any(version_ids))
       and (selection.machines is null or inputs.machine = any(selection.machines)
         or inputs.machine is null and runs.version_id || ' ' || runs.task_id = any(tasks_there))
