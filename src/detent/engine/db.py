@@ -83,7 +83,8 @@ class Db:
             except psycopg.DataError as error:
                 raise BadRequestError(f"{name} was refused by the database: {error}", code="invalid_value") from error
             except psycopg.Error as error:
-                raise InternalServerError(f"{name} failed in the database: {error}", code="database") from error
+                if not _was_misrouted(error):
+                    raise InternalServerError(f"{name} failed in the database: {error}", code="database") from error
             tries += 1
 
     async def close(self) -> None:
@@ -155,6 +156,14 @@ async def open_connection(conninfo: str) -> psycopg.AsyncConnection[Row]:
     return await _connect(
         make_conninfo(conninfo, **_missing(conninfo)), autocommit=True, prepare_threshold=None, row_factory=tuple_row
     )
+
+
+def _was_misrouted(error: psycopg.Error) -> bool:
+    """Whether a row was on its way to the rest of a shelf when the partition that it belongs to was attached.
+
+    The rest then refuses it, by a constraint without a name; at the next try it goes where it belongs.
+    """
+    return isinstance(error, pg.CheckViolation) and error.diag.constraint_name is None
 
 
 def _missing(conninfo: str) -> dict[str, str]:
