@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from detent.engine import events
-from detent.engine.backend import connect
+from detent.engine.backend import EngineBackend, connect
 from detent.protocol.wake_ups import Wake
 from tests.concurrency.cutting import proxy_to
 from tests.database import Clock
@@ -42,6 +42,15 @@ async def listening(stage: Stage) -> AsyncIterator[AsyncIterator[Wake]]:
         yield wakes
 
 
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[EngineBackend]:
+    engine = connect(dsn)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
 async def test_a_trigger_tells_how_many_runs_are_ready(stage: Stage, worker: Worker) -> None:
     async with listening(stage) as wakes:
         await stage.engine.trigger([request(), request(), request(delay=SOON)])
@@ -50,15 +59,12 @@ async def test_a_trigger_tells_how_many_runs_are_ready(stage: Stage, worker: Wor
 
 async def test_the_first_hint_leaves_with_the_trigger(fresh_dsn: str) -> None:
     """Not one round trip later, which an idle machine takes a millisecond for."""
-    async with proxy_to(direct(fresh_dsn)) as proxy:
-        engine = connect(proxy.dsn)
+    async with proxy_to(direct(fresh_dsn)) as proxy, opened(proxy.dsn) as engine:
         await engine.register_worker(registration("work"))
         await engine.trigger([request()])
-        proxy.executed.clear()
         await engine._notifier.close()
+        proxy.executed.clear()
         await engine.trigger([request()])
-        assert proxy.executed == ["trigger_runs", "notify"]
-        await engine.close()
         assert proxy.executed == ["trigger_runs", "notify"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from psycopg import errors
 from detent.engine.db import open_connection
 from detent.engine.sql import Statement
 from detent.engine.wire import Wire
+from detent.worker.timers import new_loop
 from tests.pooler import direct
 
 ECHO = Statement(name="echo", text=b"select $1::text", names=("word",))
@@ -132,3 +134,24 @@ async def test_it_keeps_nothing_of_the_context_that_opened_it(dsn: str, nothing_
         del held, token
         gc.collect()
         assert reference() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_an_event_loop_that_goes_deaf_to_a_socket_that_was_reset_does_not_leave_callers_waiting(dsn: str) -> None:
+    """A server that ends with calls unread resets the connection, of which uvloop tells nobody."""
+
+    async def cut_off() -> None:
+        async with wired(dsn) as wire, asyncio.timeout(5):
+            ((pid,),) = await wire.call(PID, {})
+            calls = [wire.call(SLEEP, {}), wire.call(ECHO, {"word": "behind"})]
+            with psycopg.connect(direct(dsn), autocommit=True) as other:
+                other.execute("select pg_terminate_backend(%s)", (pid,))
+            for call in calls:
+                with pytest.raises(psycopg.OperationalError):
+                    await call
+
+    loop = new_loop()
+    try:
+        loop.run_until_complete(cut_off())
+    finally:
+        loop.close()

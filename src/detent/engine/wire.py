@@ -30,6 +30,9 @@ Value: TypeAlias = object
 Row: TypeAlias = tuple[object, ...]
 
 _RESULTS = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
+LOOK_AGAIN = 0.1
+"""Seconds after which an answer that does not come is looked for without being told of one: uvloop goes deaf, without a word,
+to a socket that was reset."""
 _LOST = "the connection to the database was closed during the call"
 
 
@@ -44,6 +47,7 @@ class Wire:
         self._unsent: deque[_Call] = deque()
         self._expected: deque[_Call] = deque()
         self._is_writing = self.is_closed = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._has_pipeline = not is_pooled and Pipeline.is_supported()
         if self._has_pipeline:
             self._link.enter_pipeline_mode()
@@ -76,6 +80,8 @@ class Wire:
             self._flush()
         except psycopg.Error as error:
             self._end(error)
+        if self._expected and self._alarm is None:
+            self._alarm = self._loop.call_later(LOOK_AGAIN, self._look, context=contextvars.Context())
 
     def _write(self, call: _Call) -> None:
         statement = call.statement
@@ -104,6 +110,12 @@ class Wire:
         contextvars.Context().run(add, self._socket, serve)
 
     # ---- from the server ----
+
+    def _look(self) -> None:
+        self._alarm = None
+        self._read()
+        if self._expected:
+            self._send()
 
     def _read(self) -> None:
         try:
@@ -143,6 +155,8 @@ class Wire:
         if self.is_closed:
             return
         self.is_closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
