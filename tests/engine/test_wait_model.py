@@ -31,7 +31,7 @@ from tests.engine.invariants import broken_rules
 from tests.engine.stage import BOOM, PLENTY, Stage, Worker, chunk, holder, request, task
 from tests.engine.wait_model import Answer, Ask, Goal, Model, State, Waiter
 
-SEEDS = range(int(os.environ.get("DETENT_TEST_SEEDS", "8")))
+SEEDS = range(int(os.environ.get("DETENT_TEST_SEEDS", "6")))
 STEPS = 120
 WAITERS = 4
 KEYS = 3

@@ -131,6 +131,27 @@ async def test_a_replay_holds_an_answer_back_until_all_is_asked_for_that_was_bef
     await code.ended("a")
 
 
+async def test_an_answer_that_was_held_back_is_given_when_the_last_thing_is_asked_for_though_that_has_none() -> None:
+    code = Code(entry("a", 1), entry("b", 2))
+    code.ask("a")
+    code.arrive("a")
+    await asyncio.sleep(0)
+    assert code.came == []
+    code.ask("b")
+    await code.ended("a")
+    assert code.came == of("a")
+
+
+async def test_an_answer_that_was_held_back_is_given_when_what_it_was_held_back_for_is_given_up() -> None:
+    code = Code(entry("a", 1), entry("b", 2))
+    code.ask("a")
+    code.arrive("a")
+    code.ask("b")
+    code.tasks["b"].cancel()
+    await code.ended("a", "b")
+    assert code.came == of("a")
+
+
 async def test_a_replay_whose_code_does_not_ask_again_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers_module, "PATIENCE", 0.01)
     code = Code(entry("a", 1), entry("b", 2))

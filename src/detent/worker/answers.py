@@ -77,8 +77,7 @@ class Answers(Generic[A]):
     def expect(self, operation: str) -> None:
         """The code asks for *operation*; from now on its answer may arrive."""
         self._outstanding[operation] = self._loop.create_future()
-        if self._journal.is_replaying:
-            self._pump()
+        self._go_on()
 
     def arrive(self, operation: str, answer: A | BaseException) -> None:
         """Here is an answer. One that nobody expects any more is dropped; so is a second one."""
@@ -102,8 +101,7 @@ class Answers(Generic[A]):
         """The code was made to give up waiting: its replay shall do so at the same place."""
         self._journal.give_up(operation)
         self.forget(operation)
-        if self._journal.is_replaying:
-            self._pump()
+        self._go_on()
 
     def forget(self, operation: str) -> None:
         """The code expects no answer."""
@@ -125,6 +123,11 @@ class Answers(Generic[A]):
                 future.exception()  # what a thread that is gone left behind is not worth a warning
 
     # ---- one at a time ----
+
+    def _go_on(self) -> None:
+        """Give what waited for this, be it the last thing that was recorded."""
+        if self._arrived or self._journal.is_replaying:
+            self._pump()
 
     def _give(self, operation: str, future: asyncio.Future[A], answer: A | BaseException) -> None:
         self._journal.give(operation)
@@ -208,9 +211,9 @@ class Answers(Generic[A]):
 
     def _lose_patience(self, turns: int) -> None:
         self._patience = None
-        if self._journal.is_due or not self._outstanding:
+        if not self._outstanding:
             return
-        if self._turns() == turns:
+        if not self._journal.is_due and self._turns() == turns:
             self._journal.waive()
         self._pump()
 
