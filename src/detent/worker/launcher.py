@@ -161,6 +161,9 @@ class Launcher:
             await scope.flush_metadata()
             if self.lines.has_unsent(attempt) and not attempt.is_dropped:
                 await self.lines.flushed(attempt.last_line)
+            if attempt.suspending is not None:
+                # A suspended run cannot end: it is resumed for that, so whether it is must be known.
+                await asyncio.shield(attempt.suspending)
         finally:
             self._ended(attempt, outcome)
 

@@ -561,8 +561,9 @@ class Runner:
     async def _suspend(self, attempt: Attempt, moves: int) -> None:
         """Give the slot of a run back of which nothing goes on."""
         self._standing.discard(attempt)
-        if attempt.moves != moves:
-            # A timer that has ended is none that the database would wake the run for, should this process die.
+        if attempt.moves != moves or not attempt.is_standing:
+            # A timer that has ended is none that the database would wake the run for, should this process die; and what was
+            # collected just now moves the code on, so that nobody waits any more for what would be waited for.
             self.stands(attempt)
             return
         attempt.suspending = self._loop.create_future()

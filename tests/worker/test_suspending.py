@@ -1,0 +1,79 @@
+"""A run is suspended by a call to the database, and what happens while that is under way counts all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from detent import task, wait
+from detent.engine.backend import EngineBackend
+from detent.protocol import ids
+from detent.protocol.fence import Stale
+from detent.protocol.tokens import TokenCompletion, TokenRequest
+from detent.protocol.waits import Pending, Suspended, Suspension
+from detent.worker.attempt import Attempt
+from detent.worker.runner import Runner
+from tests.worker.conftest import StartRig
+
+
+async def test_code_that_ends_while_its_run_is_being_suspended_has_ended(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspended, suspend = asyncio.Event(), EngineBackend.suspend
+
+    async def answer_late(
+        backend: EngineBackend, requests: Sequence[Suspension]
+    ) -> list[Suspended | Pending | Stale]:
+        answers = await suspend(backend, requests)
+        suspended.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return answers
+
+    monkeypatch.setattr(EngineBackend, "suspend", answer_late)
+
+    @task
+    async def gives_up(token: str) -> str:
+        waiting = asyncio.ensure_future(wait.for_token(token))
+        await suspended.wait()
+        waiting.cancel()
+        return "on"
+
+    async with start_rig() as rig:
+        token = ids.new_waitpoint_id()
+        await rig.backend.create_tokens([TokenRequest(waitpoint_id=token)])
+        outcome = await rig.run("gives_up", token)
+    assert outcome.output == '"on"'
+
+
+async def test_what_was_collected_just_before_moves_the_code_on(start_rig: StartRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told as delivered, it leaves what was given up before as all that the database waits for: that may never come."""
+    never, soon = ids.new_waitpoint_id(), ids.new_waitpoint_id()
+    start_suspending = Runner._suspend
+
+    async def collect_first(runner: Runner, attempt: Attempt, moves: int) -> None:
+        await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=soon, output="1")])
+        runner._has_news = True
+        await runner._collect_all()
+        await start_suspending(runner, attempt, moves)
+
+    monkeypatch.setattr(Runner, "_suspend", collect_first)
+
+    @task
+    async def goes_on() -> str:
+        # With something else to do it keeps its slot while it waits, until nothing has moved for a while.
+        other = asyncio.create_task(asyncio.Event().wait())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await wait.for_token(never)
+        await wait.for_token(soon)
+        other.cancel()
+        return "on"
+
+    async with start_rig() as rig:
+        await rig.backend.create_tokens([TokenRequest(waitpoint_id=token) for token in (never, soon)])
+        outcome = await rig.run("goes_on")
+    assert outcome.output == '"on"'
