@@ -25,6 +25,7 @@ PID = Statement(name="pid", text=b"select pg_backend_pid()", names=())
 DIVIDE = Statement(name="divide", text=b"select 1 / $1::integer", names=("by",))
 BROKEN = Statement(name="broken", text=b"select nothing from nowhere", names=())
 MANY = Statement(name="many", text=b"select n from generate_series(1, $1::integer) as n", names=("most",))
+ENDLESS = Statement(name="endless", text=b"select 'infinity'::timestamptz", names=())
 SLEEP = Statement(name="sleep", text=b"select pg_sleep(60)", names=())
 
 variable = contextvars.ContextVar[object]("variable")
@@ -72,6 +73,13 @@ async def test_a_value_that_no_text_can_be_made_of_sends_nothing(wire: Wire) -> 
     with pytest.raises(psycopg.DataError):
         wire.call(ECHO, {"word": "\0"})
     assert await wire.call(ECHO, {"word": "on"}) == [("on",)]
+
+
+async def test_rows_that_python_cannot_hold_fail_their_call_alone(wire: Wire) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(psycopg.DataError):
+            await wire.call(ENDLESS, {})
+        assert await wire.call(ECHO, {"word": "on"}) == [("on",)]
 
 
 async def test_what_is_larger_than_the_socket_takes_arrives_whole(wire: Wire) -> None:

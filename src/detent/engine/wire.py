@@ -143,13 +143,18 @@ class Wire:
             self._prepared.discard(call.statement.name)
         if call.rows.done():
             return  # whoever asked waits no more
-        if result is not None and result.status in _RESULTS:
-            self._codec.set_pgresult(result)
-            call.rows.set_result(self._codec.load_rows(0, result.ntuples, tuple))
-        elif result is not None:
-            call.rows.set_exception(error_from_result(result, self._codec.encoding))
-        else:
-            call.rows.set_exception(psycopg.OperationalError(_LOST))
+        try:
+            call.rows.set_result(self._rows(result))
+        except psycopg.Error as error:
+            call.rows.set_exception(error)
+
+    def _rows(self, result: PGresult | None) -> list[Row]:
+        if result is None:
+            raise psycopg.OperationalError(_LOST)
+        if result.status not in _RESULTS:
+            raise error_from_result(result, self._codec.encoding)
+        self._codec.set_pgresult(result)
+        return self._codec.load_rows(0, result.ntuples, tuple)
 
     def _end(self, error: psycopg.Error) -> None:
         if self.is_closed:
