@@ -571,9 +571,13 @@ class Runner:
         seconds, fence = attempt.timers.until_next(), attempt.fence
         until = None if seconds is None else timedelta(seconds=seconds)
         delivered = tuple(attempt.collected)
-        answer = await self._launcher.calls.suspend(Suspension(holder=attempt.holder, until=until, delivered=delivered))
-        attempt.suspending.set_result(None)
-        attempt.suspending = None
+        suspension = Suspension(holder=attempt.holder, until=until, delivered=delivered)
+        try:
+            answer = await self._launcher.calls.suspend(suspension)
+        finally:
+            # Code that goes on, or ends, waits for this.
+            attempt.suspending.set_result(None)
+            attempt.suspending = None
         if attempt.phase is not Phase.EXECUTING or attempt.fence != fence or attempt.stop_reason is not None:
             return
         if isinstance(answer, Stale):
