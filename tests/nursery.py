@@ -2,10 +2,16 @@
 
 What it brings up is a process as any other, with a pid, an environment, a folder and files of its own; only that importing
 detent, which takes half a second of CPU, is done. `python -m tests.nursery FD` is the nursery, in which no thread ever starts.
+
+A supervisor from the nursery has a nursery of its own beside it, for its runners: forked before anything else happens, so that
+nothing of the supervisor is in them. Each keeper ends with its nursery, and the nursery with its supervisor, so that the kernel
+ends runners with their supervisor as it would if they were its children.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -23,18 +29,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, TypedDict
 
-from detent.cli.main import COMMANDS
+import psutil
+
+from detent.cli.main import COMMANDS, RUNNER
+from detent.engine import faults
+from detent.worker import child
+from detent.worker.process import INHERITED, Inherited
 
 ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 LOADED = (
-    "detent.engine.backend", "detent.migrations", "detent.worker.supervisor",
-    "detent.cli.root", *(f"detent.cli.{name}" for name in COMMANDS),
-    "pydantic.type_adapter", "rich.table", "typer.rich_utils",
+    "detent.engine.backend", "detent.migrations", "detent.worker.supervisor", "detent.worker.process",
+    "detent.cli.root", *(f"detent.cli.{name}" for name in (*COMMANDS, RUNNER)),
+    "pydantic.type_adapter", "rich.table", "typer.rich_utils", "uvloop",
 )  # fmt: skip
+SERVING = ("dev", "worker")
+CODE = "-c"
+"""In the place of a module: the first argument is Python code."""
 FILES = 4
 """Its input, output and errors, and where its pid and then its exit code are told."""
+_MOST_INHERITED = 8
 _LONGEST = 1 << 20
+_LONGEST_NAME = 15
+_BEYOND = 100
+"""The number of no file that is open in the nursery."""
+_PR_SET_PDEATHSIG = 1
 
 
 class Request(TypedDict):
@@ -42,6 +61,8 @@ class Request(TypedDict):
     arguments: list[str]
     folder: str
     environment: dict[str, str]
+    inherited: list[int]
+    """The numbers under which further files are open in it."""
 
 
 class Child:
@@ -114,12 +135,10 @@ class Nursery:
         output: IO[bytes], stdin: IO[bytes] | None = None, stderr: IO[bytes] | None = None,
     ) -> Child:  # fmt: skip
         """Start `python -m module arguments` in a session of its own; errors go to the output, if nowhere else."""
-        request = Request(module=module, arguments=[*arguments], folder=str(folder), environment={**environment})
-        ours, theirs = os.pipe()
-        with open(os.devnull, "rb") as nothing, open(theirs, "wb") as answers:
-            files = [file.fileno() for file in (stdin or nothing, output, stderr or output, answers)]
-            socket.send_fds(self._door, [json.dumps(request).encode() + b"\n"], files)
-        return Child(ours)
+        request = Request(
+            module=module, arguments=[*arguments], folder=str(folder), environment={**environment}, inherited=[]
+        )
+        return Child(_ask(self._door, request, stdin, output, stderr or output))
 
     def run(
         self, module: str, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], timeout: float
@@ -131,9 +150,75 @@ class Nursery:
                 code = child.wait(timeout)
             return Ended(returncode=code, stdout=_read(output), stderr=_read(stderr))
 
+    @property
+    def runners(self) -> RunnersDoor:
+        """What a supervisor in this process may start its runners by, in the place of `subprocess`."""
+        return RunnersDoor(self._door)
+
     def close(self) -> None:
         self._door.close()
         self._process.wait(10)
+
+
+class RunnersDoor:
+    """Stands for the module `subprocess` where a supervisor starts its runners."""
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self, door: socket.socket) -> None:
+        self._door = door
+
+    def Popen(  # noqa: N802
+        self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], cwd: str, **_: object
+    ) -> Runner:
+        module, *arguments = command[command.index("-m") + 1 :] if "-m" in command else command[command.index(CODE) :]
+        request = Request(
+            module=module, arguments=arguments, folder=cwd or os.getcwd(), environment={**env}, inherited=[*pass_fds]
+        )
+        with open(1, "wb", closefd=False) as output, open(2, "wb", closefd=False) as errors:
+            return Runner(_ask(self._door, request, None, output, errors))
+
+
+class Runner:
+    """What a supervisor needs of a `subprocess.Popen`."""
+
+    def __init__(self, answers: int) -> None:
+        self._answers = os.fdopen(answers, "rb", buffering=0)
+        self.pid = int(self._answers.readline())
+
+    def wait(self) -> int:
+        with self._answers:
+            return int(self._answers.readline())
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def runners_of(pid: int) -> list[psutil.Process]:
+    """The runners of a supervisor, whether they are its children or were forked for it."""
+    with suppress(psutil.NoSuchProcess):
+        return [process for process in psutil.Process(pid).children(recursive=True) if RUNNER in words_of(process)]
+    return []
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line, and what the nursery calls it; nothing for one that is dead."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return [*process.name().split("-"), *process.cmdline()]
+    return []
+
+
+def _ask(
+    door: socket.socket, request: Request, stdin: IO[bytes] | None, output: IO[bytes], stderr: IO[bytes]
+) -> int:
+    """Have a process brought up; return the file in which its pid, and then its exit code, can be read."""
+    ours, theirs = os.pipe()
+    with open(os.devnull, "rb") as nothing, open(theirs, "wb") as answers:
+        files = [file.fileno() for file in (stdin or nothing, output, stderr, answers)]
+        socket.send_fds(door, [json.dumps(request).encode() + b"\n"], [*files, *request["inherited"]])
+    return ours
 
 
 def _read(file: IO[bytes]) -> str:
@@ -147,8 +232,28 @@ def main(door: socket.socket) -> None:
     sys.dont_write_bytecode = True
     gc.freeze()  # a collection in a child would copy all of it
     request = _next_child(door)
-    if request is not None:
+    if request is not None and request["arguments"][:1] and request["arguments"][0] in SERVING:
+        request = _with_runners(request)
+    if request is None:
+        return
+    faults.active = faults.switched_on(os.environ.get(faults.VARIABLE))  # it was loaded without this environment
+    if request["module"] == CODE:
+        exec(request["arguments"][0], {"__name__": "__main__"})
+    else:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+def _with_runners(request: Request) -> Request | None:
+    """Give a supervisor a nursery for its runners; return in each of them what it is to be."""
+    ours, theirs = socket.socketpair()
+    supervisor = os.getpid()
+    if os.fork() == 0:
+        ours.close()
+        _die_with(supervisor)
+        return _next_child(theirs)
+    theirs.close()
+    vars(child)["subprocess"] = RunnersDoor(ours)
+    return request
 
 
 def _next_child(door: socket.socket) -> Request | None:
@@ -165,7 +270,7 @@ def _next_child(door: socket.socket) -> Request | None:
 
 
 def _asked(door: socket.socket) -> tuple[bytes, list[int]] | None:
-    line, files, _, _ = socket.recv_fds(door, _LONGEST, FILES)
+    line, files, _, _ = socket.recv_fds(door, _LONGEST, FILES + _MOST_INHERITED)
     while line and not line.endswith(b"\n"):
         line += door.recv(_LONGEST)
     return (line, files) if line else None
@@ -174,30 +279,58 @@ def _asked(door: socket.socket) -> tuple[bytes, list[int]] | None:
 def _keep(request: Request, files: list[int]) -> Request:
     """Fork once more, and tell how the child ends; return in the child."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *standard, answers = files
-    if (child := os.fork()) == 0:
+    standard, answers, inherited = files[: FILES - 1], files[FILES - 1], files[FILES:]
+    keeper = os.getpid()
+    _die_with(os.getppid())
+    if (pid := os.fork()) == 0:
         os.close(answers)
-        _become(request, standard)
+        _become(request, standard, inherited, keeper)
         return request
-    for file in (*standard, 0, 1, 2):
+    for file in (*standard, *inherited, 0, 1, 2):
         os.close(file)
-    os.write(answers, b"%d\n" % child)
-    _, status = os.waitpid(child, 0)
+    os.write(answers, b"%d\n" % pid)
+    _, status = os.waitpid(pid, 0)
     os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
     os._exit(0)
 
 
-def _become(request: Request, standard: list[int]) -> None:
-    for number, file in enumerate(standard):
-        os.dup2(file, number)
-        os.close(file)
+def _become(request: Request, standard: list[int], inherited: list[int], keeper: int) -> None:
+    _put_files(dict(enumerate(standard)) | dict(zip(request["inherited"], inherited, strict=True)))
     os.setsid()
+    if request["arguments"][:1] == [RUNNER]:
+        Path("/proc/self/comm").write_text("-".join(request["arguments"])[:_LONGEST_NAME])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as in what a shell has put aside
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if told := os.environ.get(INHERITED):
+        os.environ[INHERITED] = _kept_by(keeper, told)
     sys.path[0] = request["folder"]
     sys.argv[1:] = request["arguments"]
+
+
+def _kept_by(keeper: int, told: str) -> str:
+    """Name to a runner the process that it must not outlive."""
+    control, life, note, _ = json.loads(told)
+    return Inherited(control=control, life=life, note=note, parent=keeper).to_json()
+
+
+def _put_files(wanted: Mapping[int, int]) -> None:
+    """Have each file under the number that is wanted for it, whatever numbers they came under."""
+    aside = {number: fcntl.fcntl(file, fcntl.F_DUPFD, _BEYOND) for number, file in wanted.items()}
+    for file in wanted.values():
+        os.close(file)
+    for number, file in aside.items():
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with the one that forked it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 if __name__ == "__main__":

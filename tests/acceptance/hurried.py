@@ -6,10 +6,8 @@ because tests move the database's clock.
 
 from __future__ import annotations
 
-import os
-
 from detent.cli import main
-from detent.engine import bulk, faults, maintenance, ticks
+from detent.engine import bulk, maintenance, ticks
 from detent.worker import reaper, renewing, vigil
 
 LEASE = 3.0
@@ -32,8 +30,6 @@ def hurry() -> None:
     for (module, name), seconds in HURRIED.items():
         assert isinstance(getattr(module, name), float)
         setattr(module, name, seconds)
-    # The nursery has loaded it before this process was given its environment.
-    faults.active = faults.switched_on(os.environ.get(faults.VARIABLE))
 
 
 if __name__ == "__main__":

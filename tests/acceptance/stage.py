@@ -28,7 +28,7 @@ from detent import Client
 from detent.protocol import ids
 from tests.acceptance import ledger
 from tests.acceptance.ledger import Ledger
-from tests.nursery import PATH, Child, Nursery
+from tests.nursery import PATH, Child, Nursery, runners_of, words_of
 from tests.pooler import direct, variables
 
 PROJECT = Path(__file__).parent / "project"
@@ -54,12 +54,10 @@ class WorkerProcess:
 
     def runners(self) -> list[psutil.Process]:
         """Those that execute many runs: one that is killed with the run it is alone with uses up an attempt of it."""
-        return [child for child in self.processes() if "alone" not in _words(child)]
+        return [runner for runner in self.processes() if "alone" not in words_of(runner)]
 
     def processes(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [child for child in psutil.Process(self.pid).children() if "runner" in _words(child)]
-        return []
+        return runners_of(self.pid)
 
     def send(self, number: signal.Signals) -> None:
         if self.is_alive:
@@ -282,10 +280,3 @@ async def until(condition: Callable[[], bool], what: str | Callable[[], str], de
 def _kill(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         process.kill()
-
-
-def _words(process: psutil.Process) -> list[str]:
-    """Its command line; nothing for one that is dead."""
-    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return [] if process.status() == psutil.STATUS_ZOMBIE else process.cmdline()
-    return []

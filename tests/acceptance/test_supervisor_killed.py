@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
+import sys
 
+import psutil
 import pytest
 
 from tests.acceptance.load import under_load
-from tests.acceptance.stage import Stage, until
+from tests.acceptance.stage import PROJECT, Stage, until
+from tests.nursery import PATH
+from tests.pooler import variables
 
 pytestmark = pytest.mark.acceptance
 
@@ -33,7 +39,15 @@ async def test_every_run_ends_once_and_right_though_everything_is_killed(stage: 
 
 
 async def test_runners_end_with_their_supervisor(stage: Stage) -> None:
-    worker = await stage.start_worker()
-    runners = worker.runners()
-    worker.kill()
+    # It starts from nothing, as a user's does, for here it matters whose children they are.
+    arguments = ["-m", "detent", "worker", str(PROJECT / "load.py"), "--runners", "2"]
+    environment = os.environ | variables(stage.dsn) | {"PYTHONPATH": PATH}
+    worker = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
+    try:
+        await until(lambda: len(stage.sessions()) == 2, "the runners")
+        runners = psutil.Process(worker.pid).children()
+    finally:
+        worker.kill()
+        await worker.wait()
     await until(lambda: not any(runner.is_running() for runner in runners), "the end of the orphans", 5)
+    assert len(runners) == 2

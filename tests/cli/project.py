@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from tests.nursery import Ended, Nursery
+from tests.nursery import Ended, Nursery, runners_of
 
 PATIENCE = 30.0
 DETENT = (sys.executable, "-m", "detent")
@@ -118,7 +118,7 @@ class Serving:
                 return told
 
     def runners(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.process.pid).children() if "runner" in child.cmdline()]
+        return runners_of(self.process.pid)
 
     def stop(self) -> int:
         """Drain it; return its exit code."""

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,10 +27,12 @@ from detent.protocol.runs import RunOutcome
 from detent.protocol.status import RunStatus
 from detent.protocol.triggering import TriggerRequest
 from detent.worker import cgroups, renewing, variables_reading, vigil
+from detent.worker import child as child_module
 from detent.worker.settings import WorkerSettings
 from detent.worker.supervisor import Supervisor
 from detent.worker.telling import EventKind, WorkerEvent
 from tests.database import Clock
+from tests.nursery import Nursery
 from tests.pooler import direct
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,9 @@ StartHouse = Callable[..., AbstractAsyncContextManager[House]]
 
 
 @pytest.fixture
-def start_house(dsn: str) -> StartHouse:
+def start_house(dsn: str, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> StartHouse:
+    monkeypatch.setattr(child_module, "subprocess", nursery.runners)
+
     @asynccontextmanager
     async def start(*, runners: int = 1, command: Sequence[str] = COMMAND, **settings: object) -> AsyncIterator[House]:
         backend = connect(dsn, listen_url=direct(dsn))
@@ -484,8 +487,9 @@ async def test_a_runner_that_cannot_be_started_is_tried_again(
 ) -> None:
     async with start_house() as house:
         (pid,) = house.pids()
-        start, failures = subprocess.Popen, [BlockingIOError(11, "no more processes")]
-        monkeypatch.setattr(subprocess, "Popen", lambda *given, **named: _failing(failures) or start(*given, **named))
+        processes, failures = child_module.subprocess, [BlockingIOError(11, "no more processes")]
+        start = processes.Popen
+        monkeypatch.setattr(processes, "Popen", lambda *given, **named: _failing(failures) or start(*given, **named))
         os.kill(pid, signal.SIGKILL)
         await house.heard(EventKind.UP, count=2)
     assert not failures
