@@ -277,6 +277,13 @@ async def until(condition: Callable[[], bool], what: str | Callable[[], str], de
         await asyncio.sleep(POLL)
 
 
+def set_fault(file: Path, fault: str) -> None:
+    """Put a fault where processes look for one, at once: none may find half of it."""
+    new = file.with_suffix(".new")
+    new.write_text(fault)
+    new.replace(file)
+
+
 def _kill(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         process.kill()

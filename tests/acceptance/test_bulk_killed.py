@@ -8,7 +8,7 @@ import pytest
 
 from detent import BulkRecord, BulkStatus
 from detent.engine import faults
-from tests.acceptance.stage import Stage, until
+from tests.acceptance.stage import Stage, set_fault, until
 
 pytestmark = pytest.mark.acceptance
 
@@ -30,7 +30,7 @@ async def test_every_run_is_acted_on_once_though_the_process_is_killed(
     workers = await stage.start_workers(2, "many.py", runners=1)
     begin = stage.client.runs.bulk.cancel if kind == "cancel" else stage.client.runs.bulk.replay
     action = await begin(filter={"task_id": "of nobody"})
-    file.write_text(f"{point}:2:kill")
+    set_fault(file, f"{point}:2:kill")
 
     await until(lambda: sum(worker.is_alive for worker in workers) == 1, "the death of a worker")
     record = await stage.client.runs.bulk.poll(action.id, timeout="60s")

@@ -22,7 +22,7 @@ from chaos.troubles import TASKS, Trouble
 
 from detent.engine import faults
 from detent.engine.sql import STATEMENTS
-from tests.acceptance.stage import Stage, until
+from tests.acceptance.stage import Stage, set_fault, until
 
 pytestmark = pytest.mark.acceptance
 
@@ -83,7 +83,7 @@ async def test_every_run_ends_once_and_right_though_workers_die_at_every_point(
     async with _beside(_keep_workers(stage), outsider.serve()), stage.hurrying():
         await until(lambda: len(stage.sessions()) >= 2 * WORKERS, "the workers")
         for point in [*PASSED, *PASSED_AFTER_A_DEATH]:
-            file.write_text(f"{point}:1:kill")
+            set_fault(file, f"{point}:1:kill")
             troubles.append(Trouble(point))
             await _trigger(stage, roots)
             if point in PASSED_AFTER_A_DEATH:

@@ -14,7 +14,7 @@ import pytest
 from detent import Client
 from detent.engine import faults
 from detent.protocol import ids
-from tests.acceptance.stage import POLL, PROJECT, Stage, until
+from tests.acceptance.stage import POLL, PROJECT, Stage, set_fault, until
 from tests.pooler import direct
 
 pytestmark = pytest.mark.acceptance
@@ -48,11 +48,11 @@ async def test_each_tick_makes_one_run_though_whoever_fires_it_is_killed(
     ticks = []
     async with _workers_replaced(stage):
         for point in BY_WORKERS:
-            file.write_text(f"{point}:1:kill")
+            set_fault(file, f"{point}:1:kill")
             ticks.append(await _tick(stage, 1 + MANY))
             await until(lambda: not file.exists(), lambda point=point: f"a death at {point}")
         await client.schedules.deactivate(made[0].id)
-        file.write_text("set_next_tick:1:kill")
+        set_fault(file, "set_next_tick:1:kill")
         await stage.spawn(["schedules", "activate", made[0].id, *ENVIRONMENT]).ended()
         ticks.append(await _tick(stage, 1 + MANY))
         await stage.none_live()
