@@ -43,7 +43,6 @@ LOADED = (
     "detent.cli.root", *(f"detent.cli.{name}" for name in (*COMMANDS, RUNNER)),
     "pydantic.type_adapter", "rich.table", "typer.rich_utils", "uvloop",
 )  # fmt: skip
-SERVING = ("dev", "worker")
 CODE = "-c"
 """In the place of a module: the first argument is Python code."""
 FILES = 4
@@ -232,7 +231,7 @@ def main(door: socket.socket) -> None:
     sys.dont_write_bytecode = True
     gc.freeze()  # a collection in a child would copy all of it
     request = _next_child(door)
-    if request is not None and request["arguments"][:1] and request["arguments"][0] in SERVING:
+    if request is not None and _serves(request) and sys.platform == "linux":
         request = _with_runners(request)
     if request is None:
         return
@@ -241,6 +240,10 @@ def main(door: socket.socket) -> None:
         exec(request["arguments"][0], {"__name__": "__main__"})
     else:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+def _serves(request: Request) -> bool:
+    return request["arguments"][:1] in (["dev"], ["worker"])
 
 
 def _with_runners(request: Request) -> Request | None:
@@ -297,7 +300,7 @@ def _keep(request: Request, files: list[int]) -> Request:
 def _become(request: Request, standard: list[int], inherited: list[int], keeper: int) -> None:
     _put_files(dict(enumerate(standard)) | dict(zip(request["inherited"], inherited, strict=True)))
     os.setsid()
-    if request["arguments"][:1] == [RUNNER]:
+    if request["arguments"][:1] == [RUNNER] and sys.platform == "linux":
         Path("/proc/self/comm").write_text("-".join(request["arguments"])[:_LONGEST_NAME])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as in what a shell has put aside
     os.chdir(request["folder"])
