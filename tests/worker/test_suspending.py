@@ -5,28 +5,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
 from detent import task, wait
 from detent.engine.backend import EngineBackend
+from detent.errors import InternalServerError
 from detent.protocol import ids
 from detent.protocol.fence import Stale
 from detent.protocol.tokens import TokenCompletion, TokenRequest
 from detent.protocol.waits import Pending, Suspended, Suspension
+from detent.worker import runner as runner_module
 from detent.worker.attempt import Attempt
 from detent.worker.runner import Runner
+from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
 
+Answers = list[Suspended | Pending | Stale]
 
+REFUSAL = InternalServerError("suspend failed in the database: no more of it", code="database")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "AGAIN_AFTER", 0.01)
+
+
+@pytest.mark.parametrize("refusals", [0, 1])
 async def test_code_that_ends_while_its_run_is_being_suspended_has_ended(
-    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
+    """Also when the database refuses at first to take the run back."""
     suspended, suspend = asyncio.Event(), EngineBackend.suspend
+    refused: list[object] = []
 
-    async def answer_late(
-        backend: EngineBackend, requests: Sequence[Suspension]
-    ) -> list[Suspended | Pending | Stale]:
+    async def answer_late(backend: EngineBackend, requests: Sequence[Suspension]) -> Answers:
+        if suspended.is_set() and len(refused) < refusals:
+            refused.append(requests)
+            raise REFUSAL
         answers = await suspend(backend, requests)
         suspended.set()
         for _ in range(20):
@@ -46,7 +63,33 @@ async def test_code_that_ends_while_its_run_is_being_suspended_has_ended(
         token = ids.new_waitpoint_id()
         await rig.backend.create_tokens([TokenRequest(waitpoint_id=token)])
         outcome = await rig.run("gives_up", token)
-    assert outcome.output == '"on"'
+    assert (outcome.output, len(refused)) == ('"on"', refusals)
+
+
+async def test_a_run_that_the_database_refuses_to_suspend_is_suspended_later(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspend, refused = EngineBackend.suspend, list[object]()
+
+    async def refuse_once(backend: EngineBackend, requests: Sequence[Suspension]) -> Answers:
+        if not refused:
+            refused.append(requests)
+            raise REFUSAL
+        return await suspend(backend, requests)
+
+    monkeypatch.setattr(EngineBackend, "suspend", refuse_once)
+
+    @task
+    async def waits() -> str:
+        await asyncio.gather(wait.for_(hours=1), wait.for_(hours=2))
+        return "on"
+
+    async with start_rig() as rig:
+        run_id = await rig.trigger("waits")
+        await rig.saw(run_id, EventKind.WAITING)
+        rig.clock.advance(timedelta(hours=3))
+        outcome = await rig.end_of(run_id)
+    assert (outcome.output, len(refused)) == ('"on"', 1)
 
 
 async def test_what_was_collected_just_before_moves_the_code_on(start_rig: StartRig, monkeypatch: pytest.MonkeyPatch) -> None:

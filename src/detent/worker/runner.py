@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from detent.errors import DetentError
 from detent.protocol import run_error
 from detent.protocol.attempts import AttemptOutcome, Completed, Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.backend import WorkerBackend
@@ -33,7 +34,7 @@ from detent.protocol.run_error import ErrorCode
 from detent.protocol.runs import RunOutcome
 from detent.protocol.sessions import SessionOpening
 from detent.protocol.status import RunStatus
-from detent.protocol.waits import Suspended, Suspension
+from detent.protocol.waits import Pending, Suspended, Suspension
 from detent.protocol.wake_ups import Wake
 from detent.sdk.hooks import HookKind
 from detent.sdk.registry import registry
@@ -65,7 +66,7 @@ from detent.worker.machines import machine_of
 from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
-from detent.worker.persistence import persistently
+from detent.worker.persistence import pauses, persistently
 from detent.worker.registration import registration_of
 from detent.worker.residents import Residents, memory_share
 from detent.worker.room import Room
@@ -90,6 +91,8 @@ FEW = 4
 """Executing runs up to which a runner takes what it made ready itself."""
 STILL_AFTER = 0.1
 """Seconds without a step after which a run suspends that waits for something with several tasks."""
+AGAIN_AFTER = 1.0
+"""Seconds after which the database is asked again for what it refused to do."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -539,11 +542,11 @@ class Runner:
             # A lease call that would resume it might bring another run, which would then not be alone.
             self.drain(None)
 
-    def stands(self, attempt: Attempt) -> None:
+    def stands(self, attempt: Attempt, *, still_after: float = STILL_AFTER) -> None:
         """It waits for something and keeps its slot, for more of it may go on. When nothing does, it suspends."""
         if attempt not in self._standing:
             self._standing.add(attempt)
-            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.moves, context=contextvars.Context())
+            self._loop.call_later(still_after, self._look_at, attempt, attempt.moves, context=contextvars.Context())
         if self._has_news:
             self._collect()
 
@@ -572,8 +575,11 @@ class Runner:
         until = None if seconds is None else timedelta(seconds=seconds)
         delivered = tuple(attempt.collected)
         suspension = Suspension(holder=attempt.holder, until=until, delivered=delivered)
+        answer: Suspended | Pending | Stale | None = None
         try:
             answer = await self._launcher.calls.suspend(suspension)
+        except DetentError as error:
+            log.error("run %s could not be suspended, trying again: %s", attempt.run_id, error)
         finally:
             # Code that goes on, or ends, waits for this.
             attempt.suspending.set_result(None)
@@ -584,6 +590,8 @@ class Runner:
             self._forget(attempt)
         elif isinstance(answer, Suspended):
             attempt.suspend()
+        elif answer is None:
+            self.stands(attempt, still_after=AGAIN_AFTER)
         else:
             del attempt.collected[: len(delivered)]
             self._collect()
@@ -594,10 +602,17 @@ class Runner:
         self.run_errand(self._take_back(attempt))
 
     async def _take_back(self, attempt: Attempt) -> None:
-        fence = attempt.fence
-        answer = await self._launcher.calls.suspend(Suspension(holder=attempt.holder, until=timedelta()))
-        if isinstance(answer, Stale) and attempt.fence == fence and attempt.stop_reason is None:
-            self._forget(attempt)
+        holder = attempt.holder
+        for pause in pauses(AGAIN_AFTER):
+            try:
+                answer = await self._launcher.calls.suspend(Suspension(holder=holder, until=timedelta()))
+            except DetentError as error:
+                log.error("run %s could not be resumed, trying again: %s", attempt.run_id, error)
+                await asyncio.sleep(pause)
+                continue
+            if isinstance(answer, Stale) and attempt.fence == holder.fence and attempt.stop_reason is None:
+                self._forget(attempt)
+            return
 
     def run_errand(self, work: Coroutine[object, object, None]) -> None:
         """Do something in no run's name."""
@@ -619,6 +634,8 @@ class Runner:
                     attempt = self._held.get(delivery.holder.run_id)
                     if attempt is not None and attempt.fence == delivery.holder.fence:
                         attempt.collect(delivery.results)
+        except DetentError as error:
+            log.error("what came for runs that wait could not be fetched, trying again: %s", error)
         finally:
             self._collecting = None
 
