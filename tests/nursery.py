@@ -3,9 +3,11 @@
 What it brings up is a process as any other, with a pid, an environment, a folder and files of its own; only that importing
 detent, which takes half a second of CPU, is done. `python -m tests.nursery FD` is the nursery, in which no thread ever starts.
 
-A supervisor from the nursery has a nursery of its own beside it, for its runners: forked before anything else happens, so that
-nothing of the supervisor is in them. Each keeper ends with its nursery, and the nursery with its supervisor, so that the kernel
-ends runners with their supervisor as it would if they were its children.
+Between the nursery and each child is its keeper, which waits for its end and tells it.
+
+A supervisor from the nursery has a nursery of its own beside it, for its runners: forked before it does anything, so that
+nothing it did is in them. Each keeper ends with its nursery, and the nursery with its supervisor, so that the kernel ends
+runners with their supervisor as it would if they were its children.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ import psutil
 
 from detent.cli.main import COMMANDS, RUNNER
 from detent.engine import faults
-from detent.worker import child
-from detent.worker.process import INHERITED, Inherited
+from detent.worker import child as child_module
+from detent.worker.process import INHERITED
 
 ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -50,8 +52,6 @@ FILES = 4
 _MOST_INHERITED = 8
 _LONGEST = 1 << 20
 _LONGEST_NAME = 15
-_BEYOND = 100
-"""The number of no file that is open in the nursery."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -168,8 +168,10 @@ class RunnersDoor:
         self._door = door
 
     def Popen(  # noqa: N802
-        self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], cwd: str, **_: object
-    ) -> Runner:
+        self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], cwd: str, stdin: int,
+        start_new_session: bool,
+    ) -> Runner:  # fmt: skip
+        assert (stdin, start_new_session) == (self.DEVNULL, True), "all that come from here are like that"
         module, *arguments = command[command.index("-m") + 1 :] if "-m" in command else command[command.index(CODE) :]
         request = Request(
             module=module, arguments=arguments, folder=cwd or os.getcwd(), environment={**env}, inherited=[*pass_fds]
@@ -178,16 +180,8 @@ class RunnersDoor:
             return Runner(_ask(self._door, request, None, output, errors))
 
 
-class Runner:
-    """What a supervisor needs of a `subprocess.Popen`."""
-
-    def __init__(self, answers: int) -> None:
-        self._answers = os.fdopen(answers, "rb", buffering=0)
-        self.pid = int(self._answers.readline())
-
-    def wait(self) -> int:
-        with self._answers:
-            return int(self._answers.readline())
+class Runner(Child):
+    """What a supervisor needs of a `subprocess.Popen`: it may be killed while a thread waits for its end."""
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -195,9 +189,10 @@ class Runner:
 
 
 def runners_of(pid: int) -> list[psutil.Process]:
-    """The runners of a supervisor, whether they are its children or were forked for it."""
-    with suppress(psutil.NoSuchProcess):
-        return [process for process in psutil.Process(pid).children(recursive=True) if RUNNER in words_of(process)]
+    """The runners of a supervisor, whether they are its children or were forked for it; each leads a session."""
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        below = psutil.Process(pid).children(recursive=True)
+        return [process for process in below if RUNNER in words_of(process) and os.getsid(process.pid) == process.pid]
     return []
 
 
@@ -247,26 +242,28 @@ def _serves(request: Request) -> bool:
 
 
 def _with_runners(request: Request) -> Request | None:
-    """Give a supervisor a nursery for its runners; return in each of them what it is to be."""
+    """Give a supervisor a nursery for its runners; return what this process is to be: the supervisor, or one of them."""
     ours, theirs = socket.socketpair()
     supervisor = os.getpid()
     if os.fork() == 0:
         ours.close()
+        os.setsid()  # what is sent to the supervisor's group is not for it
         _die_with(supervisor)
         return _next_child(theirs)
     theirs.close()
-    vars(child)["subprocess"] = RunnersDoor(ours)
+    vars(child_module)["subprocess"] = RunnersDoor(ours)
     return request
 
 
 def _next_child(door: socket.socket) -> Request | None:
     """Fork whenever asked; return in each child what it is to be, and None when nobody can ask any more."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
+    nursery = os.getpid()
     while asked := _asked(door):
         line, files = asked
         if os.fork() == 0:
             door.close()
-            return _keep(json.loads(line), files)
+            return _keep(json.loads(line), files, nursery)
         for file in files:
             os.close(file)
     return None
@@ -279,12 +276,12 @@ def _asked(door: socket.socket) -> tuple[bytes, list[int]] | None:
     return (line, files) if line else None
 
 
-def _keep(request: Request, files: list[int]) -> Request:
+def _keep(request: Request, files: list[int], nursery: int) -> Request:
     """Fork once more, and tell how the child ends; return in the child."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     standard, answers, inherited = files[: FILES - 1], files[FILES - 1], files[FILES:]
     keeper = os.getpid()
-    _die_with(os.getppid())
+    _die_with(nursery)
     if (pid := os.fork()) == 0:
         os.close(answers)
         _become(request, standard, inherited, keeper)
@@ -314,13 +311,13 @@ def _become(request: Request, standard: list[int], inherited: list[int], keeper:
 
 def _kept_by(keeper: int, told: str) -> str:
     """Name to a runner the process that it must not outlive."""
-    control, life, note, _ = json.loads(told)
-    return Inherited(control=control, life=life, note=note, parent=keeper).to_json()
+    *files, _ = json.loads(told)
+    return json.dumps([*files, keeper])
 
 
 def _put_files(wanted: Mapping[int, int]) -> None:
     """Have each file under the number that is wanted for it, whatever numbers they came under."""
-    aside = {number: fcntl.fcntl(file, fcntl.F_DUPFD, _BEYOND) for number, file in wanted.items()}
+    aside = {number: fcntl.fcntl(file, fcntl.F_DUPFD, max(wanted) + 1) for number, file in wanted.items()}
     for file in wanted.values():
         os.close(file)
     for number, file in aside.items():

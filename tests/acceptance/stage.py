@@ -33,7 +33,6 @@ from tests.pooler import direct, variables
 
 PROJECT = Path(__file__).parent / "project"
 
-"""Seconds without a heartbeat after which a session of a stage's worker is dead."""
 DEADLINE = 60.0
 POLL = 0.02
 HURRY_EVERY = 0.1

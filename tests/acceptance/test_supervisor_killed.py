@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -42,12 +43,13 @@ async def test_runners_end_with_their_supervisor(stage: Stage) -> None:
     # It starts from nothing, as a user's does, for here it matters whose children they are.
     arguments = ["-m", "detent", "worker", str(PROJECT / "load.py"), "--runners", "2"]
     environment = os.environ | variables(stage.dsn) | {"PYTHONPATH": PATH}
-    worker = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
+    worker = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=stage.folder, env=environment)
     try:
-        await until(lambda: len(stage.sessions()) == 2, "the runners")
+        await until(lambda: len(stage.sessions()) == 2 or worker.returncode is not None, "the runners")
         runners = psutil.Process(worker.pid).children()
     finally:
-        worker.kill()
+        with suppress(ProcessLookupError):
+            worker.kill()
         await worker.wait()
     await until(lambda: not any(runner.is_running() for runner in runners), "the end of the orphans", 5)
     assert len(runners) == 2

@@ -13,9 +13,9 @@ from detent import task, wait
 from detent.engine.backend import EngineBackend
 from detent.errors import InternalServerError
 from detent.protocol import ids
-from detent.protocol.fence import Stale
+from detent.protocol.fence import Holder, Stale
 from detent.protocol.tokens import TokenCompletion, TokenRequest
-from detent.protocol.waits import Pending, Suspended, Suspension
+from detent.protocol.waits import Delivery, Pending, Suspended, Suspension
 from detent.worker import runner as runner_module
 from detent.worker.attempt import Attempt
 from detent.worker.runner import Runner
@@ -90,6 +90,44 @@ async def test_a_run_that_the_database_refuses_to_suspend_is_suspended_later(
         rig.clock.advance(timedelta(hours=3))
         outcome = await rig.end_of(run_id)
     assert (outcome.output, len(refused)) == ('"on"', 1)
+
+
+async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "COLLECT_TICKS", 1)
+    collect, is_completed, refused = EngineBackend.collect, asyncio.Event(), list[object]()
+
+    async def refuse_once(backend: EngineBackend, holders: Sequence[Holder]) -> list[Delivery]:
+        if is_completed.is_set() and not refused:
+            refused.append(holders)
+            raise REFUSAL
+        return await collect(backend, holders)
+
+    monkeypatch.setattr(EngineBackend, "collect", refuse_once)
+    is_waiting = asyncio.Event()
+
+    @task
+    async def busy(token: str) -> int:
+        async def turns() -> None:
+            while True:
+                await asyncio.sleep(0.01)
+                is_waiting.set()
+
+        other = asyncio.create_task(turns())
+        number = await wait.for_token(token, output=int).unwrap()
+        other.cancel()
+        return number
+
+    async with start_rig() as rig:
+        token = ids.new_waitpoint_id()
+        await rig.backend.create_tokens([TokenRequest(waitpoint_id=token)])
+        run_id = await rig.trigger("busy", token)
+        await is_waiting.wait()
+        is_completed.set()
+        await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=token, output="5")])
+        outcome = await rig.end_of(run_id)
+    assert (outcome.output, len(refused)) == ("5", 1)
 
 
 async def test_what_was_collected_just_before_moves_the_code_on(start_rig: StartRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ FEW = 4
 STILL_AFTER = 0.1
 """Seconds without a step after which a run suspends that waits for something with several tasks."""
 AGAIN_AFTER = 1.0
-"""Seconds after which the database is asked again for what it refused to do."""
+"""Seconds after which the database is asked once more for what it refused to do."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -579,7 +579,7 @@ class Runner:
         try:
             answer = await self._launcher.calls.suspend(suspension)
         except DetentError as error:
-            log.error("run %s could not be suspended, trying again: %s", attempt.run_id, error)
+            log.error("run %s could not be suspended: %s", attempt.run_id, error)
         finally:
             # Code that goes on, or ends, waits for this.
             attempt.suspending.set_result(None)
@@ -607,8 +607,10 @@ class Runner:
             try:
                 answer = await self._launcher.calls.suspend(Suspension(holder=holder, until=timedelta()))
             except DetentError as error:
-                log.error("run %s could not be resumed, trying again: %s", attempt.run_id, error)
+                log.error("run %s could not be resumed: %s", attempt.run_id, error)
                 await asyncio.sleep(pause)
+                if attempt.fence != holder.fence or attempt.stop_reason is not None:
+                    return
                 continue
             if isinstance(answer, Stale) and attempt.fence == holder.fence and attempt.stop_reason is None:
                 self._forget(attempt)
@@ -630,12 +632,17 @@ class Runner:
         try:
             while self._has_news and self._standing:
                 self._has_news = False
-                for delivery in await self._launcher.calls.collect([attempt.holder for attempt in self._standing]):
+                holders = [attempt.holder for attempt in self._standing]
+                try:
+                    deliveries = await self._launcher.calls.collect(holders)
+                except DetentError as error:
+                    log.error("what came for runs that wait could not be fetched, trying again: %s", error)
+                    self._has_news = True
+                    return
+                for delivery in deliveries:
                     attempt = self._held.get(delivery.holder.run_id)
                     if attempt is not None and attempt.fence == delivery.holder.fence:
                         attempt.collect(delivery.results)
-        except DetentError as error:
-            log.error("what came for runs that wait could not be fetched, trying again: %s", error)
         finally:
             self._collecting = None
 
