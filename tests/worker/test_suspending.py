@@ -93,10 +93,11 @@ async def test_a_run_that_the_database_refuses_to_suspend_is_suspended_later(
 
 
 async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
-    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch
+    start_rig: StartRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runner_module, "COLLECT_TICKS", 1)
-    collect, is_completed, refused = EngineBackend.collect, asyncio.Event(), list[object]()
+    token = ids.new_waitpoint_id()
+    collect, start_suspending = EngineBackend.collect, Runner._suspend
+    is_completed, refused = asyncio.Event(), list[object]()
 
     async def refuse_once(backend: EngineBackend, holders: Sequence[Holder]) -> list[Delivery]:
         if is_completed.is_set() and not refused:
@@ -104,30 +105,28 @@ async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
             raise REFUSAL
         return await collect(backend, holders)
 
+    async def collect_first(runner: Runner, attempt: Attempt, moves: int) -> None:
+        is_completed.set()
+        await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=token, output="5")])
+        runner._has_news = True
+        await runner._collect_all()
+        await start_suspending(runner, attempt, moves)
+
     monkeypatch.setattr(EngineBackend, "collect", refuse_once)
-    is_waiting = asyncio.Event()
+    monkeypatch.setattr(Runner, "_suspend", collect_first)
 
     @task
-    async def busy(token: str) -> int:
-        async def turns() -> None:
-            while True:
-                await asyncio.sleep(0.01)
-                is_waiting.set()
-
-        other = asyncio.create_task(turns())
+    async def waits() -> int:
+        other = asyncio.create_task(asyncio.Event().wait())
         number = await wait.for_token(token, output=int).unwrap()
         other.cancel()
         return number
 
     async with start_rig() as rig:
-        token = ids.new_waitpoint_id()
         await rig.backend.create_tokens([TokenRequest(waitpoint_id=token)])
-        run_id = await rig.trigger("busy", token)
-        await is_waiting.wait()
-        is_completed.set()
-        await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=token, output="5")])
-        outcome = await rig.end_of(run_id)
+        outcome = await rig.run("waits")
     assert (outcome.output, len(refused)) == ("5", 1)
+    assert "could not be fetched, trying again" in caplog.text
 
 
 async def test_what_was_collected_just_before_moves_the_code_on(start_rig: StartRig, monkeypatch: pytest.MonkeyPatch) -> None:
