@@ -16,9 +16,9 @@ from detent.protocol import ids
 from detent.protocol.fence import Holder, Stale
 from detent.protocol.tokens import TokenCompletion, TokenRequest
 from detent.protocol.waits import Delivery, Pending, Suspended, Suspension
-from detent.worker import runner as runner_module
+from detent.worker import standing as standing_module
 from detent.worker.attempt import Attempt
-from detent.worker.runner import Runner
+from detent.worker.standing import Standing
 from detent.worker.telling import EventKind
 from tests.worker.conftest import StartRig
 
@@ -29,7 +29,7 @@ REFUSAL = InternalServerError("suspend failed in the database: no more of it", c
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(standing_module, "AGAIN_AFTER", 0.01)
 
 
 @pytest.mark.parametrize("refusals", [0, 1])
@@ -96,7 +96,7 @@ async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
     start_rig: StartRig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = ids.new_waitpoint_id()
-    collect, start_suspending = EngineBackend.collect, Runner._suspend
+    collect, start_suspending = EngineBackend.collect, Standing._suspend
     is_completed, refused = asyncio.Event(), list[object]()
 
     async def refuse_once(backend: EngineBackend, holders: Sequence[Holder]) -> list[Delivery]:
@@ -105,15 +105,15 @@ async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
             raise REFUSAL
         return await collect(backend, holders)
 
-    async def collect_first(runner: Runner, attempt: Attempt, moves: int) -> None:
+    async def collect_first(standing: Standing, attempt: Attempt, moves: int) -> None:
         is_completed.set()
         await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=token, output="5")])
-        runner._has_news = True
-        await runner._collect_all()
-        await start_suspending(runner, attempt, moves)
+        standing._has_news = True
+        await standing._collect_all()
+        await start_suspending(standing, attempt, moves)
 
     monkeypatch.setattr(EngineBackend, "collect", refuse_once)
-    monkeypatch.setattr(Runner, "_suspend", collect_first)
+    monkeypatch.setattr(Standing, "_suspend", collect_first)
 
     @task
     async def waits() -> int:
@@ -132,15 +132,15 @@ async def test_what_the_database_refuses_to_hand_out_is_fetched_later(
 async def test_what_was_collected_just_before_moves_the_code_on(start_rig: StartRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told as delivered, it leaves what was given up before as all that the database waits for: that may never come."""
     never, soon = ids.new_waitpoint_id(), ids.new_waitpoint_id()
-    start_suspending = Runner._suspend
+    start_suspending = Standing._suspend
 
-    async def collect_first(runner: Runner, attempt: Attempt, moves: int) -> None:
+    async def collect_first(standing: Standing, attempt: Attempt, moves: int) -> None:
         await rig.backend.complete_tokens([TokenCompletion(waitpoint_id=soon, output="1")])
-        runner._has_news = True
-        await runner._collect_all()
-        await start_suspending(runner, attempt, moves)
+        standing._has_news = True
+        await standing._collect_all()
+        await start_suspending(standing, attempt, moves)
 
-    monkeypatch.setattr(Runner, "_suspend", collect_first)
+    monkeypatch.setattr(Standing, "_suspend", collect_first)
 
     @task
     async def goes_on() -> str:

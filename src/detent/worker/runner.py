@@ -17,10 +17,8 @@ import os
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from detent.errors import DetentError
 from detent.protocol import run_error
 from detent.protocol.attempts import AttemptOutcome, Completed, Failed, RanOutOfMemory, Succeeded, TimedOut
 from detent.protocol.backend import WorkerBackend
@@ -34,7 +32,6 @@ from detent.protocol.run_error import ErrorCode
 from detent.protocol.runs import RunOutcome
 from detent.protocol.sessions import SessionOpening
 from detent.protocol.status import RunStatus
-from detent.protocol.waits import Pending, Suspended, Suspension
 from detent.protocol.wake_ups import Wake
 from detent.sdk.hooks import HookKind
 from detent.sdk.registry import registry
@@ -66,11 +63,12 @@ from detent.worker.machines import machine_of
 from detent.worker.note import Note
 from detent.worker.outbox import Outbox
 from detent.worker.overrun import Overrun
-from detent.worker.persistence import pauses, persistently
+from detent.worker.persistence import persistently
 from detent.worker.registration import registration_of
 from detent.worker.residents import Residents, memory_share
 from detent.worker.room import Room
 from detent.worker.settings import WorkerSettings
+from detent.worker.standing import Standing
 from detent.worker.telling import EventKind, Teller
 
 if TYPE_CHECKING:
@@ -81,18 +79,12 @@ START_AFTER = 0.1
 """Seconds after which a run is shown as EXECUTING; a shorter one needs no such write."""
 TICK = 0.25
 """Seconds between the beats by which the supervisor sees that the loop turns."""
-COLLECT_TICKS = 8
-"""Beats after which lost news of what executing runs wait for is made good."""
 LAST_CALLS = 5.0
 """Seconds that the outcomes of a runner that is ending may take to arrive."""
 MOST_BLOCKED = 1000
 """Threads that may stand in waits; a run beyond them is let go and replayed when it goes on."""
 FEW = 4
 """Executing runs up to which a runner takes what it made ready itself."""
-STILL_AFTER = 0.1
-"""Seconds without a step after which a run suspends that waits for something with several tasks."""
-AGAIN_AFTER = 1.0
-"""Seconds after which the database is asked once more for what it refused to do."""
 SOLO_IDLE = 30.0
 """Seconds for which a solo runner stays without a run."""
 
@@ -134,11 +126,9 @@ class Runner:
         self._residents = Residents(
             max(1, settings.max_resident // settings.runners), memory_share(settings.runners), self._evict
         )
-        self._standing: set[Attempt] = set()
-        self._collecting: asyncio.Task[None] | None = None
-        self._has_news = False
         self._errands: set[asyncio.Task[None]] = set()
         self._launcher = Launcher(settings, backend, note, capture, self._ended, telemetry)
+        self._standing = Standing(self._launcher.calls, self._held, lost=self._forget, run_errand=self.run_errand)
         self._teller = Teller(control.send, is_on=settings.send_events)
         self._overrun = Overrun(fence=self._time_out, poison=self._poison, takes_signal=_takes_signal)
         self._leasing = Leasing(backend.lease, self._room, announce=self._announce, receive=self._receive)
@@ -208,8 +198,7 @@ class Runner:
 
     def _beat(self) -> None:
         self._note.beat()
-        if self._standing and self._note.tick % COLLECT_TICKS == 0:
-            self._collect()
+        self._standing.beat(self._note.tick)
         self._heart = self._loop.call_later(TICK, self._beat)
 
     async def close(self) -> None:
@@ -231,7 +220,7 @@ class Runner:
             case Work():
                 self._leasing.wake()
                 self._final.wake()
-                self._collect()
+                self._standing.collect()
             case Cancelled(run_ids=run_ids):
                 for run_id in run_ids:
                     self._cancel(RunId(run_id))
@@ -297,7 +286,7 @@ class Runner:
             self._final.wake()
         if self._session in wake.resumed:
             self._leasing.wake()
-            self._collect()
+            self._standing.collect()
             return True
         if wake.ready and self._room.has_any:
             self._leasing.wake()
@@ -542,109 +531,19 @@ class Runner:
             # A lease call that would resume it might bring another run, which would then not be alone.
             self.drain(None)
 
-    def stands(self, attempt: Attempt, *, still_after: float = STILL_AFTER) -> None:
-        """It waits for something and keeps its slot, for more of it may go on. When nothing does, it suspends."""
-        if attempt not in self._standing:
-            self._standing.add(attempt)
-            self._loop.call_later(still_after, self._look_at, attempt, attempt.moves, context=contextvars.Context())
-        if self._has_news:
-            self._collect()
-
-    def _look_at(self, attempt: Attempt, moves: int) -> None:
-        if attempt not in self._standing or attempt.phase is not Phase.EXECUTING or attempt.stop_reason is not None:
-            self._standing.discard(attempt)
-            return
-        if not attempt.standing:
-            self._standing.discard(attempt)
-        elif attempt.moves == moves and attempt.is_standing and attempt.suspending is None:
-            self.run_errand(self._suspend(attempt, moves))
-        else:
-            self._loop.call_later(STILL_AFTER, self._look_at, attempt, attempt.moves, context=contextvars.Context())
-
-    async def _suspend(self, attempt: Attempt, moves: int) -> None:
-        """Give the slot of a run back of which nothing goes on."""
-        self._standing.discard(attempt)
-        if attempt.moves != moves or not attempt.is_standing:
-            # A timer that has ended is none that the database would wake the run for, should this process die; and what was
-            # collected just now moves the code on, so that nobody waits any more for what would be waited for.
-            self.stands(attempt)
-            return
-        attempt.suspending = self._loop.create_future()
-        attempt.timers.catch_up(is_over=True)
-        seconds, fence = attempt.timers.until_next(), attempt.fence
-        until = None if seconds is None else timedelta(seconds=seconds)
-        delivered = tuple(attempt.collected)
-        suspension = Suspension(holder=attempt.holder, until=until, delivered=delivered)
-        answer: Suspended | Pending | Stale | None = None
-        try:
-            answer = await self._launcher.calls.suspend(suspension)
-        except DetentError as error:
-            log.error("run %s could not be suspended: %s", attempt.run_id, error)
-        finally:
-            # Code that goes on, or ends, waits for this.
-            attempt.suspending.set_result(None)
-            attempt.suspending = None
-        if attempt.phase is not Phase.EXECUTING or attempt.fence != fence or attempt.stop_reason is not None:
-            return
-        if isinstance(answer, Stale):
-            self._forget(attempt)
-        elif isinstance(answer, Suspended):
-            attempt.suspend()
-        elif answer is None:
-            self.stands(attempt, still_after=AGAIN_AFTER)
-        else:
-            del attempt.collected[: len(delivered)]
-            self._collect()
-            self.stands(attempt)
+    def stands(self, attempt: Attempt) -> None:
+        """It waits for something and keeps its slot, for more of it may go on."""
+        self._standing.add(attempt)
 
     def wants_back(self, attempt: Attempt) -> None:
         """Its code goes on while it is suspended: have it resumed."""
-        self.run_errand(self._take_back(attempt))
-
-    async def _take_back(self, attempt: Attempt) -> None:
-        holder = attempt.holder
-        for pause in pauses(AGAIN_AFTER):
-            try:
-                answer = await self._launcher.calls.suspend(Suspension(holder=holder, until=timedelta()))
-            except DetentError as error:
-                log.error("run %s could not be resumed: %s", attempt.run_id, error)
-                await asyncio.sleep(pause)
-                if attempt.fence != holder.fence or attempt.stop_reason is not None:
-                    return
-                continue
-            if isinstance(answer, Stale) and attempt.fence == holder.fence and attempt.stop_reason is None:
-                self._forget(attempt)
-            return
+        self.run_errand(self._standing.take_back(attempt))
 
     def run_errand(self, work: Coroutine[object, object, None]) -> None:
         """Do something in no run's name."""
         task = self._loop.create_task(work, context=contextvars.Context())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-
-    def _collect(self) -> None:
-        """Fetch what came for executing runs that wait for something."""
-        self._has_news = True
-        if self._standing and self._collecting is None:
-            self._collecting = self._loop.create_task(self._collect_all(), context=contextvars.Context())
-
-    async def _collect_all(self) -> None:
-        try:
-            while self._has_news and self._standing:
-                self._has_news = False
-                holders = [attempt.holder for attempt in self._standing]
-                try:
-                    deliveries = await self._launcher.calls.collect(holders)
-                except DetentError as error:
-                    log.error("what came for runs that wait could not be fetched, trying again: %s", error)
-                    self._has_news = True
-                    return
-                for delivery in deliveries:
-                    attempt = self._held.get(delivery.holder.run_id)
-                    if attempt is not None and attempt.fence == delivery.holder.fence:
-                        attempt.collect(delivery.results)
-        finally:
-            self._collecting = None
 
     def _count_blocked(self) -> int:
         return sum(held.is_threaded and held.phase is Phase.WAITING for held in self._held.values())
